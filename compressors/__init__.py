@@ -1,0 +1,1 @@
+"""Reference compressors that consume predictors."""

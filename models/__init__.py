@@ -1,0 +1,1 @@
+"""What a network costs: predictors and the torch modules they give."""

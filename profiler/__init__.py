@@ -1,0 +1,1 @@
+"""The run: networks, sampling, protocol, campaign, report, command line."""
