@@ -152,10 +152,12 @@ def _set_running_statistics(module: nn.Module) -> None:
     import torch
 
     with torch.no_grad():
-        for norm in module.modules():
+        for position, norm in enumerate(module.modules()):
             mean, variance = (getattr(norm, f"running_{kind}", None) for kind in ("mean", "var"))
             if mean is None or variance is None:
                 continue
-            index = torch.arange(1, mean.numel() + 1, dtype=mean.dtype, device=mean.device)
-            mean.copy_(0.1 * torch.sin(index * math.e))
-            variance.copy_(1 + 0.5 * torch.cos(index * math.e))
+            # Each norm has its own values: exporters merge tensors that are equal.
+            angle = torch.arange(1, mean.numel() + 1, dtype=mean.dtype, device=mean.device)
+            angle = angle * math.e + position
+            mean.copy_(0.1 * torch.sin(angle))
+            variance.copy_(1 + 0.5 * torch.cos(angle))
