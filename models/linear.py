@@ -139,6 +139,10 @@ class PolynomialPredictor(Predictor):
         Raises:
             InputError: Wrong shapes.
         """
+        if np.any(self.upper_bounds_ <= 0):
+            raise InputError("upper_bounds_ contains a bound that is not positive")
+        if self.spec is not None and not np.array_equal(self.upper_bounds_, self.spec.max_widths):
+            raise InputError(f"upper_bounds_ are not the bounds of {self.spec.name}")
         expected = {
             "upper_bounds_": (self.n_features_in_,),
             "intercept_": (),
