@@ -141,6 +141,34 @@ class CostDataset:
             source=source,
         )
 
+    @classmethod
+    def join(cls, datasets: Sequence[CostDataset]) -> CostDataset:
+        """Return the rows of several datasets of one device as one dataset.
+
+        Raises:
+            InputError: There is none, or they are of different devices.
+        """
+        if not datasets:
+            raise InputError("there is no dataset to join")
+        first = datasets[0]
+        for other in datasets[1:]:
+            if other.device_id != first.device_id:
+                raise InputError(
+                    f"the datasets are of different devices ({first.device_id} and "
+                    f"{other.device_id}); fit one predictor per device"
+                )
+        if len(datasets) == 1:
+            return first
+        return cls(
+            pd.concat([item.to_pandas() for item in datasets], ignore_index=True).filter(
+                regex="^(?!sparsity_)"
+            ),
+            {key: spec for dataset in datasets for key, spec in dataset.specs.items()},
+            device=first.device,
+            protocol=first.protocol,
+            source=first.source,
+        )
+
     # -- what is measured ------------------------------------------------------------------------
 
     def __len__(self) -> int:

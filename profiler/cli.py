@@ -161,20 +161,12 @@ def fit(
     """Fit a cost model; print its cross-validated error beside the noise floor and baselines."""
     from .fitting import fit_and_save
 
-    report = fit_and_save(folders, model, target.split(","), out)
+    tables = fit_and_save(folders, model, target.split(","), out)
     if as_json:
-        console.print_json(report.to_dict())
+        console.print_json({"file": str(out), "targets": [table.to_dict() for table in tables]})
         return
-    for part in report.targets:
-        console.print_table(
-            f"{part.target}: error on held-out variants ({part.num_rows} variants, 5 folds)",
-            ("model", "error", "spread over folds", "Spearman"),
-            [
-                [row.model, console.percent(row.error), console.percent(row.spread), row.rank_text]
-                for row in part.rows
-            ],
-        )
-        console.RESULTS.print(console.noise_text(part.noise_floor))
+    for table in tables:
+        console.print_cross_validation(table)
     console.RESULTS.print(f"Wrote {out}", soft_wrap=True)
 
 
@@ -225,10 +217,11 @@ def evaluate(
         f"{result.target} of {result.num_rows} variants",
         ("figure", "value"),
         [
-            ["mean error", console.percent(result.error)],
+            ["mean error", console.percent(result.mape)],
             ["within 5 %", console.percent(result.share_within_5)],
             ["within 10 %", console.percent(result.share_within_10)],
             ["Spearman", f"{result.spearman:.3f}"],
+            ["inside the 90 % interval", console.percent(result.coverage_90)],
         ],
     )
     console.RESULTS.print(console.noise_text(result.noise_floor))

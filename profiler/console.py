@@ -17,6 +17,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from ..datasets import Visit
     from ..datasets.metrics import NoiseFloor
+    from ..models import CrossValidation
     from .protocol import Protocol
 
 # Messages and progress go to standard error, results to standard output.
@@ -33,7 +34,8 @@ def print_json(content: Any) -> None:
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a result as a table on standard output; all but the first column are right-aligned."""
-    table = Table(title=title, title_justify="left", title_style="bold", show_edge=False)
+    RESULTS.print(f"[bold]{title}[/bold]")
+    table = Table(show_edge=False)
     for index, column in enumerate(columns):
         table.add_column(column, justify="right" if index else "left", overflow="fold")
     for row in rows:
@@ -54,6 +56,19 @@ def noise_text(floor: NoiseFloor | None) -> str:
         f"Noise floor {percent(floor.value)} ({percent(floor.low)} to {percent(floor.high)}, 95 %, "
         f"{floor.num_pairs} variants measured again)."
     )
+
+
+def print_cross_validation(table: CrossValidation) -> None:
+    """Print models' errors on held-out variants, with the noise floor below."""
+    print_table(
+        f"{table.target}: error on held-out variants ({table.num_samples} variants, 5 folds)",
+        ("model", "error", "spread over folds", "Spearman"),
+        [
+            [row.model, percent(row.mape), percent(row.mape_std), f"{row.spearman:.3f}"]
+            for row in table.rows
+        ],
+    )
+    RESULTS.print(noise_text(table.noise_floor))
 
 
 def quantity(value: float, unit: str) -> str:
@@ -106,6 +121,8 @@ class CampaignProgress:
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[status]}"),
                 console=ERRORS,
+                # Drawn between visits only: on this machine a redraw would be measured too.
+                auto_refresh=False,
             )
             self._task = self._bar.add_task("", total=total, completed=done, status="")
             self._bar.start()
@@ -123,6 +140,7 @@ class CampaignProgress:
         status = f"{left} left, noise {percent(noise)}"
         if self._bar is not None:
             self._bar.update(self._task, completed=self._done, status=status)
+            self._bar.refresh()
         elif now - self._logged >= LOG_EVERY_S:
             self._logged = now
             self.message(f"{self._done} of {self._total} visits, {status}")
