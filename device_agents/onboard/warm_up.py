@@ -6,9 +6,11 @@ import math
 from collections.abc import Sequence
 
 MIN_STEADY = 4
-# Twice the log-likelihood ratio that one more mean and one change point must gain, per log(n).
-# 4 instead of the Schwarz criterion's 2: run times have heavier tails than the normal.
-PENALTY = 4.0
+# What n * log(RSS_one / RSS_two) must exceed: about the 99 % point, under normal noise, of its
+# largest value over all splits (t distribution with n - 2 degrees of freedom, Bonferroni over n - 1
+# splits), which THRESHOLD + SMALL_SAMPLE / n follows from n = 5 on.
+THRESHOLD = 13.5
+SMALL_SAMPLE = 16.0
 # Changes below this share do not matter: they are inside what blocks and visits average out.
 MIN_CHANGE = 0.03
 
@@ -17,8 +19,8 @@ def steady_from(times_s: Sequence[float], min_steady: int = MIN_STEADY) -> int |
     """Return the index from which the run times are steady, None if they still change.
 
     Splits the logarithms of the times in two where the within-part sum of squares falls most. When
-    the gain n * log(RSS_one / RSS_two) exceeds `PENALTY * log(n)` and the medians of the parts
-    differ by more than `MIN_CHANGE`, the earlier part is discarded and the rest is looked at again.
+    the gain n * log(RSS_one / RSS_two) exceeds its threshold and the medians of the parts differ by
+    more than `MIN_CHANGE`, the earlier part is discarded and the rest is looked at again.
 
     Args:
         times_s: Run times in seconds, in order.
@@ -58,7 +60,7 @@ def change_point(values: Sequence[float]) -> int | None:
     # Clock resolution and rounding bound the residual from below: a constant series has no change.
     floor = n * 1e-8
     gain = n * math.log(max(rss_one, floor) / max(best_rss, floor))
-    if gain <= PENALTY * math.log(n):
+    if gain <= THRESHOLD + SMALL_SAMPLE / n:
         return None
     change = _median(values[:best_index]) - _median(values[best_index:])
     return best_index if abs(change) > MIN_CHANGE else None
