@@ -39,19 +39,13 @@ UNITS: dict[str, Unit] = {
     "W": Unit("W", "_w", 1.0),
     "mW": Unit("W", "_w", 1e-3),
 }
-_ALIASES = {
-    "µs": "us",
-    "μs": "us",
-    "µJ": "uJ",
-    "μJ": "uJ",
-    "B": "byte",
-    "bytes": "byte",
-    "mj": "mJ",
-    "j": "J",
-}
+_ALIASES = {"µs": "us", "μs": "us", "µJ": "uJ", "μJ": "uJ", "B": "byte", "bytes": "byte"}
+# Column endings as they are written and in lower case (never the other way: MJ is not mJ).
 _SUFFIXES = {
-    f"_{name.lower()}": unit for name, unit in UNITS.items() if name not in ("kJ", "Wh", "byte")
-} | {"_kj": UNITS["kJ"], "_wh": UNITS["Wh"], "_bytes": UNITS["byte"]}
+    f"_{spelling}": unit
+    for name, unit in UNITS.items()
+    for spelling in ((name, name.lower()) if name != "byte" else ("bytes",))
+}
 
 
 def unit_named(name: str) -> Unit:
