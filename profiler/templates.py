@@ -273,7 +273,7 @@ class _Reader:
         }
 
     def _explain(self, values: Sequence[int], where: str) -> list[Polynomial]:
-        return [self.generic.explain(int(value), where) for value in values]
+        return [self.generic.explain(value, where) for value in values]
 
     def _node(self, node: onnx.NodeProto) -> dict[str, Any]:
         attributes = []
@@ -312,7 +312,7 @@ class _Reader:
 
         array = onnx.numpy_helper.to_array(tensor)
         dims = self._explain(array.shape, where)
-        integers = self._explain(array.ravel(), where) if array.dtype.kind in "iu" else []
+        integers = self._explain(array.ravel().tolist(), where) if array.dtype.kind in "iu" else []
         if any(isinstance(part, dict) for part in [*dims, *integers]):
             raise InputError(f"{where} depends on the widths, which templates cannot hold")
         return {"dtype": _dtype(tensor.data_type, where), "dims": dims, "base64": _base64(array)}
@@ -333,7 +333,7 @@ class _Reader:
                 raise InputError(f"{where} holds integers in a shape that depends on the widths")
             return {
                 **content,
-                "data": {"kind": "ints", "values": self._explain(array.ravel(), where)},
+                "data": {"kind": "ints", "values": self._explain(array.ravel().tolist(), where)},
             }
         if any(isinstance(dim, dict) for dim in dims):
             raise InputError(

@@ -151,7 +151,7 @@ class Materialiser:
 
     def _read(self, content: dict[str, Any]) -> None:
         self._bounds = [
-            (str(width["name"]), *(_int(width[key]) for key in ("min", "max", "multiple")))
+            (str(width["name"]), _int(width["min"]), _int(width["max"]), _int(width["multiple"]))
             for width in content["widths"]
         ]
         self.width_names = tuple(name for name, *_ in self._bounds)
