@@ -384,7 +384,9 @@ def test_cache_keeps_templates(tmp_path: Path, counted_exports: list[str]) -> No
     assert not list((tmp_path / "new").glob("*.part"))
 
 
-@pytest.mark.parametrize("damage", [b"", b"{}", b"\xff\xfe", b"[[" * 9999, b'{"schema_version":1}'])
+@pytest.mark.parametrize(
+    "damage", [b"", b"{}", b"\xff\xfe", b"[[" * 9999, b"3", b"[1]", b'{"schema_version":1}']
+)
 def test_corrupt_cache_files_are_rewritten(
     tmp_path: Path, counted_exports: list[str], damage: bytes
 ) -> None:
@@ -403,7 +405,17 @@ def test_cache_folder_of_the_user(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     cached_template(networks.get("lenet5"))
     (path,) = (tmp_path / "joulemap" / "templates").iterdir()
-    assert path.name.startswith("lenet5-")
+    assert path.suffix == ".json"
+
+
+def test_cache_of_a_network_whose_name_is_a_path(
+    tmp_path: Path, counted_exports: list[str]
+) -> None:
+    spec = dataclasses.replace(networks.get("lenet5"), name="../../elsewhere/net")
+    cached_template(spec, folder=tmp_path / "cache")
+    assert [path.name for path in tmp_path.iterdir()] == ["cache"]
+    cached_template(spec, folder=tmp_path / "cache")
+    assert len(counted_exports) == 1
 
 
 def test_cache_that_cannot_be_written(tmp_path: Path, counted_exports: list[str]) -> None:
