@@ -48,6 +48,10 @@ class Size:
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError("a Size cannot be changed")
 
+    def __reduce__(self) -> tuple[type[Size], tuple[str]]:
+        # Copying and pickling would otherwise set attributes, which is refused.
+        return (Size, (str(self),))
+
     @property
     def names(self) -> frozenset[str]:
         """The width names that the size depends on."""

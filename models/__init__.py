@@ -1,1 +1,64 @@
-"""What a network costs: predictors and the torch modules they give."""
+"""What a network costs: predictors and the torch modules they give.
+
+Names are imported when first used: `joulemap --help` must not wait for torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .registry import PREDICTORS
+
+if TYPE_CHECKING:
+    from .bilinear import BilinearPredictor
+    from .cost_module import CostModule
+    from .export import to_onnx_file, to_torch_file
+    from .fitting import CrossValidation, cross_validate, fit
+    from .flops import FlopsPredictor, ParametersPredictor
+    from .predictor import ExtrapolationWarning, FittableDataset, Predictor
+    from .serialization import load, save
+
+__all__ = [
+    "BilinearPredictor",
+    "CostModule",
+    "CrossValidation",
+    "ExtrapolationWarning",
+    "FittableDataset",
+    "FlopsPredictor",
+    "ParametersPredictor",
+    "Predictor",
+    "cross_validate",
+    "fit",
+    "load",
+    "save",
+    "to_onnx_file",
+    "to_torch_file",
+]
+
+_MODULES = {
+    "CostModule": "cost_module",
+    "CrossValidation": "fitting",
+    "ExtrapolationWarning": "predictor",
+    "FittableDataset": "predictor",
+    "Predictor": "predictor",
+    "cross_validate": "fitting",
+    "fit": "fitting",
+    "load": "serialization",
+    "save": "serialization",
+    "to_onnx_file": "export",
+    "to_torch_file": "export",
+    **{entry.class_name: entry.module for entry in PREDICTORS.values()},
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

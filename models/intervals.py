@@ -1,0 +1,151 @@
+"""Prediction intervals from held-out relative errors (cross-conformal prediction)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from joulemap import InputError
+
+FloatArray: TypeAlias = NDArray[np.float64]
+
+FOLDS = 5
+# Errors are relative to the prediction, or to this share of the mean cost where it is larger.
+SMALLEST_SCALE = 1e-3
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Measured costs beside predictions by models that were fitted without them.
+
+    Attributes:
+        measured: Measured cost, shape (n,), in the predictor's unit.
+        predicted: Prediction for each of them by a fit on the other folds, shape (n,).
+        weights: Weight of each, shape (n,), positive.
+        num_distinct: Number of different width vectors among them.
+    """
+
+    measured: FloatArray
+    predicted: FloatArray
+    weights: FloatArray
+    num_distinct: int
+
+    @cached_property
+    def smallest_scale(self) -> float:
+        """The smallest cost that errors are taken relative to, in the predictor's unit."""
+        mean = float(np.average(np.abs(self.measured), weights=self.weights))
+        return SMALLEST_SCALE * mean if mean > 0 else 1.0
+
+    @cached_property
+    def relative(self) -> FloatArray:
+        """(measured - predicted) / |predicted|, shape (n,), signed fractions."""
+        errors: FloatArray = (self.measured - self.predicted) / self.scale(self.predicted)
+        return errors
+
+    def scale(self, cost: Any) -> Any:
+        """Return what errors at this predicted cost are relative to, in the predictor's unit.
+
+        Args:
+            cost: Predicted cost, array or tensor of `batch_shape`.
+        """
+        return abs(cost).clip(min=self.smallest_scale)
+
+    @property
+    def mean_error(self) -> float:
+        """Weighted mean of the absolute relative errors, a fraction."""
+        return float(np.average(np.abs(self.relative), weights=self.weights))
+
+    def half_width(self, coverage: float) -> float:
+        """Return the relative half width (a fraction) that covers one new measurement.
+
+        The weighted quantile of the absolute errors at coverage * (1 + 1 / num_distinct); the
+        largest error where that exceeds 1, so few variants give less than the stated coverage.
+
+        Args:
+            coverage: Share of measurements inside, between 0 and 1.
+
+        Raises:
+            InputError: `coverage` is out of range.
+        """
+        return self._quantile(np.abs(self.relative), coverage)
+
+    def upper(self, coverage: float) -> float:
+        """Return the relative distance (a fraction, >= 0) from prediction to an upper bound.
+
+        Args:
+            coverage: Share of measurements below the bound, between 0 and 1.
+
+        Raises:
+            InputError: `coverage` is out of range.
+        """
+        return max(0.0, self._quantile(self.relative, coverage))
+
+    def mean_share(self, noise_floor: float | None) -> float:
+        """Return the share (0 to 1) of an error that remains once measuring noise is removed.
+
+        Noise and the model's own error add in quadrature, so it is sqrt(1 - (noise / error)**2),
+        and at least 1 / sqrt(num_distinct): averaging n noisy measurements leaves that much.
+
+        Args:
+            noise_floor: Mean relative error of one measurement, a fraction; None if not known,
+                then nothing is removed.
+        """
+        if noise_floor is None or self.mean_error <= 0:
+            return 1.0
+        model_part = 1.0 - (noise_floor / self.mean_error) ** 2
+        return float(np.sqrt(max(model_part, 1.0 / self.num_distinct)))
+
+    def _quantile(self, errors: FloatArray, coverage: float) -> float:
+        if not 0 < coverage < 1:
+            raise InputError(f"coverage is {coverage}, not between 0 and 1")
+        level = min(1.0, coverage * (1 + 1 / self.num_distinct))
+        order = np.argsort(errors, kind="stable")
+        reached = np.cumsum(self.weights[order])
+        # The slack keeps the quantile the same when a row of weight 2 is written as two rows.
+        position = int(np.searchsorted(reached, level * reached[-1] * (1 - 1e-9)))
+        return float(errors[order][min(position, len(errors) - 1)])
+
+
+def hold_out(
+    X: FloatArray,
+    y: FloatArray,
+    weights: FloatArray,
+    fit_predict: Callable[[FloatArray, FloatArray, FloatArray, FloatArray], FloatArray],
+) -> HeldOut:
+    """Return predictions for every row by fits on the other folds.
+
+    Equal rows of X share a fold, so a re-visited variant is never predicted from itself, and the
+    folds depend neither on the order of rows nor on how often one is repeated.
+
+    Args:
+        X: Widths and conditions, shape (n, m), at least two different rows.
+        y: Cost, shape (n,).
+        weights: Positive weights, shape (n,).
+        fit_predict: Takes X, y and weights of the training rows and X of the test rows, returns
+            predictions for the test rows.
+    """
+    folds, num_distinct = assign_folds(X, FOLDS)
+    predicted = np.empty_like(y)
+    for fold in range(folds.max() + 1):
+        test = folds == fold
+        predicted[test] = fit_predict(X[~test], y[~test], weights[~test], X[test])
+    return HeldOut(y, predicted, weights, num_distinct)
+
+
+def assign_folds(X: FloatArray, count: int, seed: int = 0) -> tuple[NDArray[np.int64], int]:
+    """Return the fold of each row, shape (n,), and the number of different rows.
+
+    Args:
+        X: Rows, shape (n, m); equal rows get the same fold.
+        count: Folds; fewer when there are fewer different rows.
+        seed: Seed of the assignment.
+    """
+    distinct, inverse = np.unique(X, axis=0, return_inverse=True)
+    order = np.random.default_rng(seed).permutation(len(distinct))
+    folds: NDArray[np.int64] = order[inverse.reshape(-1)] % min(count, len(distinct))
+    return folds, len(distinct)

@@ -1,0 +1,489 @@
+"""What all predictors share: scikit-learn's interface, matching of widths, intervals, files."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.utils.validation import check_array, check_is_fitted, check_X_y, validate_data
+
+from joulemap import InputError
+
+from ..datasets import NetworkSpec
+from ..datasets.metrics import NoiseFloor
+from .cost_module import CostInfo, CostModule
+from .intervals import FloatArray, HeldOut, hold_out
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+CONDITIONS = ("batch", "resolution", "precision", "runtime", "threads")
+
+
+class ExtrapolationWarning(UserWarning):
+    """A prediction was asked for widths outside the network's bounds."""
+
+
+class FittableDataset(Protocol):
+    """What `Predictor.fit_dataset` needs of a dataset; `joulemap.datasets.CostDataset` has it."""
+
+    @property
+    def spec(self) -> NetworkSpec:
+        """The network whose variants were measured."""
+
+    @property
+    def width_names(self) -> tuple[str, ...]:
+        """Names of its k widths, in order."""
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of X's columns: the widths, then the conditions that vary."""
+
+    @property
+    def conditions(self) -> pd.DataFrame:
+        """Conditions of each row: batch, resolution, precision, runtime, threads."""
+
+    @property
+    def fixed_conditions(self) -> Mapping[str, Any]:
+        """The conditions that are the same in all rows."""
+
+    @property
+    def device_id(self) -> str | None:
+        """The device that was measured."""
+
+    def xyw(self, target: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return X (n, k + varying conditions), y (n,) and weights (n,)."""
+
+    def unit(self, target: str) -> str:
+        """Return the unit of a target."""
+
+    def noise_floor(self, target: str) -> NoiseFloor | None:
+        """Return the noise floor of a target, None without re-visited variants."""
+
+
+class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sklearn is untyped
+    """The cost of a network as a function of its widths, a scikit-learn regressor.
+
+    A subclass defines `fit_arrays`, `predict_arrays`, `exact_module`, and names its fitted
+    attributes in `state_names`; constructor arguments are JSON values beside the spec.
+
+    Args:
+        spec: The network; None treats the columns of X as widths without bounds.
+
+    Attributes:
+        unit_: Unit of the cost; '' where it was not stated.
+        target_: Name of the cost, such as 'energy_j'; 'cost' where it was not stated.
+        noise_floor_: Noise floor of the data, or None.
+        conditions_: Batch, precision, ... that the data share, as far as known.
+        width_names_: Names of the k widths, in order.
+        width_ranges_: Smallest and largest width in the data, shape (2, k); None without data.
+        num_samples_: Rows with a positive weight.
+        held_out_: Measurements beside predictions that were made without them; None without data.
+        device_id_: The device that was measured, where known.
+    """
+
+    state_names: ClassVar[tuple[str, ...]] = ()
+
+    unit_: str
+    target_: str
+    noise_floor_: NoiseFloor | None
+    conditions_: dict[str, Any]
+    width_names_: tuple[str, ...]
+    width_ranges_: FloatArray | None
+    num_samples_: int
+    held_out_: HeldOut | None
+    device_id_: str | None
+    n_features_in_: int
+
+    def __init__(self, spec: NetworkSpec | None = None) -> None:
+        self.spec = spec
+
+    # -- what a subclass defines -----------------------------------------------------------------
+
+    @abstractmethod
+    def fit_arrays(self, X: FloatArray, y: FloatArray, weights: FloatArray) -> None:
+        """Set the attributes of `state_names`, as new arrays.
+
+        Args:
+            X: Widths, shape (n, k), finite.
+            y: Cost, shape (n,), finite.
+            weights: Positive, shape (n,).
+        """
+
+    @abstractmethod
+    def predict_arrays(self, X: FloatArray) -> FloatArray:
+        """Return the cost, shape (n,), of widths (n, k), finite."""
+
+    @abstractmethod
+    def exact_module(self) -> CostModule:
+        """Return the torch module that equals `predict_arrays`, with `cost_info()`."""
+
+    def smooth_module(self) -> CostModule:
+        """Return the torch module for optimisers; the exact one where that is smooth already."""
+        return self.exact_module()
+
+    def num_needed(self, num_widths: int) -> int:
+        """Return the least number of different rows that `fit` accepts."""
+        return 2
+
+    def check_parameters(self) -> None:
+        """Check the hyperparameters, and raise InputError where one is not usable."""
+
+    def check_state(self) -> None:
+        """Check attributes that came from a file, and raise InputError where they do not fit."""
+
+    # -- fitting ---------------------------------------------------------------------------------
+
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+        """Fit to measured costs, and return self.
+
+        Args:
+            X: Widths in channels: array (n, k) in the spec's order, or DataFrame with a column
+                per width. Of its other columns the conditions must not vary, the rest is ignored.
+            y: Cost in an SI unit, shape (n,).
+            sample_weight: Weights >= 0, shape (n,); a weight of 2 is the row twice.
+
+        Raises:
+            InputError: NaN, wrong columns, too few rows, or a condition that varies.
+        """
+        self.check_parameters()
+        conditions = self._conditions_of(X)
+        X, y = self._checked_training(X, y)
+        weights = _checked_weights(sample_weight, len(y))
+        X, y, weights = X[weights > 0], y[weights > 0], weights[weights > 0]
+        self._refuse_too_few(X)
+        names = self.spec.width_names if self.spec else self._column_names(X.shape[1])
+        self.bind(names, unit="", target="cost", conditions=conditions)
+        self.num_samples_ = len(y)
+        self.width_ranges_ = np.stack([X.min(axis=0), X.max(axis=0)])
+        self.held_out_ = hold_out(X, y, weights, self._fit_predict)
+        self.fit_arrays(X, y, weights)
+        return self
+
+    def fit_dataset(self, ds: FittableDataset, target: str = "latency_s") -> Self:
+        """Fit to one target of a dataset with its weights, and return self.
+
+        Takes over the dataset's spec, unit, noise floor and conditions.
+
+        Args:
+            ds: The measurements.
+            target: Column to predict, such as 'energy_j'.
+
+        Raises:
+            InputError: As `fit`, or the predictor was made for another network.
+        """
+        if self.spec is not None and self.spec.fingerprint != ds.spec.fingerprint:
+            raise InputError(
+                f"the predictor was made for {self.spec.name} and the dataset measured "
+                f"{ds.spec.name} with other widths or layers; leave out spec or pass the dataset's"
+            )
+        k = len(ds.spec.width_names)
+        if varying := tuple(ds.feature_names)[k:]:
+            raise _varying_conditions(type(self).__name__, varying)
+        X, y, weights = ds.xyw(target)
+        self.spec = ds.spec
+        self.fit(X, y, sample_weight=weights)
+        self.unit_, self.target_ = ds.unit(target), target
+        self.noise_floor_ = ds.noise_floor(target)
+        self.conditions_ = dict(ds.fixed_conditions)
+        self.device_id_ = ds.device_id
+        return self
+
+    def bind(
+        self,
+        width_names: Sequence[str],
+        *,
+        unit: str,
+        target: str,
+        conditions: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Set the fitted attributes that do not come from costs, as for no data at all."""
+        self.width_names_ = tuple(width_names)
+        self.n_features_in_ = len(self.width_names_)
+        if self.spec is not None:
+            self.feature_names_in_ = np.array(self.width_names_, dtype=object)
+        self.unit_, self.target_ = unit, target
+        self.conditions_ = dict(conditions or {})
+        self.noise_floor_ = None
+        self.width_ranges_ = None
+        self.num_samples_ = 0
+        self.held_out_ = None
+        self.device_id_ = None
+
+    # -- predicting ------------------------------------------------------------------------------
+
+    def predict(self, X: ArrayLike) -> FloatArray:
+        """Return the cost, float64 of shape (n,), in `unit_`.
+
+        Warns with ExtrapolationWarning where widths lie outside the spec's bounds.
+
+        Args:
+            X: Widths in channels: array (n, k), or DataFrame with a column per width.
+
+        Raises:
+            InputError: NaN, wrong columns, or conditions other than those of the data.
+        """
+        return self._predict(X)
+
+    def predict_interval(
+        self,
+        X: ArrayLike,
+        coverage: float = 0.9,
+        of: Literal["measurement", "mean"] = "measurement",
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return the lower and upper ends, each float64 of shape (n,), in `unit_`.
+
+        Prediction plus or minus a quantile of the relative errors on held-out data; for the mean
+        the noise floor is removed from it in quadrature, where it is known.
+
+        Args:
+            X: Widths in channels, as for `predict`.
+            coverage: Share of variants whose cost lies inside.
+            of: 'measurement' for one new measurement, noise included; 'mean' for the true mean.
+
+        Raises:
+            InputError: As `predict`; `coverage` or `of` out of range; or the predictor was not
+                fitted on data.
+        """
+        check_is_fitted(self, "unit_")
+        if of not in ("measurement", "mean"):
+            raise InputError(f"of is {of!r}; write 'measurement' or 'mean'")
+        if self.held_out_ is None:
+            raise InputError("the predictor was not fitted on data, so it has no intervals")
+        half_width = self.held_out_.half_width(coverage)
+        if of == "mean":
+            noise = self.noise_floor_.value if self.noise_floor_ else None
+            half_width *= self.held_out_.mean_share(noise)
+        prediction = self._predict(X)
+        distance = half_width * self.held_out_.scale(prediction)
+        return prediction - distance, prediction + distance
+
+    def to_torch(self, batch: int = 1, precision: str = "fp32", smooth: bool = False) -> CostModule:
+        """Return the cost as a differentiable torch module: widths (..., k) -> cost (...).
+
+        Args:
+            batch: Samples per call that the cost is for.
+            precision: Number format that the cost is for.
+            smooth: Whether to return the surrogate for optimisers, which has a useful gradient
+                everywhere, in place of the exact module.
+
+        Raises:
+            InputError: The predictor was fitted at another batch or precision.
+        """
+        check_is_fitted(self, "unit_")
+        for name, value in (("batch", batch), ("precision", precision)):
+            fitted = self.conditions_.get(name, value)
+            if fitted != value:
+                raise InputError(
+                    f"the predictor was fitted at {name} {fitted}, not {value}; write "
+                    f"to_torch({name}={fitted!r}) or fit one on data of {name} {value}"
+                )
+        return self.smooth_module() if smooth else self.exact_module()
+
+    def cost_info(self) -> CostInfo:
+        """Return what the torch module says about itself."""
+        return CostInfo(
+            width_names=self.width_names_,
+            spec=self.spec,
+            unit=self.unit_,
+            target=self.target_,
+            conditions=self.conditions_,
+            held_out=self.held_out_,
+            noise_floor=self.noise_floor_.value if self.noise_floor_ else None,
+        )
+
+    # -- files and figures -----------------------------------------------------------------------
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the fitted predictor to a safetensors file, which `joulemap.models.load` reads.
+
+        Args:
+            path: The file; replaced as a whole.
+        """
+        from .serialization import save
+
+        save(self, path)
+
+    def plot_error(self, ds: FittableDataset | None = None, ax: Axes | None = None) -> Axes:
+        """Return matplotlib axes with predicted against measured cost and the error.
+
+        Args:
+            ds: Measurements to compare with; None for the held-out ones of the fit.
+            ax: Where to draw; None makes a new figure.
+
+        Raises:
+            InputError: No dataset, and the predictor was not fitted on data.
+        """
+        from .plots import plot_error
+
+        return plot_error(self, ds, ax)
+
+    def plot_width(
+        self,
+        name: str,
+        ax: Axes | None = None,
+        points: int = 200,
+        others: Mapping[str, float] | None = None,
+    ) -> Axes:
+        """Return matplotlib axes with the cost against one width.
+
+        Args:
+            name: The width.
+            ax: Where to draw; None makes a new figure.
+            points: Number of widths to evaluate, at most.
+            others: Values of other widths in channels; the largest where not given.
+
+        Raises:
+            InputError: Unknown width.
+        """
+        from .plots import plot_width
+
+        return plot_width(self, name, ax, points, others)
+
+    # -- checking --------------------------------------------------------------------------------
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        # Costs grow with widths; scikit-learn's test data are signed and centred.
+        tags.regressor_tags.poor_score = True
+        return tags
+
+    def _predict(self, X: Any) -> FloatArray:
+        check_is_fitted(self, "unit_")
+        for name, value in self._conditions_of(X).items():
+            if self.conditions_.get(name, value) != value:
+                raise InputError(
+                    f"the predictor was fitted at {name} {self.conditions_[name]}, X has {value}"
+                )
+        widths = self._checked_widths(X)
+        self._warn_outside(widths)
+        return self.predict_arrays(widths)
+
+    def _fit_predict(
+        self, X: FloatArray, y: FloatArray, weights: FloatArray, X_test: FloatArray
+    ) -> FloatArray:
+        other = copy.copy(self)
+        other.fit_arrays(X, y, weights)
+        return other.predict_arrays(X_test)
+
+    def _checked_training(self, X: Any, y: Any) -> tuple[FloatArray, FloatArray]:
+        try:
+            if self.spec is None:
+                return validate_data(self, X, y, dtype=np.float64, y_numeric=True)  # type: ignore[no-any-return]
+            X, y = check_X_y(self._matched(X), y, dtype=np.float64, y_numeric=True, estimator=self)
+        except ValueError as error:
+            raise _as_input_error(error) from error
+        self._refuse_wrong_count(X)
+        return X, np.asarray(y, dtype=np.float64)
+
+    def _checked_widths(self, X: Any) -> FloatArray:
+        try:
+            if self.spec is None:
+                return validate_data(self, X, reset=False, dtype=np.float64)  # type: ignore[no-any-return]
+            widths: FloatArray = check_array(self._matched(X), dtype=np.float64, estimator=self)
+        except ValueError as error:
+            raise _as_input_error(error) from error
+        self._refuse_wrong_count(widths)
+        return widths
+
+    def _matched(self, X: Any) -> Any:
+        names = self.spec.width_names if self.spec else ()
+        if not hasattr(X, "columns"):
+            return X
+        if missing := [name for name in names if name not in X.columns]:
+            raise InputError(f"X has no column for the widths {', '.join(missing)}")
+        return X[list(names)]
+
+    def _conditions_of(self, X: Any) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        if self.spec is None or not hasattr(X, "columns") or not len(X):
+            return found
+        for name in CONDITIONS:
+            if name not in X.columns or name in self.spec.width_names:
+                continue
+            values = pd.unique(np.asarray(X[name]))
+            if len(values) > 1:
+                raise _varying_conditions(type(self).__name__, (name,))
+            found[name] = values[0].item() if isinstance(values[0], np.generic) else values[0]
+        return found
+
+    def _refuse_wrong_count(self, X: FloatArray) -> None:
+        names = self.spec.width_names if self.spec else ()
+        if X.shape[1] != len(names):
+            raise InputError(
+                f"X has {X.shape[1]} columns, but {type(self).__name__} expects the "
+                f"{len(names)} widths {', '.join(names)}"
+            )
+
+    def _refuse_too_few(self, X: FloatArray) -> None:
+        needed = self.num_needed(X.shape[1])
+        distinct = len(np.unique(X, axis=0)) if len(X) else 0
+        if distinct < needed:
+            given = "1 sample" if distinct == 1 else f"{distinct} samples"
+            raise InputError(
+                f"{given} of different widths and positive weight given, but "
+                f"{type(self).__name__} with {X.shape[1]} widths needs at least {needed}"
+            )
+
+    def _column_names(self, count: int) -> tuple[str, ...]:
+        names = getattr(self, "feature_names_in_", None)
+        if names is not None:
+            return tuple(str(name) for name in names)
+        return tuple(f"x{i}" for i in range(count))
+
+    def _warn_outside(self, X: FloatArray) -> None:
+        if self.spec is None:
+            return
+        low, high = np.array(self.spec.min_widths), np.array(self.spec.max_widths)
+        outside = np.less(X, low) | np.greater(X, high)
+        if outside.any():
+            name = self.spec.width_names[int(np.argmax(outside.any(axis=0)))]
+            width = next(width for width in self.spec.widths if width.name == name)
+            warnings.warn(
+                f"{int(outside.any(axis=1).sum())} of {len(X)} rows lie outside the bounds of "
+                f"{self.spec.name} (such as {name}: {width.min}..{width.max}); the prediction "
+                "extrapolates",
+                ExtrapolationWarning,
+                stacklevel=4,
+            )
+
+
+def _checked_weights(sample_weight: Any, count: int) -> FloatArray:
+    if sample_weight is None:
+        return np.ones(count)
+    try:
+        weights: FloatArray = check_array(
+            np.asarray(sample_weight, dtype=np.float64),
+            ensure_2d=False,
+            dtype=np.float64,
+            input_name="sample_weight",
+        )
+    except ValueError as error:
+        raise _as_input_error(error) from error
+    if weights.shape != (count,) and weights.ndim:
+        raise InputError(f"sample_weight has shape {weights.shape}, X has {count} rows")
+    weights = np.broadcast_to(weights, (count,))
+    if not np.any(weights):
+        raise InputError("all sample weights are zero")
+    if np.any(weights < 0):
+        raise InputError(f"sample_weight has {float(weights.min())}; weights are at least 0")
+    return weights
+
+
+def _varying_conditions(predictor: str, names: Sequence[str]) -> InputError:
+    return InputError(
+        f"{', '.join(names)} varies in the data, and {predictor} fits one set of conditions; "
+        "select the rows of one and fit a predictor for each"
+    )
+
+
+def _as_input_error(error: ValueError) -> InputError:
+    return error if isinstance(error, InputError) else InputError(str(error))

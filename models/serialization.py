@@ -1,0 +1,348 @@
+"""Predictor files: safetensors with JSON metadata. Reading one never runs code from it.
+
+A file holds predictors of one or several targets. Its safetensors header carries two texts:
+`joulemap`, a JSON document (version history beside `VERSION`), and `sha256`, a digest over that
+document and all tensors, so a damaged file is refused and never gives other numbers. Tensors are
+float64, named TARGET/ATTRIBUTE.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from numpy.typing import NDArray
+from sklearn.utils.validation import check_is_fitted
+
+import joulemap
+from joulemap import InputError
+
+from ..datasets import NetworkSpec
+from ..datasets.metrics import NoiseFloor
+from . import registry
+from .intervals import FloatArray, HeldOut
+from .predictor import Predictor
+
+FORMAT = "joulemap-predictor"
+VERSION = 1
+# 1: first version.
+
+MAX_BYTES = 1 << 30
+MAX_METADATA_BYTES = 1 << 26
+_HELD_OUT = ("measured", "predicted", "weights")
+
+
+def save(predictors: Predictor | Sequence[Predictor], path: str | PathLike[str]) -> None:
+    """Write fitted predictors, each of another target, to one file.
+
+    The file is complete or not there: it is written beside `path` and then renamed. Equal
+    predictors give equal bytes.
+
+    Args:
+        predictors: One predictor, or several with different `target_`.
+        path: The file; an existing one is replaced.
+
+    Raises:
+        InputError: Nothing to save, two predictors of one target, a class that is not in the
+            registry, a value that JSON cannot hold, or a path that cannot be written.
+        NotFittedError: A predictor is not fitted.
+    """
+    several = [predictors] if isinstance(predictors, Predictor) else list(predictors)
+    if not several:
+        raise InputError("there is no predictor to save")
+    tensors: dict[str, NDArray[np.float64]] = {}
+    entries = {}
+    for predictor in several:
+        check_is_fitted(predictor, "unit_")
+        target = predictor.target_
+        if target in entries:
+            raise InputError(f"two predictors for '{target}'; a file holds one for each target")
+        if not target or "/" in target:
+            raise InputError(f"a target is a name without '/', not {target!r}")
+        entries[target] = _describe(predictor)
+        for name, value in _arrays(predictor).items():
+            tensors[f"{target}/{name}"] = np.array(value, dtype=np.float64, order="C")
+    try:
+        document = json.dumps(
+            {
+                "format": FORMAT,
+                "version": VERSION,
+                "joulemap_version": joulemap.__version__,
+                "predictors": entries,
+            },
+            sort_keys=True,
+            allow_nan=False,
+        )
+    except (TypeError, ValueError) as error:
+        raise InputError(f"the predictor holds a value that JSON cannot hold: {error}") from error
+    metadata = {"joulemap": document, "sha256": _digest(document, tensors)}
+    _write_whole(Path(path), safetensors.numpy.save(tensors, metadata=metadata))
+
+
+def load(path: str | PathLike[str], target: str | None = None) -> Predictor:
+    """Return the fitted predictor in a file.
+
+    Args:
+        path: A file that `save` wrote.
+        target: Which target's predictor; may be left out where the file holds one.
+
+    Raises:
+        InputError: No such file, not a predictor file, damaged, written by a newer version, or
+            the target is not in it.
+    """
+    content = _read(Path(path))
+    found = ", ".join(content.entries)
+    if target is None:
+        if len(content.entries) != 1:
+            raise InputError(f"{path} holds predictors for {found}; say which as target=...")
+        (target,) = content.entries
+    if target not in content.entries:
+        raise InputError(f"{path} holds no predictor for '{target}', but for {found}")
+    prefix = f"{target}/"
+    arrays = {
+        name.removeprefix(prefix): value
+        for name, value in content.tensors.items()
+        if name.startswith(prefix)
+    }
+    try:
+        return _restore(target, content.entries[target], arrays)
+    except InputError as error:
+        raise InputError(f"{path} cannot be used: {error}") from error
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
+        raise InputError(
+            f"{path} cannot be used: its metadata do not describe a predictor ({error!r})"
+        ) from error
+
+
+def targets(path: str | PathLike[str]) -> tuple[str, ...]:
+    """Return the targets that a file holds predictors for, sorted.
+
+    Raises:
+        InputError: As `load`.
+    """
+    return tuple(_read(Path(path)).entries)
+
+
+# -- one predictor -------------------------------------------------------------------------------
+
+
+def _describe(predictor: Predictor) -> dict[str, Any]:
+    parameters = predictor.get_params(deep=False)
+    spec = parameters.pop("spec")
+    floor, held_out = predictor.noise_floor_, predictor.held_out_
+    return {
+        "model": registry.name_of(predictor),
+        "hyperparameters": {name: _plain(value) for name, value in parameters.items()},
+        "spec": json.loads(spec.to_json()) if spec is not None else None,
+        "width_names": list(predictor.width_names_),
+        "unit": predictor.unit_,
+        "noise_floor": floor.to_dict() if floor is not None else None,
+        "conditions": {name: _plain(value) for name, value in predictor.conditions_.items()},
+        "device_id": predictor.device_id_,
+        "num_samples": predictor.num_samples_,
+        "num_distinct": held_out.num_distinct if held_out is not None else None,
+    }
+
+
+def _arrays(predictor: Predictor) -> dict[str, Any]:
+    arrays = {name: getattr(predictor, name) for name in predictor.state_names}
+    if predictor.width_ranges_ is not None:
+        arrays["width_ranges_"] = predictor.width_ranges_
+    if predictor.held_out_ is not None:
+        for name in _HELD_OUT:
+            arrays[f"held_out_.{name}"] = getattr(predictor.held_out_, name)
+    return arrays
+
+
+def _restore(target: str, entry: Mapping[str, Any], arrays: dict[str, FloatArray]) -> Predictor:
+    cls = registry.predictor_class(entry["model"])
+    spec = NetworkSpec.from_json(json.dumps(entry["spec"])) if entry["spec"] is not None else None
+    predictor = cls(spec=spec, **entry["hyperparameters"])
+    predictor.check_parameters()
+    names = _texts("width_names", entry["width_names"])
+    if spec is not None and names != spec.width_names:
+        raise InputError(f"its width names {', '.join(names)} are not those of {spec.name}")
+    conditions = entry["conditions"]
+    if not isinstance(conditions, dict):
+        raise InputError("its conditions are no object")
+    predictor.bind(names, unit=_text("unit", entry["unit"]), target=target, conditions=conditions)
+    predictor.device_id_ = (
+        None if entry["device_id"] is None else _text("device_id", entry["device_id"])
+    )
+    if entry["noise_floor"] is not None:
+        predictor.noise_floor_ = NoiseFloor.from_dict(entry["noise_floor"])
+    predictor.num_samples_ = _count("num_samples", entry["num_samples"])
+    _restore_data(predictor, entry, arrays)
+    for name in predictor.state_names:
+        setattr(predictor, name, _take(arrays, name))
+    if arrays:
+        raise InputError(f"it has an unknown tensor '{min(arrays)}'")
+    predictor.check_state()
+    return predictor
+
+
+def _restore_data(
+    predictor: Predictor, entry: Mapping[str, Any], arrays: dict[str, FloatArray]
+) -> None:
+    if "width_ranges_" in arrays:
+        predictor.width_ranges_ = _take(arrays, "width_ranges_")
+        if predictor.width_ranges_.shape != (2, predictor.n_features_in_):
+            raise InputError("its width ranges do not fit its widths")
+    if entry["num_distinct"] is None:
+        return
+    values = {name: _take(arrays, f"held_out_.{name}") for name in _HELD_OUT}
+    if any(np.shape(value) != (predictor.num_samples_,) for value in values.values()):
+        raise InputError("its held-out errors do not fit its number of samples")
+    held_out = HeldOut(**values, num_distinct=_count("num_distinct", entry["num_distinct"]))
+    if not 1 <= held_out.num_distinct <= predictor.num_samples_ or np.any(held_out.weights <= 0):
+        raise InputError("its held-out errors have weights or counts that are not positive")
+    predictor.held_out_ = held_out
+
+
+def _take(arrays: dict[str, FloatArray], name: str) -> Any:
+    if name not in arrays:
+        raise InputError(f"it has no tensor '{name}'")
+    value = arrays.pop(name)
+    if not np.all(np.isfinite(value)):
+        raise InputError(f"its tensor '{name}' contains NaN or infinity")
+    return float(value) if value.ndim == 0 else value
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise InputError(f"its {name} is {value!r}, not a text")
+    return value
+
+
+def _texts(name: str, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not value:
+        raise InputError(f"its {name} is {value!r}, not a list of texts")
+    return tuple(_text(name, item) for item in value)
+
+
+def _count(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise InputError(f"its {name} is {value!r}, not a count")
+    return value
+
+
+# -- the file ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Content:
+    entries: dict[str, Any]
+    tensors: dict[str, FloatArray]
+
+
+def _read(path: Path) -> _Content:
+    data = _read_bytes(path)
+    foreign = InputError(
+        f"{path} is not a predictor file of joulemap, or it is damaged; write one with "
+        "predictor.save(path)"
+    )
+    try:
+        stored: Any = safetensors.deserialize(data)  # type: ignore[no-untyped-call]
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    except (safetensors.SafetensorError, ValueError, RecursionError, OverflowError) as error:
+        raise foreign from error
+    metadata = header.get("__metadata__")
+    if not isinstance(metadata, dict) or not {"joulemap", "sha256"} <= set(metadata):
+        raise foreign
+    document, digest = metadata["joulemap"], metadata["sha256"]
+    if len(document) > MAX_METADATA_BYTES:
+        raise InputError(f"{path} has {len(document)} characters of metadata; it is damaged")
+    tensors = {}
+    for name, tensor in stored:
+        if tensor["dtype"] != "F64":
+            raise InputError(f"{path} holds {tensor['dtype']} numbers; a predictor file has F64")
+        tensors[name] = np.frombuffer(tensor["data"], dtype="<f8").reshape(tensor["shape"]).copy()
+    if _digest(document, tensors) != digest:
+        raise InputError(f"{path} is damaged: its checksum does not match its content")
+    return _Content(_entries(path, document), tensors)
+
+
+def _entries(path: Path, document: str) -> dict[str, Any]:
+    try:
+        content = json.loads(document)
+        if content["format"] != FORMAT:
+            raise InputError(f"{path} has the format {content['format']!r}, not {FORMAT!r}")
+        if content["version"] != VERSION:
+            raise InputError(
+                f"{path} has version {content['version']!r} of the format; joulemap "
+                f"{joulemap.__version__} reads version {VERSION}. Install a newer joulemap"
+            )
+        entries = content["predictors"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} has metadata that cannot be read: {error!r}") from error
+    if not isinstance(entries, dict) or not entries:
+        raise InputError(f"{path} holds no predictors")
+    return dict(sorted(entries.items()))
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_BYTES:
+                raise InputError(f"{path} has {size} bytes; a predictor has at most {MAX_BYTES}")
+            return file.read()
+    except FileNotFoundError:
+        raise InputError(f"there is no file {path}") from None
+    except IsADirectoryError:
+        raise InputError(f"{path} is a folder, not a predictor file") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    temporary = ""
+    try:
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False
+        ) as file:
+            temporary = file.name
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        Path(temporary).chmod(0o666 & ~mask)
+        Path(temporary).replace(path)
+        temporary = ""
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}") from error
+    finally:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def _digest(document: str, tensors: Mapping[str, FloatArray]) -> str:
+    digest = hashlib.sha256(document.encode("utf-8", "surrogatepass"))
+    for name, value in sorted(tensors.items()):
+        digest.update(json.dumps([name, list(value.shape)]).encode())
+        digest.update(np.ascontiguousarray(value, dtype="<f8").tobytes())
+    return digest.hexdigest()
