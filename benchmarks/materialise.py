@@ -4,7 +4,8 @@ python benchmarks/materialise.py [--network mobilenet_v1] [--variants 50] [--exp
 
 Every side turns the same uniform width vectors into a serialised ONNX model. What each of them
 prepares is outside its time: the template, and the torch module for the exporters. onnxruntime
-loads every model, outside the time too.
+loads every model, outside the time too. The claims are for MobileNetV1; variants of AlexNet are
+tens of megabytes, so that writing them takes most of the time of every side.
 """
 
 from __future__ import annotations
@@ -79,7 +80,8 @@ def main() -> None:
         ("TorchScript exporter", old, 30),
     ):
         ratio = np.median(seconds) / np.median(ours)
-        print(f"faster than the {label}: {ratio:.0f}x (claimed: at least {least}x)")
+        claim = f" (claimed: at least {least}x)" if spec.name == "mobilenet_v1" else ""
+        print(f"faster than the {label}: {ratio:.0f}x{claim}")
 
 
 def timed(make: Callable[[Any], bytes], argument: object) -> float:
