@@ -17,7 +17,7 @@ from ..datasets import NetworkSpec, Size
 Polynomial: TypeAlias = "int | dict[str, Any]"
 """An int, or {"terms": [[coefficient, [width index, ...]], ...], "divide": int}."""
 
-FIRST_PRIME = 401
+FIRST_PRIME = 211
 # Exporters write "to the end" as the largest int64.
 SENTINEL = 2**62
 

@@ -2,7 +2,15 @@
 
     spec ─► generic widths (large primes) ─► torch ─► ONNX ─► primes back to widths ─► Template
 
-The template travels to the device, where `device_agents.onboard.materialise` fills it in.
+The template travels to the device, where `device_agents.onboard.materialise` fills it in. It is
+JSON: opsets, nodes with their attributes, inputs and outputs, and initializers whose `data` is one of
+
+    {"kind": "raw", "base64": ...}             literal values
+    {"kind": "ints", "values": [...]}          int64 values, which may depend on widths
+    {"kind": "normal" or "positive", "scale", "fan_in": [axis, ...], "fan_in_divisor": [...]}
+                                               random weights of size scale / sqrt(fan-in)
+
+Integers that depend on widths are `{"terms": [[coefficient, [width index, ...]], ...], "divide": n}`.
 """
 
 from __future__ import annotations
@@ -66,9 +74,12 @@ class Template:
             InputError: It is damaged or of another version.
         """
         try:
-            template = cls(json.loads(text))
+            content = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise InputError(f"the template cannot be read: {error}") from error
+        if not isinstance(content, dict):
+            raise InputError(f"the template cannot be read: it is a {type(content).__name__}")
+        template = cls(content)
         template.materialiser()
         return template
 
@@ -131,7 +142,7 @@ def cached_template(spec: NetworkSpec, batch: int = 1, folder: Path | None = Non
     versions = [f"{name} {version(name)}" for name in ("torch", "onnx", "onnxscript")]
     key = [spec.fingerprint, batch, code, TEMPLATE_SCHEMA_VERSION, *versions]
     name = sha256(json.dumps(key).encode()).hexdigest()
-    path = (folder or _cache_folder()) / f"{spec.name}-{name[:32]}.json"
+    path = (folder or _cache_folder()) / f"{name}.json"
     with contextlib.suppress(OSError, InputError):
         template = Template.from_json(path.read_bytes())
         if template.content.get("fingerprint") == spec.fingerprint:
@@ -273,7 +284,7 @@ class _Reader:
         }
 
     def _explain(self, values: Sequence[int], where: str) -> list[Polynomial]:
-        return [self.generic.explain(int(value), where) for value in values]
+        return [self.generic.explain(value, where) for value in values]
 
     def _node(self, node: onnx.NodeProto) -> dict[str, Any]:
         attributes = []
@@ -312,7 +323,7 @@ class _Reader:
 
         array = onnx.numpy_helper.to_array(tensor)
         dims = self._explain(array.shape, where)
-        integers = self._explain(array.ravel(), where) if array.dtype.kind in "iu" else []
+        integers = self._explain(array.ravel().tolist(), where) if array.dtype.kind in "iu" else []
         if any(isinstance(part, dict) for part in [*dims, *integers]):
             raise InputError(f"{where} depends on the widths, which templates cannot hold")
         return {"dtype": _dtype(tensor.data_type, where), "dims": dims, "base64": _base64(array)}
@@ -333,7 +344,7 @@ class _Reader:
                 raise InputError(f"{where} holds integers in a shape that depends on the widths")
             return {
                 **content,
-                "data": {"kind": "ints", "values": self._explain(array.ravel(), where)},
+                "data": {"kind": "ints", "values": self._explain(array.ravel().tolist(), where)},
             }
         if any(isinstance(dim, dict) for dim in dims):
             raise InputError(

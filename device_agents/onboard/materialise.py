@@ -49,7 +49,7 @@ BUFFER_LENGTH = 262_139
 # Where the n-th tensor starts in the buffer: n times this, modulo the length.
 OFFSET_STEP = 104_729
 # Weights are scaled this many at a time, which stays in the cache.
-CHUNK = 32_768
+CHUNK = 65_536
 
 
 class Materialiser:
@@ -111,14 +111,15 @@ class Materialiser:
         )
         num_graph_bytes = len(self._graph_name) + len(ends) + sum(map(len, nodes))
         num_graph_bytes += sum(map(len, prefixes)) + sum(size for _, size, _ in tensors)
-        if num_graph_bytes + len(self._head) + 16 > MAX_MESSAGE_BYTES:
+        head = self._head + length_prefix(MODEL_GRAPH, min(num_graph_bytes, MAX_MESSAGE_BYTES))
+        if len(head) + num_graph_bytes > MAX_MESSAGE_BYTES:
             raise ValueError(
                 f"the model at widths {list(widths)} has {num_graph_bytes} bytes; ONNX models are "
                 f"smaller than {MAX_MESSAGE_BYTES + 1} bytes"
             )
-        model = BytesIO()
-        model.write(self._head)
-        model.write(length_prefix(MODEL_GRAPH, num_graph_bytes))
+        # Of the final length from the start: it is written in place and never copied.
+        model = BytesIO(bytes(len(head) + num_graph_bytes))
+        model.write(head)
         model.write(b"".join(nodes))
         model.write(self._graph_name)
         for prefix, (_, num_bytes, values) in zip(prefixes, tensors):
@@ -151,7 +152,7 @@ class Materialiser:
 
     def _read(self, content: dict[str, Any]) -> None:
         self._bounds = [
-            (str(width["name"]), *(_int(width[key]) for key in ("min", "max", "multiple")))
+            (str(width["name"]), _int(width["min"]), _int(width["max"]), _int(width["multiple"]))
             for width in content["widths"]
         ]
         self.width_names = tuple(name for name, *_ in self._bounds)
