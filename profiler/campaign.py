@@ -31,6 +31,7 @@ from ..datasets.records import variant_id
 from ..datasets.store import export_campaign, make_folder
 from ..device_agents.device import Device, Preparation
 from ..device_agents.errors import DeviceError, StableDeviceError, TransientDeviceError
+from ..device_agents.registry import runtime_entry
 from . import networks
 from .noise import NoiseTracker
 from .protocol import Protocol, reference_widths
@@ -113,11 +114,13 @@ def profile(
         raise InputError(f"unknown precision '{precision}'; known: {', '.join(PRECISIONS)}")
     spec = network if isinstance(network, NetworkSpec) else networks.get(network, resolution)
     variants = sample(spec, samples, sampling=sampling, seed=seed)
-    folder = make_folder(out)
     size = "x".join(map(str, spec.input_shape[1:]))
     conditions = Conditions(batch, size, precision, runtime, threads)
 
+    runtime_entry(runtime)
+
     with Device(url, agent_visits=protocol.agent_visits) as device:
+        folder = make_folder(out)
         fingerprint = device.probe()
         observer.message(f"device: {fingerprint.get('cpu_model')} ({fingerprint['device_id']})")
         template = cached_template(spec, batch).to_json().encode()

@@ -24,6 +24,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+# What typer makes of Ctrl-C.
+INTERRUPTED = 130
+
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Target = Annotated[str, typer.Option(help="Cost column, several separated by commas.")]
 
@@ -273,9 +276,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         console.ERRORS.print(f"joulemap: {error}", markup=False)
         return error.exit_code
-    except KeyboardInterrupt:
-        console.ERRORS.print("interrupted; the same command continues")
-        return 1
     except Exception as error:
         # click's errors and exits carry their own code; typer may vendor click, so by attribute.
         code = getattr(error, "exit_code", None)
@@ -284,4 +284,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if hasattr(error, "format_message"):
             console.ERRORS.print(f"joulemap: {error.format_message()}", markup=False)
         return code
+    if result == INTERRUPTED:
+        console.ERRORS.print("joulemap: interrupted; the same command continues")
+        return 1
     return result if isinstance(result, int) else 0

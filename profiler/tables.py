@@ -25,9 +25,25 @@ def read_csv(file: str | Path) -> pd.DataFrame:
         InputError: The file cannot be read.
     """
     try:
-        return pd.read_csv(file, keep_default_na=False, na_values=[""], skipinitialspace=True)
+        table = pd.read_csv(file, keep_default_na=False, na_values=[""], dtype=str)
     except (OSError, ValueError, pd.errors.ParserError) as error:
         raise InputError(f"cannot read {file}: {str(error)[:300]}") from error
+    for column in table.columns:
+        table[column] = _numbers_where_possible(table[column], f"{file}, column '{column}'")
+    return table
+
+
+def _numbers_where_possible(column: pd.Series[Any], where: str) -> pd.Series[Any]:
+    """Return a column of texts as numbers if all of them are; a written NaN is a mistake."""
+    text = column.str.strip()
+    written = text.str.lower().str.lstrip("+-").isin(["nan", "inf", "infinity"])
+    if written.any():
+        row = int(written.to_numpy().argmax())
+        raise InputError(
+            f"{where}, row {row + 1} has '{column.iloc[row]}'; leave a missing value empty"
+        )
+    numbers = pd.to_numeric(text, errors="coerce")
+    return text if (numbers.isna() & text.notna()).any() else numbers
 
 
 def resolve_spec(name: str) -> NetworkSpec:

@@ -51,7 +51,7 @@ def measure(
         calls, warm_up, settled = _warm_up(
             run_variant, start + protocol["max_visit_s"] * protocol["warm_up_share"], protocol
         )
-        run_s = sorted(warm_up)[len(warm_up) // 2]
+        run_s = calls * sorted(warm_up)[len(warm_up) // 2]
         num_runs = max(1, math.ceil(protocol["block_s"] / run_s))
         blocks: list[dict[str, Any]] = []
         while (

@@ -16,7 +16,7 @@ from joulemap import InputError
 from joulemap.datasets import Timing
 from joulemap.device_agents.agent_archive import agent_archive
 from joulemap.device_agents.device import Device, Preparation
-from joulemap.device_agents.errors import StableDeviceError, TransientDeviceError
+from joulemap.device_agents.errors import StableDeviceError
 from joulemap.device_agents.transports.local import LocalTransport
 from joulemap.profiler import Protocol, networks
 from joulemap.profiler.protocol import reference_widths
@@ -155,13 +155,3 @@ def test_the_cache_folder_that_cannot_be_written_is_named(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(StableDeviceError, match="XDG_CACHE_HOME"):
         LocalTransport().push(b"content", "name")
-
-
-def test_a_broken_pipe_is_transient(device: Device) -> None:
-    pid = device.visit([2, 4, 30, 21], PROTOCOL)["pid"]
-    os.kill(pid, signal.SIGSTOP)
-    os.kill(pid, signal.SIGKILL)
-    with pytest.raises(TransientDeviceError):
-        # Whether the death shows before or within this visit is a race; both are transient or fine.
-        device.visit([2, 4, 30, 21], PROTOCOL)
-        raise TransientDeviceError("the dead agent was noticed before the visit")

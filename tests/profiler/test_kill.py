@@ -55,9 +55,9 @@ class Host:
     def __init__(self, folder: Path, samples: int) -> None:
         self.journal = folder / "run" / "journal.jsonl"
         self.acknowledged = folder / "acknowledged"
+        arguments = (folder / "run", self.acknowledged, samples)
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-c", FORKS, str(folder / "run"), str(self.acknowledged)]
-            + [str(samples)],
+            [sys.executable, "-P", "-c", FORKS, *map(str, arguments)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

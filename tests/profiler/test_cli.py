@@ -1,0 +1,293 @@
+"""The command line as a user meets it: its own process, exit codes, sentences."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from joulemap import models
+from joulemap.datasets import CostDataset
+from joulemap.profiler import cli, networks, sample
+
+PROFILE = ["profile", "local:", "--network", "lenet5", "--visit-s", "0.02", "--visits", "2"]
+
+
+def joulemap(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run the installed command in an 80-column, colourless terminal."""
+    environment = os.environ | {"COLUMNS": "80", "NO_COLOR": "1"}
+    command = [str(Path(sys.executable).with_name("joulemap")), *map(str, arguments)]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, env=environment, timeout=300
+    )
+
+
+def refused(*arguments: str | Path) -> str:
+    """Run a command that must be refused: exit code 2, one sentence, no traceback."""
+    done = joulemap(*arguments)
+    assert done.returncode == 2, (done.returncode, done.stdout, done.stderr)
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    return done.stderr
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A user's CSV: LeNet-5 latencies in milliseconds, of a known bilinear law."""
+    spec = networks.get("lenet5")
+    rng = random.Random(0)
+    rows = []
+    for widths in sample(spec, 60):
+        macs = spec.at(widths).macs
+        rows.append([*widths, (0.02 + macs * 1e-7) * rng.gauss(1, 0.01)])
+    path = tmp_path_factory.mktemp("table") / "lenet.csv"
+    pd.DataFrame(rows, columns=[*spec.width_names, "latency"]).to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def imported(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("imported") / "dataset"
+    done = joulemap("import", table, "--spec", "lenet5", "--unit", "latency=ms", "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert "60 variants" in done.stdout
+    return out
+
+
+@pytest.fixture(scope="module")
+def predictor(imported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("predictor") / "lenet.safetensors"
+    done = joulemap("fit", imported, "--model", "bilinear", "--out", out)
+    assert done.returncode == 0, done.stderr
+    for word in ("bilinear", "flops", "params", "Noise floor unknown", "held-out"):
+        assert word in done.stdout
+    return out
+
+
+def test_help_and_version_are_there() -> None:
+    done = joulemap("--help")
+    assert done.returncode == 0
+    for command in ("demo", "probe", "profile", "import", "fit", "predict", "evaluate", "export"):
+        assert command in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert joulemap("--version").stdout.startswith("joulemap ")
+
+
+def test_help_does_not_import_what_it_does_not_need() -> None:
+    code = (
+        "import sys\nfrom joulemap.profiler.cli import main\n"
+        "assert main(['--help']) == 0\n"
+        "heavy = {'torch', 'pandas', 'scipy', 'numpy', 'sklearn', 'pyarrow', 'onnx'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-P", "-c", code], check=True, capture_output=True)
+
+
+def test_probe_prints_and_gives_json() -> None:
+    done = joulemap("probe", "local:")
+    assert done.returncode == 0
+    assert "onnxruntime" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    fingerprint = json.loads(joulemap("probe", "local:", "--json").stdout)
+    assert fingerprint["device_id"]
+
+
+def test_profile_fit_predict_evaluate_export(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    done = joulemap(*PROFILE, "--samples", "14", "--out", run)
+    assert done.returncode == 0, done.stderr
+    assert "28 visits" in done.stderr
+    assert "14 variants" in done.stdout
+    assert "Noise floor" in done.stdout
+    again = joulemap(*PROFILE, "--samples", "14", "--out", run, "--json")
+    assert again.returncode == 0
+    assert "nothing to measure" in again.stderr
+    assert json.loads(again.stdout)["variants"] == 14
+    file = tmp_path / "p.safetensors"
+    fitted = joulemap("fit", run, "--out", file, "--target", "latency_s,cpu_time_s", "--json")
+    assert [t["target"] for t in json.loads(fitted.stdout)["targets"]] == [
+        "latency_s",
+        "cpu_time_s",
+    ]
+    assert "cpu_time_s" in refused("predict", file, "--widths", "1,1,1,1")
+    one = joulemap("predict", file, "--widths", "1,1,1,1", "--target", "latency_s", "--json")
+    row = json.loads(one.stdout)["rows"][0]
+    assert row["low"] < row["cost"] < row["high"]
+
+
+def test_predictions_have_intervals_and_come_from_csv_too(predictor: Path, table: Path) -> None:
+    done = joulemap("predict", predictor, "--csv", table, "--json")
+    assert done.returncode == 0, done.stderr
+    content = json.loads(done.stdout)
+    assert content["unit"] == "s"
+    costs = np.array([row["cost"] for row in content["rows"]])
+    truth = pd.read_csv(table)["latency"].to_numpy() * 1e-3
+    assert np.mean(np.abs(costs / truth - 1)) < 0.2
+    shown = joulemap("predict", predictor, "--widths", "6,16,120,84").stdout
+    assert "90 % interval" in shown
+
+
+def test_evaluate_names_errors_and_noise(predictor: Path, imported: Path) -> None:
+    done = joulemap("evaluate", predictor, imported)
+    assert done.returncode == 0, done.stderr
+    assert "within 10 %" in done.stdout
+    assert "Noise floor" in done.stdout
+    figures = json.loads(joulemap("evaluate", predictor, imported, "--json").stdout)
+    dataset = CostDataset.load(imported)
+    prediction = models.load(predictor).predict(dataset.widths)
+    expected = np.mean(np.abs(prediction / dataset.latency_s - 1))
+    assert figures["mape"] == pytest.approx(expected)
+
+
+def test_exports_run_without_joulemap(predictor: Path, tmp_path: Path) -> None:
+    import onnxruntime
+
+    onnx_file, torch_file = tmp_path / "p.onnx", tmp_path / "p.pt2"
+    assert joulemap("export", predictor, "--to", "onnx", "--out", onnx_file).returncode == 0
+    assert joulemap("export", predictor, "--to", "torch", "--out", torch_file).returncode == 0
+    widths = np.array(sample(networks.get("lenet5"), 5), dtype=np.float64)
+    expected = models.load(predictor).predict(widths)
+    session = onnxruntime.InferenceSession(onnx_file, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    dtype = np.float64 if "double" in session.get_inputs()[0].type else np.float32
+    got = session.run(None, {name: widths.astype(dtype)})[0]
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+    code = (
+        "import sys, torch\nsys.modules['joulemap'] = None\n"
+        "module = torch.export.load(sys.argv[1]).module()\n"
+        f"widths = torch.tensor({widths.tolist()})\n"
+        "print(module(widths).tolist())\n"
+    )
+    command = [sys.executable, "-P", "-W", "ignore", "-c", code, str(torch_file)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    np.testing.assert_allclose(json.loads(said), expected, rtol=1e-5)
+
+
+def test_mistakes_get_one_sentence_and_exit_code_2(
+    tmp_path: Path, predictor: Path, imported: Path, table: Path
+) -> None:
+    out = tmp_path / "out"
+    cases: list[tuple[list[Any], str]] = [
+        (["profile", "local:", "--network", "nonet", "--out", out], "lenet5"),
+        (["profile", "ftp:x", "--network", "lenet5", "--out", out], "local:"),
+        ([*PROFILE, "--samples", "0", "--out", out], "at least 1"),
+        ([*PROFILE, "--sampling", "magic", "--out", out], "known:"),
+        ([*PROFILE, "--out", "/proc/nowhere"], "cannot write"),
+        ([*PROFILE, "--out", imported], "imported dataset"),
+        (["import", tmp_path / "none.csv", "--spec", "lenet5", "--out", out], "none.csv"),
+        (["import", table, "--spec", "lenet5", "--out", out], "has no unit"),
+        (["import", table, "--spec", "alexnet", "--unit", "latency=ms", "--out", out], "width"),
+        (["import", table, "--spec", "lenet5", "--unit", "latency", "--out", out], "column=unit"),
+        (["fit", tmp_path / "none", "--out", out], "no dataset at"),
+        (["fit", imported, "--model", "magic", "--out", out], "bilinear"),
+        (["fit", imported, "--target", "energy_j", "--out", out], "latency_s"),
+        (["predict", predictor, "--widths", "1,2,3"], "4 widths"),
+        (["predict", predictor, "--widths", "7,1,1,1"], "outside 1..6"),
+        (["predict", predictor, "--widths", "a,1,1,1"], "not an int"),
+        (["predict", predictor], "--widths or --csv"),
+        (["predict", predictor, "--widths", "1,1,1,1", "--coverage", "1.5"], "coverage"),
+        (["predict", table, "--widths", "1,1,1,1"], "lenet.csv"),
+        (["predict", tmp_path / "none", "--widths", "1"], "none"),
+        (["evaluate", predictor, tmp_path], "no dataset at"),
+        (["export", predictor, "--to", "tflite"], "onnx, torch"),
+        (["fit"], "Missing argument"),
+        (["magic"], "No such command"),
+        (["probe"], "Missing argument"),
+    ]
+    # In one process: each start costs a second; `refused` above shows it from outside.
+    for arguments, message in cases:
+        code, said = _main(arguments)
+        assert code == 2, (arguments, code, said)
+        assert message in said, (arguments, said)
+        assert "Traceback" not in said
+        assert not out.exists(), arguments
+    assert "lenet5" in refused("profile", "local:", "--network", "nonet", "--out", out)
+
+
+def _main(arguments: list[Any]) -> tuple[int, str]:
+    import io
+
+    from rich.console import Console
+
+    from joulemap.profiler import console
+
+    buffer = io.StringIO()
+    before = console.ERRORS
+    console.ERRORS = Console(file=buffer, soft_wrap=True, width=200)
+    try:
+        return cli.main([str(argument) for argument in arguments]), buffer.getvalue()
+    finally:
+        console.ERRORS = before
+
+
+def test_too_few_samples_say_how_many(tmp_path: Path, table: Path) -> None:
+    few = tmp_path / "few.csv"
+    pd.read_csv(table).iloc[:3].to_csv(few, index=False)
+    arguments = ["import", few, "--spec", "lenet5", "--unit", "latency=ms"]
+    assert joulemap(*arguments, "--out", tmp_path / "few").returncode == 0
+    said = refused("fit", tmp_path / "few", "--out", tmp_path / "p")
+    assert "3" in said
+    assert not (tmp_path / "p").exists()
+
+
+def test_nan_in_a_users_table_is_named_by_row(tmp_path: Path, table: Path) -> None:
+    text = table.read_text().splitlines()
+    text[3] = text[3].rpartition(",")[0] + ",nan"
+    bad = tmp_path / "bad.csv"
+    bad.write_text("\n".join(text))
+    arguments = ["import", bad, "--spec", "lenet5", "--unit", "latency=ms"]
+    said = refused(*arguments, "--out", tmp_path / "out")
+    assert "row 3" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_predictor_of_another_network_is_refused(predictor: Path, tmp_path: Path) -> None:
+    spec = networks.get("alexnet")
+    frame = pd.DataFrame(sample(spec, 3), columns=list(spec.width_names))
+    frame["latency_s"] = 0.1
+    CostDataset.from_frame(frame, spec).save(tmp_path / "alex")
+    assert "another network" in refused("evaluate", predictor, tmp_path / "alex")
+
+
+def test_ctrl_c_leaves_a_dataset_that_the_same_command_continues(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = [str(Path(sys.executable).with_name("joulemap")), *PROFILE]
+    command += ["--samples", "400", "--out", str(run)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    journal = run / "journal.jsonl"
+    while time.monotonic() < deadline:
+        if journal.exists() and journal.read_bytes().count(b"\n") > 5:
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "the same command continues" in said
+    assert "Traceback" not in said
+    measured = len(CostDataset.load(run / "measurements.parquet"))
+    assert measured >= 5
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    lines = journal.read_bytes().count(b"\n")
+    while time.monotonic() < deadline and journal.read_bytes().count(b"\n") < lines + 3:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert len(CostDataset.load(run)) > measured
+
+
+def test_debug_shows_the_traceback() -> None:
+    done = joulemap("--debug", "probe", "nowhere:")
+    assert done.returncode == 2
+    assert "Traceback" in done.stderr
