@@ -12,6 +12,7 @@ import torch
 from joulemap import InputError
 
 from ..datasets import NetworkSpec
+from ..datasets.metrics import NoiseFloor
 from .intervals import HeldOut
 
 
@@ -27,7 +28,7 @@ class CostInfo:
         conditions: Batch, precision, ... that the cost holds for, as far as known.
         max_deviation: Largest relative deviation from the predictor, a fraction; 0 is exact.
         held_out: Held-out errors; None for a predictor that was not fitted on data.
-        noise_floor: Mean relative error of one measurement, a fraction, where known.
+        noise_floor: Noise floor of the data, where known.
     """
 
     width_names: tuple[str, ...]
@@ -37,7 +38,7 @@ class CostInfo:
     conditions: Mapping[str, Any] = field(default_factory=dict)
     max_deviation: float = 0.0
     held_out: HeldOut | None = None
-    noise_floor: float | None = None
+    noise_floor: NoiseFloor | None = None
 
 
 class CostModule(torch.nn.Module):
@@ -96,7 +97,8 @@ class CostModule(torch.nn.Module):
         held_out = self.info.held_out
         if held_out is None:
             raise InputError("the predictor was not fitted on data, so it has no upper bound")
-        distance = held_out.upper(coverage) * held_out.mean_share(self.info.noise_floor)
+        remaining = held_out.mean_share(self.info.noise_floor, len(self.width_names))
+        distance = held_out.upper(coverage) * remaining
         cost = self(widths)
         bound: torch.Tensor = cost + distance * held_out.scale(cost)
         return bound
