@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -57,13 +56,13 @@ class CostModule(torch.nn.Module):
         super().__init__()
         self.info = info
 
-    @abstractmethod
     def cost(self, widths: torch.Tensor) -> torch.Tensor:
         """Return the cost `batch_shape` of widths `batch_shape x k`, both in the buffers' dtype.
 
         Args:
             widths: Widths in channels, checked to have k columns.
         """
+        raise NotImplementedError(f"{type(self).__name__} defines no cost")
 
     def forward(self, widths: torch.Tensor) -> torch.Tensor:
         """Return the cost, `batch_shape`, in `.unit`.
