@@ -19,6 +19,7 @@ from joulemap.models import BilinearPredictor
 
 NUM_VECTORS = 100_000
 ROUNDS = 15
+CALLS = 5
 # MobileNetV1's prunable widths.
 WIDTHS = (32, 64, 128, 128, 256, 256, *[512] * 6, 1024, 1024)
 CLASSES = 1001
@@ -48,11 +49,12 @@ def loop_over_layers(
 
 
 def seconds(function: Callable[[torch.Tensor], torch.Tensor], widths: torch.Tensor) -> float:
-    """Return the time of one forward and backward pass."""
-    widths.grad = None
+    """Return the time of one forward and backward pass, the mean of some in a row."""
     start = time.perf_counter()
-    torch.autograd.backward(function(widths).sum())
-    return time.perf_counter() - start
+    for _ in range(CALLS):
+        widths.grad = None
+        torch.autograd.backward(function(widths).sum())
+    return (time.perf_counter() - start) / CALLS
 
 
 def report(dtype: torch.dtype) -> None:
@@ -70,12 +72,11 @@ def report(dtype: torch.dtype) -> None:
     widths = torch.tensor(drawn, dtype=dtype, requires_grad=True)
     torch.testing.assert_close(module(widths), loop(widths), rtol=1e-5, atol=0.0)
     ours, theirs = [], []
-    for i in range(ROUNDS + 5):
+    seconds(module, widths), seconds(loop, widths)
+    for _ in range(ROUNDS):
         # Alternating, so that a busy machine slows both.
-        pair = seconds(module, widths), seconds(loop, widths)
-        if i >= 5:
-            ours.append(pair[0])
-            theirs.append(pair[1])
+        ours.append(seconds(module, widths))
+        theirs.append(seconds(loop, widths))
     ratio = statistics.median(slow / fast for fast, slow in zip(ours, theirs, strict=True))
     print(f"{dtype}, {len(WIDTHS)} widths, {NUM_VECTORS} vectors, forward and backward, one core")
     for name, times in (("cost module", ours), ("loop over layers", theirs)):

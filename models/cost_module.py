@@ -45,7 +45,7 @@ class CostModule(torch.nn.Module):
 
     Equals the predictor's `predict` at integer widths and interpolates between them. Outside the
     spec's bounds it extrapolates without a warning. Buffers are float64 and the cost is computed
-    in their dtype (`.float()` lowers it); the output's dtype follows the input's. Subclasses
+    in their dtype (`.float()` lowers it, for speed); the output's dtype follows the input's. Subclasses
     define `cost`.
 
     Args:

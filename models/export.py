@@ -100,10 +100,15 @@ def _metadata(module: CostModule) -> dict[str, str]:
 
 
 def _polynomial_model(module: PolynomialCostModule) -> onnx.ModelProto:
+    pairs = np.zeros((len(module.linear), len(module.linear)))
+    if module.neighbours is not None:
+        pairs = np.diag(module.neighbours.to(torch.float64).numpy(), 1)
+    if module.quadratic is not None:
+        pairs = pairs + module.quadratic.to(torch.float64).numpy()
     constants = {
-        name: buffer.to(torch.float64).numpy()
-        for name, buffer in module.named_buffers()
-        if name in ("offset", "linear", "quadratic")
+        "offset": module.offset.to(torch.float64).numpy(),
+        "linear": module.linear.to(torch.float64).numpy(),
+        "quadratic": pairs,
     }
     constants["last"] = np.array([-1], dtype=np.int64)
     nodes = [
@@ -115,7 +120,7 @@ def _polynomial_model(module: PolynomialCostModule) -> onnx.ModelProto:
         helper.make_node("Add", ["sum", "offset"], ["total"]),
     ]
     total = "total"
-    if len(module.higher):
+    if module.higher is not None and module.higher_index is not None:
         constants["higher"] = module.higher.to(torch.float64).numpy()
         constants["pads"] = np.array([0, 0, 0, 1], dtype=np.int64)
         constants["one"] = np.array(1.0)

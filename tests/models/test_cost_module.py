@@ -74,7 +74,7 @@ def test_second_derivatives(predictor: BilinearPredictor) -> None:
 
 def test_state_can_be_saved_by_torch(predictor: BilinearPredictor) -> None:
     module = predictor.to_torch()
-    assert {"offset", "linear", "quadratic"} <= set(module.state_dict())
+    assert {"offset", "linear", "neighbours"} <= set(module.state_dict())
     file = io.BytesIO()
     torch.save(module.state_dict(), file)
     file.seek(0)

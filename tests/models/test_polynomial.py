@@ -54,3 +54,13 @@ def test_module_evaluates_all_degrees() -> None:
     inputs = torch.tensor(x[0], requires_grad=True)
     assert torch.autograd.gradcheck(module, inputs)
     assert torch.autograd.gradgradcheck(module, inputs)
+
+
+def test_module_of_one_width_or_of_a_constant() -> None:
+    for polynomial in (Polynomial.constant(3.0), a * 2.0 + 1, a * a):
+        module = PolynomialCostModule(polynomial, CostInfo(("a",)))
+        x = torch.tensor([[2.0], [5.0]], requires_grad=True)
+        cost = module(x)
+        assert cost.tolist() == [polynomial.at({"a": value}) for value in (2.0, 5.0)]
+        cost.sum().backward()
+        assert x.grad is not None
