@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import warnings
 from os import PathLike, fspath
 from pathlib import Path
@@ -155,7 +156,9 @@ def _polynomial_model(module: PolynomialCostModule) -> onnx.ModelProto:
 def _traced_model(module: CostModule) -> onnx.ModelProto:
     example = torch.ones(2, len(module.width_names), dtype=torch.float32)
     with warnings.catch_warnings():
-        # torch 2.13's exporter uses a deprecated class of torch's own.
+        # torch 2.13's exporter uses a deprecated class of torch's own, and logs each operator
+        # of torchvision that it does without.
+        logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
         warnings.filterwarnings(
             "ignore", message=r".*isinstance\(treespec, LeafSpec\)", category=FutureWarning
         )

@@ -18,7 +18,7 @@ def test_fit_by_name(dataset: ArrayDataset) -> None:
 
 
 def test_unknown_model_and_hyperparameter(dataset: ArrayDataset) -> None:
-    with pytest.raises(InputError, match="no model named 'cubic'; known: bilinear, flops, params"):
+    with pytest.raises(InputError, match=r"no model named 'cubic'; known: .*bilinear, .*flops"):
         fit(dataset, model="cubic")
     with pytest.raises(InputError, match=r"no hyperparameter 'ridge'; known: loss"):
         fit(dataset, model="flops", ridge=1.0)
