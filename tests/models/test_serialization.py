@@ -133,6 +133,13 @@ def test_paths_that_are_no_files(predictor: Predictor, tmp_path: Path) -> None:
         load(tmp_path)
     with pytest.raises(InputError, match="cannot be written"):
         predictor.save(tmp_path / "missing" / "p.safetensors")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written"):
+        predictor.save(tmp_path / "file" / "p.safetensors")
+    with pytest.raises(InputError, match="cannot be written"):
+        predictor.save(tmp_path / ("a" * 300))
+    with pytest.raises(InputError, match="is a folder"):
+        predictor.save(tmp_path)
 
 
 def test_a_conditions_value_that_json_cannot_hold(predictor: Predictor, tmp_path: Path) -> None:
