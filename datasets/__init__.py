@@ -1,7 +1,25 @@
 """What a measurement is and where it lives: networks as data, records, journals, datasets."""
 
+from .cost_dataset import CostDataset, DroppedRowsWarning
+from .cost_table import CostTable
 from .layer_spec import LayerSpec, ResolvedLayer
 from .network_spec import NetworkSpec, ResolvedNetwork, Width
+from .records import Block, Conditions, Measurement, Timing, Visit
 from .size import Size
 
-__all__ = ["LayerSpec", "NetworkSpec", "ResolvedLayer", "ResolvedNetwork", "Size", "Width"]
+__all__ = [
+    "Block",
+    "Conditions",
+    "CostDataset",
+    "CostTable",
+    "DroppedRowsWarning",
+    "LayerSpec",
+    "Measurement",
+    "NetworkSpec",
+    "ResolvedLayer",
+    "ResolvedNetwork",
+    "Size",
+    "Timing",
+    "Visit",
+    "Width",
+]

@@ -1,1 +1,33 @@
 """The run: networks, sampling, protocol, campaign, report, command line."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import networks
+    from .campaign import Observer, VisitPlan, profile
+    from .protocol import Protocol
+    from .sampling import sample
+
+__all__ = ["Observer", "Protocol", "VisitPlan", "networks", "profile", "sample"]
+
+_HOMES = {
+    "Observer": "campaign",
+    "Protocol": "protocol",
+    "VisitPlan": "campaign",
+    "profile": "campaign",
+    "sample": "sampling",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Lazy: the command line lives in this package, and `joulemap --help` must not wait for torch.
+    if name == "networks":
+        return import_module(".networks", __name__)
+    if name in _HOMES:
+        return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

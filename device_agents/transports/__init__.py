@@ -1,0 +1,1 @@
+"""How commands reach a device: one module per URL scheme (see `device_agents.registry`)."""

@@ -1,0 +1,470 @@
+"""A table of measurements of one width space, with its network specs, device and protocol."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from joulemap import InputError
+
+from .metrics import NoiseFloor, noise_floor
+from .network_spec import NetworkSpec
+from .records import CONDITION_NAMES, Measurement
+from .units import unit_of_column
+from .user_table import canonical_frame
+
+FloatArray = npt.NDArray[np.float64]
+
+# Columns about a measurement that are neither widths, conditions nor costs.
+ABOUT_COLUMNS = (
+    "spec_id",
+    "variant_id",
+    "num_visits",
+    "num_failed_visits",
+    "steal_share",
+    "energy_source",
+)
+# Suffixes that join a cost column to its own uncertainty: latency_s, latency_ci_low_s, ...
+_ABOUT_COST = ("_standard_error", "_ci_low", "_ci_high", "_revisit_a", "_revisit_b")
+
+
+class DroppedRowsWarning(UserWarning):
+    """Rows without a value of the wanted cost were left out."""
+
+
+class CostDataset:
+    """Measurements of one width space: widths, conditions, costs in SI units, uncertainty.
+
+    Rows are variants. Build one with `load`, `from_frame` or `from_measurements`; it is not
+    changed afterwards.
+
+    Args:
+        frame: Canonical columns: `spec_id`, the widths by name, the conditions, the costs.
+        specs: Fingerprint to network spec.
+        device: The device's fingerprint; empty for imported tables.
+        protocol: How variants were measured; empty for imported tables.
+        source: Where the rows come from, for the dataset card.
+    """
+
+    def __init__(
+        self,
+        frame: pd.DataFrame,
+        specs: Mapping[str, NetworkSpec],
+        *,
+        device: Mapping[str, Any] | None = None,
+        protocol: Mapping[str, Any] | None = None,
+        source: str = "",
+    ) -> None:
+        self._frame = frame.reset_index(drop=True)
+        self.specs = dict(specs)
+        self.device = dict(device or {})
+        self.protocol = dict(protocol or {})
+        self.source = source
+        self._check()
+
+    # -- construction ----------------------------------------------------------------------------
+
+    @classmethod
+    def load(cls, path: str | Path) -> CostDataset:
+        """Return the dataset in a folder (a campaign's or `save`'s) or in a Parquet file.
+
+        Raises:
+            InputError: There is none, or it is damaged.
+        """
+        from .store import load_dataset
+
+        return load_dataset(path)
+
+    def save(self, folder: str | Path) -> None:
+        """Write Parquet, specs and the dataset card into a folder.
+
+        Raises:
+            InputError: The folder holds something else or cannot be written.
+        """
+        from .store import save_dataset
+
+        save_dataset(self, folder)
+
+    @classmethod
+    def from_frame(
+        cls,
+        df: pd.DataFrame,
+        spec: NetworkSpec,
+        units: Mapping[str, str] | None = None,
+        *,
+        source: str = "",
+    ) -> CostDataset:
+        """Return a dataset made of a user's table; costs are converted to SI.
+
+        Args:
+            df: One row per measurement. Widths in channels by name (or as `sparsity_<name>`),
+                condition columns (`batch`, `threads`, ...) where known, every other column a cost.
+            spec: The network.
+            units: Cost column to its unit (`{"latency": "ms"}`). A column whose name ends in a
+                unit (`latency_ms`) needs no entry.
+            source: Where the table comes from.
+
+        Raises:
+            InputError: A column has no unit, a width is missing, not an integer or out of bounds,
+                or a cost is not a positive finite number (missing is allowed).
+        """
+        frame = canonical_frame(df, spec, units or {}, about=ABOUT_COLUMNS)
+        return cls(frame, {spec.fingerprint: spec}, source=source)
+
+    @classmethod
+    def from_measurements(
+        cls,
+        measurements: Sequence[Measurement],
+        spec: NetworkSpec,
+        *,
+        device: Mapping[str, Any],
+        protocol: Mapping[str, Any],
+        source: str = "",
+    ) -> CostDataset:
+        """Return the dataset of a campaign's measurements; variants without a visit are left out."""
+        rows = [_row(measurement, spec) for measurement in measurements if measurement.timings]
+        if not rows:
+            raise InputError("there are no measurements yet: no visit has succeeded")
+        return cls(
+            pd.DataFrame(rows),
+            {spec.fingerprint: spec},
+            device=device,
+            protocol=protocol,
+            source=source,
+        )
+
+    @classmethod
+    def join(cls, datasets: Sequence[CostDataset]) -> CostDataset:
+        """Return the rows of several datasets of one device as one dataset.
+
+        Raises:
+            InputError: There is none, or they are of different devices.
+        """
+        if not datasets:
+            raise InputError("there is no dataset to join")
+        first = datasets[0]
+        for other in datasets[1:]:
+            if other.device_id != first.device_id:
+                raise InputError(
+                    f"the datasets are of different devices ({first.device_id} and "
+                    f"{other.device_id}); fit one predictor per device"
+                )
+        if len(datasets) == 1:
+            return first
+        return cls(
+            pd.concat([item.to_pandas() for item in datasets], ignore_index=True).filter(
+                regex="^(?!sparsity_)"
+            ),
+            {key: spec for dataset in datasets for key, spec in dataset.specs.items()},
+            device=first.device,
+            protocol=first.protocol,
+            source=first.source,
+        )
+
+    # -- what is measured ------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self._frame)
+
+    def __repr__(self) -> str:
+        names = ", ".join(spec.name for spec in self.specs.values())
+        return f"CostDataset({len(self)} variants of {names}; {', '.join(self.cost_names)})"
+
+    @property
+    def spec(self) -> NetworkSpec:
+        """The network.
+
+        Raises:
+            InputError: The dataset holds several; take one with `by_spec`.
+        """
+        if len(self.specs) != 1:
+            names = ", ".join(spec.name for spec in self.specs.values())
+            raise InputError(f"the dataset holds several networks ({names}); use by_spec()")
+        return next(iter(self.specs.values()))
+
+    def by_spec(self) -> dict[str, CostDataset]:
+        """Return one dataset per network spec, by its fingerprint."""
+        parts = {}
+        for spec_id, spec in self.specs.items():
+            others = self._all_width_names() - set(spec.width_names)
+            rows = self._frame[self._frame["spec_id"] == spec_id].drop(columns=list(others))
+            parts[spec_id] = CostDataset(
+                rows,
+                {spec_id: spec},
+                device=self.device,
+                protocol=self.protocol,
+                source=self.source,
+            )
+        return parts
+
+    def where(self, **conditions: Any) -> CostDataset:
+        """Return the rows under the given conditions, such as `where(batch=1)`.
+
+        Raises:
+            InputError: An unknown condition, or no such rows.
+        """
+        chosen = pd.Series(data=True, index=self._frame.index)
+        for name, value in conditions.items():
+            if name not in CONDITION_NAMES:
+                raise InputError(f"no condition '{name}'; conditions: {', '.join(CONDITION_NAMES)}")
+            chosen &= self._frame[name] == value
+        if not chosen.any():
+            raise InputError(f"the dataset has no rows with {conditions}")
+        return self.rows(np.flatnonzero(chosen.to_numpy()))
+
+    def rows(self, indices: npt.ArrayLike) -> CostDataset:
+        """Return the rows at the given positions as a dataset."""
+        return CostDataset(
+            self._frame.iloc[np.asarray(indices)],
+            self.specs,
+            device=self.device,
+            protocol=self.protocol,
+            source=self.source,
+        )
+
+    @property
+    def width_names(self) -> tuple[str, ...]:
+        """Names of the width columns, in the spec's order."""
+        return self.spec.width_names
+
+    @property
+    def widths(self) -> npt.NDArray[np.int64]:
+        """Widths in channels, `n x k`."""
+        return self._frame[list(self.width_names)].to_numpy(dtype=np.int64)
+
+    @property
+    def sparsity(self) -> FloatArray:
+        """1 - width / max per width, `n x k`."""
+        return 1.0 - self.widths / np.asarray(self.spec.max_widths, dtype=np.float64)
+
+    @property
+    def latency_s(self) -> FloatArray:
+        """Latency of one call of the batch in seconds, `n`; NaN where missing."""
+        return self.cost("latency_s")
+
+    @property
+    def energy_j(self) -> FloatArray:
+        """Net energy of one call of the batch in joules, `n`; NaN where missing."""
+        return self.cost("energy_j")
+
+    @property
+    def conditions(self) -> pd.DataFrame:
+        """Batch, resolution, precision, runtime and threads of every row."""
+        return self._frame[list(CONDITION_NAMES)].copy()
+
+    @property
+    def fixed_conditions(self) -> dict[str, Any]:
+        """The conditions that are the same in every row."""
+        first = self._frame[list(CONDITION_NAMES)].iloc[0]
+        return {
+            name: _plain(first[name])
+            for name in CONDITION_NAMES
+            if self._frame[name].nunique(dropna=False) == 1
+        }
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of the columns of X: the widths, then the conditions that vary."""
+        fixed = self.fixed_conditions
+        return (*self.width_names, *(name for name in CONDITION_NAMES if name not in fixed))
+
+    @property
+    def device_id(self) -> str | None:
+        """The device's stable id, None for imported tables."""
+        return self.device.get("device_id")
+
+    # -- costs -----------------------------------------------------------------------------------
+
+    @property
+    def cost_names(self) -> tuple[str, ...]:
+        """The cost columns, each with its SI unit in its name; any of them can be a target."""
+        return tuple(
+            name
+            for name in map(str, self._frame.columns)
+            if unit_of_column(name) is not None
+            and not name.removesuffix(_suffix(name)).endswith(_ABOUT_COST)
+            and name not in (*ABOUT_COLUMNS, *self._all_width_names())
+        )
+
+    def cost(self, target: str) -> FloatArray:
+        """Return a cost column in its SI unit, `n`; NaN where missing.
+
+        Raises:
+            InputError: No such column.
+        """
+        if target not in self.cost_names:
+            raise InputError(
+                f"the dataset has no cost '{target}'; it has: {', '.join(self.cost_names)}"
+            )
+        return self._frame[target].to_numpy(dtype=np.float64, na_value=np.nan)
+
+    def unit(self, target: str) -> str:
+        """Return the SI unit of a cost column."""
+        self.cost(target)
+        unit = unit_of_column(target)
+        return unit.si if unit else ""
+
+    def variance(self, target: str) -> FloatArray:
+        """Return the variance of each row's cost in its unit squared, `n`; NaN where unknown."""
+        return self._about(target, "_standard_error") ** 2
+
+    def interval(self, target: str) -> tuple[FloatArray, FloatArray]:
+        """Return the 95 % interval of each row's cost in its unit, two `n`; NaN where unknown."""
+        return self._about(target, "_ci_low"), self._about(target, "_ci_high")
+
+    def noise_floor(self, target: str = "latency_s") -> NoiseFloor | None:
+        """Return how far two measurements of the same variant differ; None without re-visits."""
+        a, b = self._about(target, "_revisit_a"), self._about(target, "_revisit_b")
+        known = np.isfinite(a) & np.isfinite(b)
+        return noise_floor(a[known], b[known]) if known.any() else None
+
+    def xyw(self, target: str = "latency_s") -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return X, y and weights for fitting; rows without the cost are dropped with a warning.
+
+        Args:
+            target: A cost column.
+
+        Returns:
+            X: `n x (k + varying conditions)`, columns as in `feature_names`.
+            y: `n`, in the target's SI unit.
+            w: `n`, mean 1, inversely proportional to each row's relative variance. With few visits a
+                variance is itself a guess, so it is pulled towards the dataset's typical one.
+
+        Raises:
+            InputError: No such column, no row has it, or a varying condition is not a number.
+        """
+        y = self.cost(target)
+        kept = np.isfinite(y)
+        if not kept.any():
+            raise InputError(f"no row of the dataset has a value of '{target}'")
+        if dropped := int((~kept).sum()):
+            warnings.warn(
+                f"{dropped} of {len(y)} rows have no '{target}' and were left out",
+                DroppedRowsWarning,
+                stacklevel=2,
+            )
+        names = list(self.feature_names)
+        try:
+            X = self._frame[names].to_numpy(dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            varying = [name for name in names if name not in self.width_names]
+            raise InputError(
+                f"the conditions {', '.join(varying)} vary and are not all numbers; choose one of "
+                "each with where(...)"
+            ) from error
+        relative = self.variance(target) / y**2
+        visits = self._frame["num_visits"][kept] if "num_visits" in self._frame else None
+        return X[kept], y[kept], _weights(relative[kept], visits)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return all columns as a DataFrame, with a `sparsity_<name>` column per width."""
+        frame = self._frame.copy()
+        if len(self.specs) == 1:
+            for index, name in enumerate(self.width_names):
+                frame[f"sparsity_{name}"] = self.sparsity[:, index]
+        return frame
+
+    # -- checks ----------------------------------------------------------------------------------
+
+    def _about(self, target: str, about: str) -> FloatArray:
+        self.cost(target)
+        suffix = _suffix(target)
+        column = target.removesuffix(suffix) + about + suffix
+        if column not in self._frame.columns:
+            return np.full(len(self), np.nan)
+        return self._frame[column].to_numpy(dtype=np.float64, na_value=np.nan)
+
+    def _all_width_names(self) -> set[str]:
+        return {name for spec in self.specs.values() for name in spec.width_names}
+
+    def _check(self) -> None:
+        needed = ["spec_id", *CONDITION_NAMES]
+        if missing := [name for name in needed if name not in self._frame.columns]:
+            raise InputError(f"the dataset has no column '{missing[0]}'")
+        if len(self._frame) == 0:
+            raise InputError("the dataset has no rows")
+        reserved = {*needed, *ABOUT_COLUMNS}
+        for spec in self.specs.values():
+            if clash := reserved & set(spec.width_names):
+                raise InputError(f"a width may not be named '{clash.pop()}': that name is taken")
+            if missing := [name for name in spec.width_names if name not in self._frame.columns]:
+                raise InputError(f"the dataset has no column for the width '{missing[0]}'")
+        if unknown := set(self._frame["spec_id"]) - set(self.specs):
+            raise InputError(f"the dataset has rows of an unknown network {min(unknown)!s:.20}")
+        if not self.cost_names:
+            raise InputError("the dataset has no cost column")
+        for name in self.cost_names:
+            values = self.cost(name)
+            bad = np.flatnonzero(np.isinf(values) | (values <= 0))
+            if len(bad):
+                raise InputError(
+                    f"row {bad[0] + 1} has {name} {values[bad[0]]}; a cost is positive and finite, "
+                    "or missing"
+                )
+
+
+def _suffix(column: str) -> str:
+    return "_" + column.rpartition("_")[2]
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _weights(relative_variance: FloatArray, num_visits: Any) -> FloatArray:
+    """Return weights of mean 1 from relative variances, shrunk as in limma's moderated t.
+
+    A variance over v visits has v - 1 degrees of freedom; it is averaged with the median one,
+    which counts as `PRIOR` degrees of freedom.
+    """
+    prior = 4.0
+    known = np.isfinite(relative_variance)
+    if not known.any():
+        return np.ones_like(relative_variance)
+    typical = float(np.median(relative_variance[known]))
+    if typical <= 0:
+        return np.ones_like(relative_variance)
+    freedom = np.ones_like(relative_variance)
+    if num_visits is not None:
+        freedom = np.maximum(np.asarray(num_visits, dtype=np.float64) - 1.0, 0.0)
+    freedom = np.where(known, freedom, 0.0)
+    own = np.where(known, relative_variance, 0.0)
+    weights = (prior + freedom) / (prior * typical + freedom * own)
+    return np.asarray(weights / weights.mean(), dtype=np.float64)
+
+
+def _row(measurement: Measurement, spec: NetworkSpec) -> dict[str, Any]:
+    visit = measurement.visits[0]
+    latency, count = measurement.latency_s, len(measurement.timings)
+    spread, interval = measurement.latency_relative_sd, measurement.latency_ci_s
+    pair = measurement.revisit_pair_s
+    error = None if spread is None or latency is None else spread * latency / math.sqrt(count)
+    return {
+        "spec_id": visit.spec_id,
+        "variant_id": visit.variant_id,
+        **dict(zip(spec.width_names, visit.widths, strict=True)),
+        **asdict(visit.conditions),
+        "latency_s": latency,
+        "latency_standard_error_s": error,
+        "latency_ci_low_s": interval[0] if interval else None,
+        "latency_ci_high_s": interval[1] if interval else None,
+        "latency_revisit_a_s": pair[0] if pair else None,
+        "latency_revisit_b_s": pair[1] if pair else None,
+        "latency_mean_s": measurement.latency_mean_s,
+        "cpu_time_s": measurement.cpu_time_s,
+        "steal_share": measurement.steal_share,
+        "energy_j": None,
+        "energy_gross_j": None,
+        "energy_source": None,
+        "energy_estimate_j": None,
+        "num_visits": count,
+        "num_failed_visits": len(measurement.visits) - count,
+    }

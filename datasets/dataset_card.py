@@ -1,0 +1,66 @@
+"""The dataset card: a README that says what a dataset holds and how good it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from .cost_dataset import CostDataset
+
+
+def dataset_card(dataset: CostDataset) -> str:
+    """Return the card as Markdown."""
+    names = ", ".join(spec.name for spec in dataset.specs.values())
+    lines = [
+        f"# Cost measurements of {names}",
+        "",
+        f"{len(dataset)} variants. {dataset.source}".strip(),
+        "",
+        "## Device",
+        "",
+    ]
+    device = dataset.device
+    known = [(key, device[key]) for key in sorted(device) if device[key] not in (None, {}, [])]
+    lines += [f"- {key}: {value}" for key, value in known] or ["- not stated"]
+    lines += ["", "## Conditions", ""]
+    fixed = dataset.fixed_conditions
+    for name in dataset.conditions.columns:
+        values = dataset.conditions[name].unique()
+        shown = fixed[name] if name in fixed else ", ".join(map(str, values[:10]))
+        lines.append(f"- {name}: {shown}")
+    lines += ["", "## Costs", "", "| column | unit | rows | smallest | median | largest |"]
+    lines.append("|---|---|---|---|---|---|")
+    for name in dataset.cost_names:
+        values = dataset.cost(name)
+        values = values[np.isfinite(values)]
+        if len(values):
+            row = [f"{value:.4g}" for value in (values.min(), np.median(values), values.max())]
+            lines.append(f"| {name} | {dataset.unit(name)} | {len(values)} | {' | '.join(row)} |")
+        else:
+            lines.append(f"| {name} | {dataset.unit(name)} | 0 | | | |")
+    if not np.isfinite(dataset.cost("energy_j")).any() if "energy_j" in dataset.cost_names else 0:
+        lines += ["", "`energy_j` is empty: no meter was read."]
+    lines += ["", "## Noise floor", ""]
+    floor = dataset.noise_floor(dataset.cost_names[0])
+    if floor is None:
+        lines.append("Unknown: no variant was measured twice.")
+    else:
+        lines.append(
+            f"{100 * floor.value:.1f} % ({100 * floor.low:.1f} to {100 * floor.high:.1f} %, 95 %, "
+            f"{floor.num_pairs} variants) of {dataset.cost_names[0]}: the mean relative difference "
+            "of two measurements of the same variant over the square root of 2. No predictor can be "
+            "shown to be better than this."
+        )
+    if dataset.protocol:
+        lines += ["", "## Protocol", ""]
+        lines += [f"- {key}: {value}" for key, value in sorted(dataset.protocol.items())]
+    lines += ["", "## Widths", "", "| width | smallest | largest | in the network |"]
+    lines.append("|---|---|---|---|")
+    for spec_id, part in dataset.by_spec().items():
+        del spec_id
+        for index, width in enumerate(part.spec.widths):
+            column = part.widths[:, index]
+            lines.append(f"| {width.name} | {column.min()} | {column.max()} | {width.max} |")
+    return "\n".join(lines)

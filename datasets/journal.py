@@ -1,0 +1,296 @@
+"""A campaign's journal: one durable line per visit, before the next one starts.
+
+The file is JSON lines. The first line describes the campaign, every further line is a visit; each
+ends in the CRC-32 of what precedes it. A line counts once its newline is on disk, so a process or
+a machine that dies while writing leaves at most one torn last line, which readers report and the
+next writer cuts off. Anything else that does not check is corruption and is refused.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import tempfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from joulemap import InputError
+
+from .network_spec import NetworkSpec
+from .records import RECORD_VERSION, Conditions, Visit
+
+FILE_NAME = "journal.jsonl"
+MAX_LINE = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class CampaignRecord:
+    """What a campaign measures, where and how: the journal's first line.
+
+    Args:
+        spec: The network.
+        conditions: Batch, resolution, precision, runtime, threads.
+        device: The device's fingerprint; `device_id` identifies it.
+        runtime_version: Version of the runtime on the device.
+        protocol: How a variant is measured.
+        sampling: Name of the sampler.
+        seed: Seed of the sampler and of the visits' order.
+        reference_widths: Channels of the reference variant.
+        joulemap_version: Of the program that started the campaign.
+        schema_version: Of the records.
+    """
+
+    spec: NetworkSpec
+    conditions: Conditions
+    device: Mapping[str, Any]
+    runtime_version: str
+    protocol: Mapping[str, Any]
+    sampling: str
+    seed: int
+    reference_widths: tuple[int, ...]
+    joulemap_version: str
+    schema_version: int = RECORD_VERSION
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as a dictionary for JSON."""
+        return {
+            "spec": json.loads(self.spec.to_json()),
+            "conditions": vars(self.conditions),
+            "device": dict(self.device),
+            "runtime_version": self.runtime_version,
+            "protocol": dict(self.protocol),
+            "sampling": self.sampling,
+            "seed": self.seed,
+            "reference_widths": list(self.reference_widths),
+            "joulemap_version": self.joulemap_version,
+            "schema_version": self.schema_version,
+        }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> CampaignRecord:
+        """Return the record that `to_dict` wrote.
+
+        Raises:
+            InputError: Fields are missing or invalid, or the version is another.
+        """
+        try:
+            if content["schema_version"] != RECORD_VERSION:
+                raise InputError(
+                    f"its records have version {content['schema_version']}; this joulemap reads "
+                    f"version {RECORD_VERSION}"
+                )
+            return cls(
+                **{
+                    **content,
+                    "spec": NetworkSpec.from_json(json.dumps(content["spec"])),
+                    "conditions": Conditions(**content["conditions"]),
+                    "reference_widths": tuple(content["reference_widths"]),
+                }
+            )
+        except (KeyError, TypeError) as error:
+            raise InputError(f"its first line describes no campaign: {error}") from error
+
+    def differences(self, other: CampaignRecord) -> list[str]:
+        """Return what makes two records different campaigns, as texts; empty when nothing does."""
+        pairs: dict[str, tuple[Any, Any]] = {
+            "network": (_network(self.spec), _network(other.spec)),
+            "device": (_device(self.device), _device(other.device)),
+            "sampling": (self.sampling, other.sampling),
+            "seed": (self.seed, other.seed),
+            "runtime version": (self.runtime_version, other.runtime_version),
+            "reference widths": (self.reference_widths, other.reference_widths),
+        }
+        for name in vars(self.conditions):
+            pairs[name] = (getattr(self.conditions, name), getattr(other.conditions, name))
+        for name in sorted({*self.protocol, *other.protocol}):
+            pairs[f"protocol {name}"] = (self.protocol.get(name), other.protocol.get(name))
+        return [f"{name}: {a} there, {b} here" for name, (a, b) in pairs.items() if a != b]
+
+
+def _network(spec: NetworkSpec) -> str:
+    return f"{spec.name} ({spec.fingerprint[:12]})"
+
+
+def _device(device: Mapping[str, Any]) -> str:
+    return f"{device.get('cpu_model') or 'unknown processor'} ({device.get('device_id')})"
+
+
+@dataclass(frozen=True)
+class JournalContent:
+    """What a journal holds.
+
+    Args:
+        campaign: What is measured, where and how.
+        visits: In the order in which they were made.
+        torn_bytes: Length of a torn last line, 0 if there is none.
+    """
+
+    campaign: CampaignRecord
+    visits: tuple[Visit, ...]
+    torn_bytes: int
+
+
+def read_journal(path: str | Path) -> JournalContent:
+    """Return what a journal holds; a torn last line is left out and its length reported.
+
+    Raises:
+        InputError: The file cannot be read, or a line other than a torn last one does not check.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"the journal {path} cannot be read: {error.strerror}") from error
+    end = data.rfind(b"\n") + 1
+    lines = data[:end].split(b"\n")[:-1]
+    if not lines:
+        raise InputError(f"{path} is no journal: it has no complete line")
+    campaign: CampaignRecord | None = None
+    visits: dict[tuple[str, int, int], Visit] = {}
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = _decode(line)
+            if campaign is None:
+                campaign = CampaignRecord.from_dict(record)
+            else:
+                visit = Visit.from_dict(record)
+                if visit.key in visits:
+                    raise InputError("it repeats a visit that is there already")
+                visits[visit.key] = visit
+        except InputError as error:
+            raise InputError(
+                f"line {number} of the journal {path} cannot be used: {error}; nothing was "
+                "changed: restore the file from a copy, or start in another folder"
+            ) from error
+    assert campaign is not None  # noqa: S101 - there is at least one line
+    return JournalContent(campaign, tuple(visits.values()), len(data) - end)
+
+
+class Journal:
+    """The journal of a running campaign, locked against a second writer.
+
+    Args:
+        path: An existing journal file.
+
+    Raises:
+        InputError: It cannot be opened, another process writes to it, or it is damaged.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        try:
+            self._fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+        except OSError as error:
+            raise InputError(f"the journal {path} cannot be opened: {error.strerror}") from error
+        try:
+            self._lock()
+            self.content = read_journal(self.path)
+            self._end = os.fstat(self._fd).st_size - self.content.torn_bytes
+            if self.content.torn_bytes:
+                os.ftruncate(self._fd, self._end)
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    @classmethod
+    def create(cls, path: str | Path, campaign: CampaignRecord) -> Journal:
+        """Write a new journal with its first line and open it; an existing file is never replaced.
+
+        Raises:
+            InputError: The file exists, or the folder cannot be written.
+        """
+        path = Path(path)
+        try:
+            fd, name = tempfile.mkstemp(dir=path.parent, prefix=".journal-")
+            try:
+                with os.fdopen(fd, "wb") as file:
+                    file.write(_encode(campaign.to_dict()))
+                    file.flush()
+                    os.fsync(file.fileno())
+                Path(name).chmod(0o644)
+                # A link, not a rename: it fails when the journal exists.
+                os.link(name, path)
+                _sync_folder(path.parent)
+            finally:
+                Path(name).unlink()
+        except OSError as error:
+            raise InputError(f"cannot write {path}: {error.strerror}") from error
+        return cls(path)
+
+    def append(self, visit: Visit) -> None:
+        """Write one visit durably: when this returns, it survives a power cut.
+
+        Raises:
+            InputError: The disk is full or the file cannot be written. The journal is as before.
+        """
+        line = _encode(visit.to_dict())
+        try:
+            os.lseek(self._fd, self._end, os.SEEK_SET)
+            view = memoryview(line)
+            while view:
+                view = view[os.write(self._fd, view) :]
+            os.fsync(self._fd)
+        except OSError as error:
+            os.ftruncate(self._fd, self._end)
+            raise InputError(
+                f"cannot write to {self.path}: {error.strerror}; what was measured before is safe, "
+                "the same command continues once there is room"
+            ) from error
+        self._end += len(line)
+
+    def close(self) -> None:
+        """Release the file."""
+        os.close(self._fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(
+                f"another joulemap campaign is writing to {self.path}; wait for it, or choose "
+                "another folder"
+            ) from error
+
+
+def _encode(record: Mapping[str, Any]) -> bytes:
+    text = json.dumps(record, separators=(",", ":"), allow_nan=False).encode()
+    return text[:-1] + b',"crc32":%d}\n' % zlib.crc32(text)
+
+
+def _decode(line: bytes) -> dict[str, Any]:
+    if len(line) > MAX_LINE:
+        raise InputError(f"it is longer than {MAX_LINE} bytes")
+    text, separator, check = line.rpartition(b',"crc32":')
+    if not separator or check != b"%d}" % zlib.crc32(text + b"}"):
+        raise InputError("its checksum does not match")
+    try:
+        record = json.loads(text + b"}")
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"it is not JSON ({error})") from error
+    if not isinstance(record, dict):
+        raise InputError("it is not a JSON object")
+    return record
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

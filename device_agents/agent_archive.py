@@ -1,0 +1,41 @@
+"""The agent as one file: a zip archive that Python runs."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.resources
+import io
+import zipfile
+from functools import cache
+
+from .registry import RUNTIMES
+
+PACKAGE = "joulemap_agent"
+_FOLDERS = ("onboard", "runtimes")
+# Fixed, so that the same code gives the same bytes and the same name.
+_DATE = (2026, 1, 1, 0, 0, 0)
+
+
+@cache
+def agent_archive() -> tuple[str, bytes]:
+    """Return the archive's file name, which holds a hash of its content, and its bytes.
+
+    It mirrors the folders `onboard` and `runtimes` of this package below `joulemap_agent` and
+    starts `onboard.agent.main` with the table of runtimes.
+    """
+    table = {name: entry.module for name, entry in sorted(RUNTIMES.items())}
+    files = {
+        "__main__.py": f"from {PACKAGE}.onboard.agent import main\n\nmain({table!r})\n".encode(),
+        f"{PACKAGE}/__init__.py": b"",
+    }
+    package = importlib.resources.files(__package__)
+    for folder in _FOLDERS:
+        for item in (package / folder).iterdir():
+            if item.name.endswith(".py"):
+                files[f"{PACKAGE}/{folder}/{item.name}"] = item.read_bytes()
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in sorted(files.items()):
+            archive.writestr(zipfile.ZipInfo(name, _DATE), content, zipfile.ZIP_DEFLATED)
+    content = buffer.getvalue()
+    return f"agent-{hashlib.sha256(content).hexdigest()[:16]}.pyz", content

@@ -1,0 +1,157 @@
+"""A place that can run variants: a transport and the agent that it reaches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from .agent_archive import agent_archive
+from .agent_client import AgentClient
+from .errors import DeviceError, StableDeviceError
+from .registry import open_transport, runtime_entry
+
+PROBE_TIMEOUT_S = 60.0
+PREPARE_TIMEOUT_S = 120.0
+# Beyond the time that a visit means to take: load, three slow blocks, two references.
+VISIT_GRACE_S = 60.0
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What an agent needs before its first visit.
+
+    Args:
+        template: The network's template, JSON.
+        reference_widths: The reference variant's widths in channels.
+        runtime: What executes variants.
+        threads: Threads inside one operator.
+    """
+
+    template: bytes
+    reference_widths: tuple[int, ...]
+    runtime: str = "onnxruntime"
+    threads: int = 1
+
+
+class Device:
+    """Runs variants on one device through one agent at a time.
+
+    The agent is started when first needed and again after a failure, or after `agent_visits`
+    visits, so that what a runtime leaks cannot reach later measurements.
+
+    Args:
+        url: Such as `local:`.
+        agent_visits: Visits after which a fresh agent takes over.
+
+    Raises:
+        InputError: The URL has no known form.
+    """
+
+    def __init__(self, url: str, *, agent_visits: int = 50) -> None:
+        self.url = url
+        self.agent_visits = agent_visits
+        self._transport = open_transport(url)
+        self._client: AgentClient | None = None
+        self._visits = 0
+        self._preparation: Preparation | None = None
+        self.runtime_version: str | None = None
+        self.cpus: tuple[int, ...] = ()
+
+    def probe(self) -> dict[str, Any]:
+        """Return the device's fingerprint (see `onboard.fingerprint`).
+
+        Raises:
+            DeviceError: The device cannot be reached or has no usable Python.
+        """
+        return self._agent().ask("probe", timeout_s=PROBE_TIMEOUT_S)
+
+    def prepare(self, preparation: Preparation) -> None:
+        """Set what the following visits measure; start the agent with it.
+
+        Raises:
+            InputError: The runtime is not known.
+            DeviceError: The agent cannot be started or cannot load the reference.
+        """
+        runtime_entry(preparation.runtime)
+        self._preparation = preparation
+        self._stop_agent()
+        self._prepared_agent()
+
+    def visit(self, widths: Sequence[int], protocol: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the raw times of one visit of a variant (see `onboard.visit`).
+
+        Args:
+            widths: Channels, in the spec's order.
+            protocol: The protocol's on-device settings.
+
+        Raises:
+            DeviceError: The visit failed; the next call starts with a fresh agent if it must.
+        """
+        client = self._prepared_agent()
+        self._visits += 1
+        return client.ask(
+            "visit",
+            {"widths": list(widths), "protocol": dict(protocol)},
+            timeout_s=float(protocol["max_visit_s"]) * 2 + VISIT_GRACE_S,
+        )
+
+    def close(self) -> None:
+        """End the agent and let go of the device."""
+        self._stop_agent()
+        self._transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _prepared_agent(self) -> AgentClient:
+        if self._preparation is None:
+            raise StableDeviceError("visit came before prepare")
+        if self._visits >= self.agent_visits:
+            self._stop_agent()
+        if self._client is not None and self._client.is_usable and self.runtime_version:
+            return self._client
+        wanted = self._preparation
+        client = self._agent()
+        try:
+            answer = client.ask(
+                "prepare",
+                {
+                    "runtime": wanted.runtime,
+                    "threads": wanted.threads,
+                    "reference_widths": list(wanted.reference_widths),
+                },
+                payload=wanted.template,
+                timeout_s=PREPARE_TIMEOUT_S,
+            )
+        except DeviceError:
+            self._stop_agent()
+            raise
+        self.runtime_version = str(answer.get("runtime_version"))
+        self.cpus = tuple(int(cpu) for cpu in answer.get("cpus", ()))
+        return client
+
+    def _agent(self) -> AgentClient:
+        if self._client is None or not self._client.is_usable:
+            self._stop_agent()
+            name, content = agent_archive()
+            path = self._transport.push(content, name)
+            process = self._transport.start([self._transport.python(), "-B", path])
+            self._client = AgentClient(process)
+        return self._client
+
+    def _stop_agent(self) -> None:
+        if self._client is not None:
+            self._client.close()
+        self._client = None
+        self._visits = 0
+        self.runtime_version = None

@@ -1,0 +1,19 @@
+"""Errors of devices: what failed, and whether trying again can help."""
+
+from __future__ import annotations
+
+from joulemap import JoulemapError
+
+__all__ = ["DeviceError", "StableDeviceError", "TransientDeviceError"]
+
+
+class DeviceError(JoulemapError):
+    """The device or the way to it failed."""
+
+
+class TransientDeviceError(DeviceError):
+    """May work when tried again: the agent died, a time limit passed, garbage arrived."""
+
+
+class StableDeviceError(DeviceError):
+    """Will fail again until somebody changes something: no runtime, an unsupported operator."""

@@ -1,0 +1,73 @@
+"""What is known by name: ways to reach a device, and runtimes. Nothing is imported until used."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import cast
+
+from joulemap import InputError
+
+from .interfaces import Transport
+
+
+@dataclass(frozen=True)
+class TransportEntry:
+    """Where a transport lives and how its URLs look."""
+
+    module: str
+    class_name: str
+    url_form: str
+
+
+@dataclass(frozen=True)
+class RuntimeEntry:
+    """Which module in `runtimes/` drives a runtime, and how to get the runtime on a device."""
+
+    module: str
+    install: str
+
+
+TRANSPORTS: Mapping[str, TransportEntry] = MappingProxyType(
+    {
+        "local": TransportEntry("local", "LocalTransport", "local:"),
+    }
+)
+
+RUNTIMES: Mapping[str, RuntimeEntry] = MappingProxyType(
+    {
+        "onnxruntime": RuntimeEntry("onnx_runtime", "pip install onnxruntime"),
+    }
+)
+
+
+def open_transport(url: str) -> Transport:
+    """Return an open transport for a device's URL.
+
+    Args:
+        url: Such as `local:`; the part before the colon names the transport.
+
+    Raises:
+        InputError: No such transport, or a URL that it cannot read.
+    """
+    scheme, colon, rest = url.partition(":")
+    entry = TRANSPORTS.get(scheme) if colon else None
+    if entry is None:
+        forms = ", ".join(entry.url_form for entry in TRANSPORTS.values())
+        raise InputError(f"device '{url}' has no known form; write one of: {forms}")
+    module = importlib.import_module(f"{__package__}.transports.{entry.module}")
+    return cast(Transport, getattr(module, entry.class_name)(rest))
+
+
+def runtime_entry(name: str) -> RuntimeEntry:
+    """Return the registry's line for a runtime.
+
+    Raises:
+        InputError: No runtime of that name.
+    """
+    try:
+        return RUNTIMES[name]
+    except KeyError:
+        raise InputError(f"unknown runtime '{name}'; known: {', '.join(RUNTIMES)}") from None

@@ -1,0 +1,176 @@
+"""This machine: the agent is a child process."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from joulemap import InputError
+
+from ..errors import StableDeviceError, TransientDeviceError
+
+STDERR_TAIL = 2000
+
+
+class LocalTransport:
+    """Runs programs on this machine.
+
+    Args:
+        address: What follows `local:` in the URL: nothing.
+
+    Raises:
+        InputError: An address was given.
+    """
+
+    def __init__(self, address: str = "") -> None:
+        if address.strip("/"):
+            raise InputError(f"device 'local:{address}': this machine is written 'local:'")
+
+    def push(self, content: bytes, name: str) -> str:
+        """Store bytes in the cache folder and return their path."""
+        folder = cache_folder() / "agents"
+        path = folder / name
+        try:
+            if path.is_file() and path.read_bytes() == content:
+                return str(path)
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
+                file.write(content)
+            Path(file.name).replace(path)
+        except OSError as error:
+            raise StableDeviceError(
+                f"the agent cannot be stored in {folder}: {error.strerror}; set XDG_CACHE_HOME to "
+                "a folder that can be written"
+            ) from error
+        return str(path)
+
+    def start(self, command: Sequence[str]) -> LocalProcess:
+        """Start a program as a child process."""
+        return LocalProcess(command)
+
+    def python(self) -> str:
+        """Return the interpreter that runs this code."""
+        return sys.executable
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+def cache_folder() -> Path:
+    """Return joulemap's folder for what can be made again (`$XDG_CACHE_HOME/joulemap`)."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "joulemap"
+
+
+class LocalProcess:
+    """A child process with pipes; every read and write has a time limit.
+
+    Args:
+        command: Program and arguments; no shell is involved.
+
+    Raises:
+        StableDeviceError: The program cannot be started.
+    """
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
+        try:
+            # A session of its own: Ctrl-C reaches the campaign, which then closes the agent.
+            self._process = subprocess.Popen(
+                list(command),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._stderr,
+                bufsize=0,
+                start_new_session=True,
+            )
+        except OSError as error:
+            self._stderr.close()
+            raise StableDeviceError(f"cannot start {command[0]}: {error.strerror}") from error
+        assert self._process.stdin is not None  # noqa: S101 - by the arguments above
+        assert self._process.stdout is not None  # noqa: S101
+        self._stdin = self._process.stdin
+        self._stdout = self._process.stdout
+        for stream in (self._stdin, self._stdout):
+            os.set_blocking(stream.fileno(), False)
+
+    @property
+    def pid(self) -> int:
+        """The child's process id."""
+        return self._process.pid
+
+    def write(self, data: bytes, timeout_s: float) -> None:
+        """Send bytes to the child's standard input within the time limit."""
+        deadline = time.monotonic() + timeout_s
+        view = memoryview(data)
+        while view:
+            self._wait(self._stdin.fileno(), selectors.EVENT_WRITE, deadline, timeout_s)
+            try:
+                written = os.write(self._stdin.fileno(), view)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise TransientDeviceError(self._ended()) from error
+            view = view[written:]
+
+    def read(self, length: int, timeout_s: float) -> bytes:
+        """Return exactly `length` bytes of the child's standard output within the time limit."""
+        deadline = time.monotonic() + timeout_s
+        parts: list[bytes] = []
+        missing = length
+        while missing:
+            self._wait(self._stdout.fileno(), selectors.EVENT_READ, deadline, timeout_s)
+            try:
+                part = os.read(self._stdout.fileno(), min(missing, 1 << 20))
+            except BlockingIOError:
+                continue
+            if not part:
+                raise TransientDeviceError(self._ended())
+            parts.append(part)
+            missing -= len(part)
+        return b"".join(parts)
+
+    def stderr_tail(self) -> str:
+        """Return the end of what the child printed on standard error."""
+        try:
+            size = os.fstat(self._stderr.fileno()).st_size
+            # pread: the child shares this file's position.
+            tail = os.pread(self._stderr.fileno(), STDERR_TAIL, max(0, size - STDERR_TAIL))
+        except (OSError, ValueError):
+            return ""
+        return tail.decode(errors="replace").strip()
+
+    def is_alive(self) -> bool:
+        """Return whether the child still runs."""
+        return self._process.poll() is None
+
+    def kill(self) -> None:
+        """End the child at once and reap it."""
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+        for stream in (self._stdin, self._stdout, self._stderr):
+            stream.close()
+
+    def _wait(self, fd: int, event: int, deadline: float, timeout_s: float) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(fd, event)
+            if not selector.select(max(0.0, deadline - time.monotonic())):
+                raise TransientDeviceError(f"the agent gave no answer within {timeout_s:.0f} s")
+
+    def _ended(self) -> str:
+        try:
+            code: int | None = self._process.wait(timeout=2)
+        except subprocess.TimeoutExpired:
+            code = None
+        how = "closed its output" if code is None else f"ended with code {code}"
+        if code is not None and code < 0:
+            how = f"was killed by signal {-code}"
+        said = self.stderr_tail().splitlines()
+        return f"the agent {how}" + (f": {said[-1][:300]}" if said else "")

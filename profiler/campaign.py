@@ -1,0 +1,296 @@
+"""A campaign: measure how a device's cost depends on a network's widths.
+
+::
+
+    spec --sample--> variants --shuffle--> round 1 | round 2 | round 3      (each variant once a round)
+                                             |
+         widths --> agent on the device: materialise, load, reference, warm up, blocks, reference
+                                             |
+                                journal: one durable line per visit
+                                             |
+                                dataset: median over all blocks, interval over visits
+
+Nothing of a campaign lives in memory alone: it is interrupted at any moment and continued by the
+same call, which plans the same visits and skips what the journal holds.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol as TypingProtocol
+
+from joulemap import InputError, JoulemapError, __version__
+
+from ..datasets import Conditions, CostDataset, NetworkSpec, Timing, Visit
+from ..datasets.journal import FILE_NAME, CampaignRecord, Journal
+from ..datasets.records import variant_id
+from ..datasets.store import export_campaign, make_folder
+from ..device_agents.device import Device, Preparation
+from ..device_agents.errors import DeviceError, StableDeviceError, TransientDeviceError
+from . import networks
+from .noise import NoiseTracker
+from .protocol import Protocol, reference_widths
+from .sampling import WidthTuple, sample, sampler_named
+from .templates import cached_template
+
+# A device that fails so often in a row will not come back by itself.
+MAX_FAILURES_IN_A_ROW = 20
+PRECISIONS = ("fp32",)
+
+
+class Observer(TypingProtocol):
+    """Is told how a campaign goes."""
+
+    def message(self, text: str) -> None:
+        """Take one sentence for the user."""
+
+    def started(self, total: int, done: int, protocol: Protocol) -> None:
+        """Learn how many visits there are and how many were made before."""
+
+    def visited(self, visit: Visit, noise: float | None) -> None:
+        """Learn of one more visit and of the noise of single visits (a fraction) so far."""
+
+
+class Silent:
+    """Tells nobody."""
+
+    def message(self, text: str) -> None:
+        """Ignore the sentence."""
+
+    def started(self, total: int, done: int, protocol: Protocol) -> None:
+        """Ignore the start."""
+
+    def visited(self, visit: Visit, noise: float | None) -> None:
+        """Ignore the visit."""
+
+
+def profile(
+    url: str,
+    network: str | NetworkSpec,
+    *,
+    samples: int,
+    out: str | Path,
+    sampling: str = "sobol",
+    seed: int = 0,
+    runtime: str = "onnxruntime",
+    batch: int = 1,
+    resolution: int | None = None,
+    precision: str = "fp32",
+    threads: int = 1,
+    protocol: Protocol | None = None,
+    observer: Observer | None = None,
+) -> CostDataset:
+    """Return measured costs (seconds, joules) of `samples` variants; start, continue or extend.
+
+    Args:
+        url: The device, such as `local:`.
+        network: A name of `networks.names()`, `module:factory`, or a spec.
+        samples: How many width vectors to measure.
+        out: Folder of the campaign; the same call continues what is there.
+        sampling: How width vectors are chosen, see `sampling.SAMPLERS`.
+        seed: Of the sampler and the visits' order.
+        runtime: What executes variants.
+        batch: Samples per call.
+        resolution: Height and width of the input; the network's own when None.
+        precision: Number format.
+        threads: Threads inside one operator.
+        protocol: How a variant is measured.
+        observer: Is told how it goes.
+
+    Raises:
+        InputError: Something given cannot be used, or the folder holds another campaign.
+        DeviceError: The device cannot be used.
+        JoulemapError: No variant could be measured.
+    """
+    protocol, observer = protocol or Protocol(), observer or Silent()
+    if batch < 1 or threads < 1:
+        raise InputError(f"batch is {batch} and threads {threads}; both are at least 1")
+    if precision not in PRECISIONS:
+        raise InputError(f"unknown precision '{precision}'; known: {', '.join(PRECISIONS)}")
+    spec = network if isinstance(network, NetworkSpec) else networks.get(network, resolution)
+    variants = sample(spec, samples, sampling=sampling, seed=seed)
+    folder = make_folder(out)
+    size = "x".join(map(str, spec.input_shape[1:]))
+    conditions = Conditions(batch, size, precision, runtime, threads)
+
+    with Device(url, agent_visits=protocol.agent_visits) as device:
+        fingerprint = device.probe()
+        observer.message(f"device: {fingerprint.get('cpu_model')} ({fingerprint['device_id']})")
+        template = cached_template(spec, batch).to_json().encode()
+        device.prepare(Preparation(template, reference_widths(spec), runtime, threads))
+        campaign = CampaignRecord(
+            spec=spec,
+            conditions=conditions,
+            device=fingerprint,
+            runtime_version=str(device.runtime_version),
+            protocol=protocol.to_dict(),
+            sampling=sampling,
+            seed=seed,
+            reference_widths=reference_widths(spec),
+            joulemap_version=__version__,
+        )
+        with open_journal(folder, campaign, variants) as journal:
+            if journal.content.torn_bytes:
+                observer.message(
+                    f"the journal ended in an unfinished line of {journal.content.torn_bytes} "
+                    "bytes, which was cut off; that visit is made again"
+                )
+            plan = VisitPlan(spec, conditions, variants, protocol, seed, journal.content.visits)
+            observer.started(plan.num_visits, plan.num_done, protocol)
+            try:
+                _measure_all(device, plan, journal, observer)
+            finally:
+                if plan.num_done:
+                    export_campaign(folder)
+    if not plan.num_done:
+        raise JoulemapError(f"no visit succeeded; the first failed so: {plan.first_error}")
+    return CostDataset.load(folder)
+
+
+def _measure_all(device: Device, plan: VisitPlan, journal: Journal, observer: Observer) -> None:
+    noise = NoiseTracker(journal.content.visits)
+    failures = 0
+    for visit in plan:
+        record = _measure(device, visit, plan.protocol)
+        journal.append(record)
+        plan.note(record)
+        noise.add(record)
+        observer.visited(record, noise.single_visit)
+        failures = failures + 1 if record.error else 0
+        if failures >= MAX_FAILURES_IN_A_ROW:
+            raise JoulemapError(
+                f"{failures} visits failed one after another, the last one so: {record.error}; "
+                "what was measured is safe, the same command continues"
+            )
+
+
+def _measure(device: Device, visit: Visit, protocol: Protocol) -> Visit:
+    """Return the visit with what the device measured, or with the reason why it failed."""
+    made = vars(visit) | {"started_at": datetime.now(UTC).isoformat(timespec="milliseconds")}
+    made = {name: made[name] for name in Visit.__dataclass_fields__}
+    try:
+        answer = device.visit(visit.widths, protocol.to_dict())
+        return Visit(**made | {"timing": _timing(answer)})
+    except DeviceError as error:
+        kind = "transient" if isinstance(error, TransientDeviceError) else "stable"
+        return Visit(**made | {"error": f"{kind}: {error}"})
+
+
+def _timing(answer: Mapping[str, object]) -> Timing:
+    try:
+        return Timing.from_dict(answer)
+    except InputError as error:
+        raise StableDeviceError(f"the device's answer makes no sense: {error}") from error
+
+
+@dataclass
+class VisitPlan:
+    """Which visits remain: rounds over all variants in random order, failures again at their end.
+
+    The order depends on the seed and the round alone, so an interrupted campaign goes on as if
+    nothing had happened.
+    """
+
+    spec: NetworkSpec
+    conditions: Conditions
+    variants: Sequence[WidthTuple]
+    protocol: Protocol
+    seed: int
+    made: Sequence[Visit] = ()
+    first_error: str | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self._done: set[tuple[str, int]] = set()
+        self._attempts: dict[tuple[str, int], int] = {}
+        self._given_up: set[tuple[str, int]] = set()
+        self._sequence = 0
+        for visit in self.made:
+            self.note(visit)
+
+    @property
+    def num_visits(self) -> int:
+        """Visits of the whole campaign."""
+        return len(self.variants) * self.protocol.visits
+
+    @property
+    def num_done(self) -> int:
+        """Visits that succeeded."""
+        return len(self._done)
+
+    def note(self, visit: Visit) -> None:
+        """Take a visit that was made into account."""
+        key = (visit.variant_id, visit.visit_index)
+        self._sequence = max(self._sequence, visit.sequence + 1)
+        self._attempts[key] = max(self._attempts.get(key, 0), visit.attempt + 1)
+        if visit.error is None:
+            self._done.add(key)
+            return
+        self.first_error = self.first_error or visit.error
+        is_stable = visit.error.startswith("stable")
+        if is_stable or self._attempts[key] >= self.protocol.max_attempts:
+            self._given_up.add(key)
+
+    def __iter__(self) -> Iterator[Visit]:
+        for index in range(self.protocol.visits):
+            order = list(self.variants)
+            random.Random(f"{self.seed}/{index}").shuffle(order)  # noqa: S311
+            while waiting := [widths for widths in order if self._is_open(widths, index)]:
+                for widths in waiting:
+                    yield self._visit(widths, index)
+
+    def _key(self, widths: WidthTuple, index: int) -> tuple[str, int]:
+        return (variant_id(self.spec.fingerprint, widths, self.conditions), index)
+
+    def _is_open(self, widths: WidthTuple, index: int) -> bool:
+        key = self._key(widths, index)
+        return key not in self._done and key not in self._given_up
+
+    def _visit(self, widths: WidthTuple, index: int) -> Visit:
+        return Visit(
+            spec_id=self.spec.fingerprint,
+            widths=widths,
+            conditions=self.conditions,
+            visit_index=index,
+            attempt=self._attempts.get(self._key(widths, index), 0),
+            sequence=self._sequence,
+            started_at="",
+        )
+
+
+def open_journal(folder: Path, campaign: CampaignRecord, variants: Sequence[WidthTuple]) -> Journal:
+    """Return the folder's journal, new or continued.
+
+    Raises:
+        InputError: It belongs to another campaign (the differences are named), or the new sample
+            does not begin with what was measured.
+    """
+    path = folder / FILE_NAME
+    if not path.exists():
+        if (folder / "measurements.parquet").exists():
+            raise InputError(f"{folder} holds an imported dataset; choose another folder")
+        return Journal.create(path, campaign)
+    journal = Journal(path)
+    try:
+        differences = journal.content.campaign.differences(campaign)
+        if differences:
+            raise InputError(
+                f"{folder} holds another campaign ({'; '.join(differences)}); choose another "
+                "folder, or repeat that campaign's settings"
+            )
+        measured = {visit.widths for visit in journal.content.visits}
+        if not measured <= set(variants):
+            is_stable = sampler_named(campaign.sampling).is_prefix_stable
+            why = (
+                f"it has measured {len(measured)} variants already, more than asked for now"
+                if is_stable
+                else f"a {campaign.sampling} sample cannot be extended"
+            )
+            raise InputError(f"{folder} cannot be continued with another --samples: {why}")
+    except BaseException:
+        journal.close()
+        raise
+    return journal

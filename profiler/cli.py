@@ -1,0 +1,287 @@
+"""The command line. Heavy modules are imported by the command that needs them."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from joulemap import JoulemapError, __version__
+
+from . import console
+
+app = typer.Typer(
+    name="joulemap",
+    help="Measure what a neural network costs on a device as its widths change, and fit "
+    "differentiable cost models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Target = Annotated[str, typer.Option(help="Cost column, several separated by commas.")]
+
+
+def _version(*, value: bool) -> None:
+    if value:
+        sys.stdout.write(f"joulemap {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+) -> None:
+    """Options that hold for every command."""
+    del version, debug  # `--debug` is read by `main`, which is where errors end
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for everything it makes.")] = Path(
+        "joulemap-demo"
+    ),
+    samples: Annotated[int, typer.Option(help="Width vectors to measure.")] = 40,
+) -> None:
+    """Profile this machine, fit, export: the main job in under three minutes."""
+    from .demo import run_demo
+
+    run_demo(out, samples)
+
+
+@app.command()
+def probe(
+    url: Annotated[str, typer.Argument(help="The device, such as local:")],
+    *,
+    as_json: Json = False,
+) -> None:
+    """Say what a device is, which runtimes it has, and how to get what is missing."""
+    from ..device_agents.device import Device
+    from ..device_agents.registry import RUNTIMES
+
+    with Device(url) as device:
+        fingerprint = device.probe()
+    if as_json:
+        console.print_json(fingerprint)
+        return
+    console.print_table(f"Device {url}", ("", "value"), console.fingerprint_rows(fingerprint))
+    versions = fingerprint["runtimes"]
+    rows = [
+        [name, versions.get(name) or "missing", "" if versions.get(name) else entry.install]
+        for name, entry in RUNTIMES.items()
+    ]
+    console.print_table("Runtimes", ("runtime", "version", "how to get it"), rows)
+    console.RESULTS.print("Meters: none. Energy is left empty in what this device measures.")
+
+
+@app.command()
+def profile(
+    url: Annotated[str, typer.Argument(help="The device, such as local:")],
+    network: Annotated[str, typer.Option(help="A network of the zoo, or module:factory.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder of the campaign; an interrupted one continues.")
+    ],
+    samples: Annotated[int, typer.Option(help="Width vectors to measure.")] = 100,
+    sampling: Annotated[str, typer.Option(help="sobol, uniform, lhs or aligned.")] = "sobol",
+    runtime: Annotated[str, typer.Option(help="What executes variants.")] = "onnxruntime",
+    batch: Annotated[int, typer.Option(help="Samples per call.")] = 1,
+    resolution: Annotated[int | None, typer.Option(help="Height and width of the input.")] = None,
+    precision: Annotated[str, typer.Option(help="Number format.")] = "fp32",
+    threads: Annotated[int, typer.Option(help="Threads inside one operator.")] = 1,
+    visits: Annotated[int, typer.Option(help="Visits per variant.")] = 3,
+    visit_s: Annotated[float, typer.Option(help="Seconds of warm-up and blocks per visit.")] = 1.5,
+    seed: Annotated[int, typer.Option(help="Of the sample and the visits' order.")] = 0,
+    *,
+    as_json: Json = False,
+) -> None:
+    """Measure how a device's cost depends on a network's widths. Continues where it stopped."""
+    from .campaign import profile as run_campaign
+    from .protocol import Protocol
+
+    protocol = Protocol(visits=visits, max_visit_s=visit_s)
+    with console.CampaignProgress() as progress:
+        dataset = run_campaign(
+            url,
+            network,
+            samples=samples,
+            out=out,
+            sampling=sampling,
+            seed=seed,
+            runtime=runtime,
+            batch=batch,
+            resolution=resolution,
+            precision=precision,
+            threads=threads,
+            protocol=protocol,
+            observer=progress,
+        )
+    _print_dataset(dataset, out, as_json=as_json)
+
+
+@app.command(name="import")
+def import_table(
+    file: Annotated[Path, typer.Argument(help="A CSV file: widths and costs, one row each.")],
+    spec: Annotated[str, typer.Option(help="A network of the zoo, module:factory, or spec.json.")],
+    out: Annotated[Path, typer.Option(help="Folder for the dataset.")],
+    unit: Annotated[
+        list[str] | None,
+        typer.Option(help="Unit of a cost column, such as latency=ms. Repeat for several."),
+    ] = None,
+    *,
+    as_json: Json = False,
+) -> None:
+    """Make a dataset of your own table."""
+    from .tables import import_csv
+
+    dataset = import_csv(file, spec, unit or [])
+    dataset.save(out)
+    _print_dataset(dataset, out, as_json=as_json)
+
+
+@app.command()
+def fit(
+    folders: Annotated[list[Path], typer.Argument(help="Datasets of one network and device.")],
+    out: Annotated[Path, typer.Option(help="File for the predictor.")],
+    model: Annotated[str, typer.Option(help="flops, params or bilinear.")] = "bilinear",
+    target: Target = "latency_s",
+    *,
+    as_json: Json = False,
+) -> None:
+    """Fit a cost model; print its cross-validated error beside the noise floor and baselines."""
+    from .fitting import fit_and_save
+
+    tables = fit_and_save(folders, model, target.split(","), out)
+    if as_json:
+        console.print_json({"file": str(out), "targets": [table.to_dict() for table in tables]})
+        return
+    for table in tables:
+        console.print_cross_validation(table)
+    console.RESULTS.print(f"Wrote {out}", soft_wrap=True)
+
+
+@app.command()
+def predict(
+    file: Annotated[Path, typer.Argument(help="A predictor file.")],
+    widths: Annotated[str | None, typer.Option(help="Widths in channels: 32,64,...")] = None,
+    csv: Annotated[Path | None, typer.Option(help="A CSV file with a column per width.")] = None,
+    target: Annotated[str | None, typer.Option(help="Which cost, if the file has several.")] = None,
+    coverage: Annotated[float, typer.Option(help="Coverage of the interval.")] = 0.9,
+    *,
+    as_json: Json = False,
+) -> None:
+    """Predict the cost of width vectors, with the interval of one new measurement."""
+    from .tables import predict_rows
+
+    predictor, rows = predict_rows(file, widths=widths, csv=csv, target=target, coverage=coverage)
+    if as_json:
+        console.print_json({"target": predictor.target_, "unit": predictor.unit_, "rows": rows})
+        return
+    unit = predictor.unit_
+    console.print_table(
+        f"{predictor.target_} in {unit} ({100 * coverage:g} % interval of one new measurement)",
+        ("row", "cost", "from", "to"),
+        [
+            [str(number), *(console.quantity(row[key], unit) for key in ("cost", "low", "high"))]
+            for number, row in enumerate(rows, start=1)
+        ],
+    )
+
+
+@app.command()
+def evaluate(
+    file: Annotated[Path, typer.Argument(help="A predictor file.")],
+    folder: Annotated[Path, typer.Argument(help="A dataset that it was not fitted on.")],
+    target: Annotated[str | None, typer.Option(help="Which cost, if the file has several.")] = None,
+    *,
+    as_json: Json = False,
+) -> None:
+    """Compare a saved predictor with the measurements of another dataset."""
+    from .fitting import evaluate_file
+
+    result = evaluate_file(file, folder, target)
+    if as_json:
+        console.print_json(result.to_dict())
+        return
+    console.print_table(
+        f"{result.target} of {result.num_rows} variants",
+        ("figure", "value"),
+        [
+            ["mean error", console.percent(result.mape)],
+            ["within 5 %", console.percent(result.share_within_5)],
+            ["within 10 %", console.percent(result.share_within_10)],
+            ["Spearman", f"{result.spearman:.3f}"],
+            ["inside the 90 % interval", console.percent(result.coverage_90)],
+        ],
+    )
+    console.RESULTS.print(console.noise_text(result.noise_floor))
+    for warning in result.warnings:
+        console.ERRORS.print(f"warning: {warning}", markup=False)
+
+
+@app.command()
+def export(
+    file: Annotated[Path, typer.Argument(help="A predictor file.")],
+    to: Annotated[str, typer.Option(help="onnx or torch.")],
+    out: Annotated[
+        Path | None, typer.Option(help="File to write; beside the predictor if not given.")
+    ] = None,
+    target: Annotated[str | None, typer.Option(help="Which cost, if the file has several.")] = None,
+) -> None:
+    """Write a cost model as a file that runs without joulemap."""
+    from .fitting import export_file
+
+    written = export_file(file, to, out, target)
+    console.RESULTS.print(f"Wrote {written}", soft_wrap=True)
+
+
+def _print_dataset(dataset: Any, out: Path, *, as_json: bool) -> None:
+    cost = dataset.cost_names[0]
+    floor = dataset.noise_floor(cost)
+    if as_json:
+        console.print_json(
+            {
+                "folder": str(out),
+                "variants": len(dataset),
+                "costs": {name: dataset.unit(name) for name in dataset.cost_names},
+                "noise_floor": floor.to_dict() if floor else None,
+            }
+        )
+        return
+    console.RESULTS.print(f"{len(dataset)} variants in {out}", soft_wrap=True)
+    console.RESULTS.print(console.noise_text(floor))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code: 0 done, 1 the job failed, 2 bad input."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    is_debug = "--debug" in arguments
+    try:
+        result = app(arguments, standalone_mode=False)
+    except JoulemapError as error:
+        if is_debug:
+            traceback.print_exc()
+        console.ERRORS.print(f"joulemap: {error}", markup=False)
+        return error.exit_code
+    except KeyboardInterrupt:
+        console.ERRORS.print("interrupted; the same command continues")
+        return 1
+    except Exception as error:
+        # click's errors and exits carry their own code; typer may vendor click, so by attribute.
+        code = getattr(error, "exit_code", None)
+        if not isinstance(code, int):
+            raise
+        if hasattr(error, "format_message"):
+            console.ERRORS.print(f"joulemap: {error.format_message()}", markup=False)
+        return code
+    return result if isinstance(result, int) else 0

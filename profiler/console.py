@@ -1,0 +1,169 @@
+"""What the command line shows: sentences, tables, a campaign's progress."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from ..datasets import Visit
+    from ..datasets.metrics import NoiseFloor
+    from ..models import CrossValidation
+    from .protocol import Protocol
+
+# Messages and progress go to standard error, results to standard output.
+ERRORS = Console(stderr=True, highlight=False, soft_wrap=True)
+RESULTS = Console(highlight=False)
+# A terminal gets a bar; a log gets a line this often.
+LOG_EVERY_S = 30.0
+
+
+def print_json(content: Any) -> None:
+    """Print a result as JSON on standard output."""
+    sys.stdout.write(json.dumps(content, indent=1, default=str) + "\n")
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a result as a table on standard output; all but the first column are right-aligned."""
+    RESULTS.print(f"[bold]{title}[/bold]")
+    table = Table(show_edge=False)
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    RESULTS.print(table)
+
+
+def percent(value: float | None) -> str:
+    """Return a fraction as a percentage with one decimal, or `-`."""
+    return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def noise_text(floor: NoiseFloor | None) -> str:
+    """Return the noise floor as a sentence."""
+    if floor is None:
+        return "Noise floor unknown: no variant was measured twice."
+    return (
+        f"Noise floor {percent(floor.value)} ({percent(floor.low)} to {percent(floor.high)}, 95 %, "
+        f"{floor.num_pairs} variants measured again)."
+    )
+
+
+def print_cross_validation(table: CrossValidation) -> None:
+    """Print models' errors on held-out variants, with the noise floor below."""
+    print_table(
+        f"{table.target}: error on held-out variants ({table.num_samples} variants, 5 folds)",
+        ("model", "error", "spread over folds", "Spearman"),
+        [
+            [row.model, percent(row.mape), percent(row.mape_std), f"{row.spearman:.3f}"]
+            for row in table.rows
+        ],
+    )
+    RESULTS.print(noise_text(table.noise_floor))
+
+
+def quantity(value: float, unit: str) -> str:
+    """Return a cost with a readable prefix: `3.42 ms`, `12.1 mJ`."""
+    if unit in ("s", "J") and value > 0:
+        for factor, prefix in ((1.0, ""), (1e-3, "m"), (1e-6, "u"), (1e-9, "n")):
+            if value >= factor:
+                return f"{value / factor:.3g} {prefix}{unit}"
+    return f"{value:.4g} {unit}"
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as `1:02:03` or `2:03`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+class CampaignProgress:
+    """Shows a campaign on standard error: a bar with remaining time and noise, or log lines."""
+
+    def __init__(self) -> None:
+        self._bar: Progress | None = None
+        self._task: Any = None
+        self._total = self._done = 0
+        self._recent: deque[float] = deque(maxlen=60)
+        self._logged = 0.0
+
+    def message(self, text: str) -> None:
+        """Print one sentence."""
+        ERRORS.print(text, markup=False)
+
+    def started(self, total: int, done: int, protocol: Protocol) -> None:
+        """Say what is to come and show the bar."""
+        self._total, self._done = total, done
+        remaining = total - done
+        if remaining == 0:
+            self.message(f"all {total} visits are there already: nothing to measure")
+            return
+        before = f", {done} made before" if done else ""
+        self.message(
+            f"{total} visits{before}; about {duration(remaining * protocol.visit_duration_s)} to go"
+        )
+        self._recent.append(time.monotonic())
+        self._logged = time.monotonic()
+        if ERRORS.is_terminal:
+            self._bar = Progress(
+                TextColumn("measuring"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[status]}"),
+                console=ERRORS,
+                # Drawn between visits only: on this machine a redraw would be measured too.
+                auto_refresh=False,
+            )
+            self._task = self._bar.add_task("", total=total, completed=done, status="")
+            self._bar.start()
+
+    def visited(self, visit: Visit, noise: float | None) -> None:
+        """Move on by one visit."""
+        now = time.monotonic()
+        self._recent.append(now)
+        if visit.error is not None:
+            self.message(f"visit {visit.sequence + 1} failed and is tried again: {visit.error}")
+        else:
+            self._done += 1
+        per_visit = (now - self._recent[0]) / max(1, len(self._recent) - 1)
+        left = duration(per_visit * (self._total - self._done))
+        status = f"{left} left, noise {percent(noise)}"
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self._done, status=status)
+            self._bar.refresh()
+        elif now - self._logged >= LOG_EVERY_S:
+            self._logged = now
+            self.message(f"{self._done} of {self._total} visits, {status}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def fingerprint_rows(fingerprint: Mapping[str, Any]) -> list[list[str]]:
+    """Return a device's fingerprint as rows of a table."""
+    rows = []
+    for key, value in fingerprint.items():
+        if key == "runtimes":
+            continue
+        shown = "not readable" if value is None else str(value)
+        rows.append([key, shown])
+    return rows

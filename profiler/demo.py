@@ -1,0 +1,90 @@
+"""The main job on this machine in under three minutes."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from .. import models
+from . import console
+from .campaign import profile
+from .fitting import fit_and_save
+from .protocol import Protocol
+
+NETWORK = "mobilenet_v1"
+PROTOCOL = Protocol(visits=3, max_visit_s=0.5)
+
+
+def run_demo(out: Path, samples: int) -> None:
+    """Profile this machine, fit a cost model, export it, and say where everything lies.
+
+    Args:
+        out: Folder for everything.
+        samples: Width vectors to measure.
+
+    Raises:
+        InputError: The folder holds something else.
+        DeviceError: The agent cannot run here.
+    """
+    began = time.monotonic()
+    print_ = console.RESULTS.print
+    print_(f"[bold]1. Measure[/bold] {samples} variants of {NETWORK} on this machine")
+    with console.CampaignProgress() as progress:
+        dataset = profile(
+            "local:",
+            NETWORK,
+            samples=samples,
+            out=out / "campaign",
+            protocol=PROTOCOL,
+            observer=progress,
+        )
+    latency = dataset.latency_s
+    print_(
+        f"Latency of one image: {console.quantity(float(latency.min()), 's')} to "
+        f"{console.quantity(float(latency.max()), 's')}."
+    )
+    print_(console.noise_text(dataset.noise_floor()))
+
+    print_("\n[bold]2. Fit[/bold] cost models and test them on variants they have not seen")
+    file = out / "predictor.safetensors"
+    for table in fit_and_save([out / "campaign"], "bilinear", ["latency_s"], file):
+        console.print_cross_validation(table)
+    predictor = models.load(file)
+
+    print_("\n[bold]3. Use[/bold] the model: exported, plotted, differentiated")
+    models.to_onnx_file(predictor, out / "predictor.onnx")
+    models.to_torch_file(predictor, out / "predictor.pt2")
+    figure = Figure(figsize=(6, 5), layout="constrained")
+    predictor.plot_error(dataset, ax=figure.add_subplot())
+    figure.savefig(out / "error.png", dpi=150)
+    _show_gradient(predictor)
+
+    print_(f"\nDone in {console.duration(time.monotonic() - began)}. In {out}:", soft_wrap=True)
+    for name, what in (
+        ("campaign/", "the measurements: journal, Parquet, dataset card"),
+        ("predictor.safetensors", "the cost model: joulemap.models.load(...)"),
+        ("predictor.onnx, .pt2", "the same without joulemap: onnxruntime, torch.export.load"),
+        ("error.png", "predicted against measured"),
+    ):
+        print_(f"  {name:<22} {what}", soft_wrap=True)
+
+
+def _show_gradient(predictor: models.Predictor) -> None:
+    import torch
+
+    cost = predictor.to_torch()
+    spec = cost.spec
+    assert spec is not None  # noqa: S101 - fitted on a campaign
+    widths = torch.tensor([float(width.max) for width in spec.widths], requires_grad=True)
+    total = cost(widths)
+    (gradient,) = torch.autograd.grad(total, widths)
+    per_width = sorted(zip(spec.width_names, gradient.tolist(), strict=True), key=lambda p: -p[1])
+    dearest = ", ".join(
+        f"{name} {console.quantity(max(value, 0.0), 's')}" for name, value in per_width[:3]
+    )
+    console.RESULTS.print(
+        f"Full network: {console.quantity(float(total.detach()), 's')}. "
+        f"Dearest channels, each: {dearest}."
+    )

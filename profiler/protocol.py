@@ -1,0 +1,75 @@
+"""How a variant is measured: visits, warm-up, blocks, reference."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from joulemap import InputError
+
+from ..datasets import NetworkSpec
+
+# About a sixteenth of the arithmetic of the full network: short, yet made of the same operators.
+REFERENCE_SHARE = 4
+REFERENCE_MULTIPLE = 8
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a variant is measured.
+
+    Args:
+        visits: Visits per variant, spread over the campaign.
+        max_visit_s: Time for warm-up and blocks of one visit; slow variants exceed it to complete
+            `min_blocks`.
+        warm_up_share: Largest share of that for the warm-up.
+        block_s: Duration of a block.
+        min_blocks: Blocks of a visit, at least.
+        min_run_s: Calls shorter than this are timed several at once.
+        reference_s: Duration of the reference before and after a visit.
+        max_attempts: Tries at a visit that fails.
+        agent_visits: Visits after which a fresh agent takes over.
+
+    Raises:
+        InputError: A value is not positive, or a share is above 1.
+    """
+
+    visits: int = 3
+    max_visit_s: float = 1.5
+    warm_up_share: float = 0.4
+    block_s: float = 0.1
+    min_blocks: int = 3
+    min_run_s: float = 0.001
+    reference_s: float = 0.03
+    max_attempts: int = 3
+    agent_visits: int = 50
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if not (math.isfinite(value) and value > 0) or (item.type == "int" and value < 1):
+                raise InputError(f"protocol {item.name} is {value}; it must be above 0")
+        if self.warm_up_share > 1:
+            raise InputError(f"protocol warm_up_share is {self.warm_up_share}; at most 1")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the protocol as a dictionary for JSON."""
+        return asdict(self)
+
+    @property
+    def visit_duration_s(self) -> float:
+        """What a visit takes altogether, roughly: its window, two references, loading."""
+        return self.max_visit_s + 2 * self.reference_s + 0.05
+
+
+def reference_widths(spec: NetworkSpec) -> tuple[int, ...]:
+    """Return the reference variant's widths: a quarter of each, on multiples of 8 where possible."""
+    widths = []
+    for width in spec.widths:
+        step = math.lcm(width.multiple, REFERENCE_MULTIPLE)
+        value = round(width.max / REFERENCE_SHARE / step) * step
+        if not width.min <= value <= width.max:
+            value = max(width.min, width.max // REFERENCE_SHARE // width.multiple * width.multiple)
+        widths.append(value)
+    return tuple(widths)

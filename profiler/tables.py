@@ -1,0 +1,142 @@
+"""The user's tables on their way in: CSV files of costs and of width vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from joulemap import InputError
+
+from ..datasets import CostDataset, NetworkSpec
+from . import networks
+
+if TYPE_CHECKING:
+    from ..models.predictor import Predictor
+
+
+def read_csv(file: str | Path) -> pd.DataFrame:
+    """Return a CSV file as a table; only an empty cell is a missing value.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
+    try:
+        return pd.read_csv(file, keep_default_na=False, na_values=[""], skipinitialspace=True)
+    except (OSError, ValueError, pd.errors.ParserError) as error:
+        raise InputError(f"cannot read {file}: {str(error)[:300]}") from error
+
+
+def resolve_spec(name: str) -> NetworkSpec:
+    """Return the spec that a user names: a zoo network, `module:factory`, or a JSON file.
+
+    Raises:
+        InputError: There is none.
+    """
+    if name.endswith(".json"):
+        try:
+            return NetworkSpec.from_json(Path(name).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"cannot read the network spec {name}: {error}") from error
+    return networks.get(name)
+
+
+def import_csv(file: str | Path, spec: str, units: Sequence[str]) -> CostDataset:
+    """Return a user's CSV file as a dataset.
+
+    Args:
+        file: One row per measurement; widths in channels by name, costs.
+        spec: The network, see `resolve_spec`.
+        units: `column=unit` for cost columns whose names end in no unit.
+
+    Raises:
+        InputError: The file, the spec or a unit cannot be used.
+    """
+    table = read_csv(file)
+    by_column: dict[str, str] = {}
+    for item in units:
+        column, equals, unit = item.partition("=")
+        if not equals or not column or not unit:
+            raise InputError(f"--unit {item}: write column=unit, such as latency=ms")
+        if column in by_column:
+            raise InputError(f"--unit names the column '{column}' twice")
+        by_column[column] = unit
+    try:
+        return CostDataset.from_frame(
+            table, resolve_spec(spec), by_column, source=f"imported from {Path(file).name}"
+        )
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
+
+
+def predict_rows(
+    file: str | Path,
+    *,
+    widths: str | None,
+    csv: str | Path | None,
+    target: str | None,
+    coverage: float,
+) -> tuple[Predictor, list[dict[str, Any]]]:
+    """Return the predictor in a file and its predictions for the given width vectors.
+
+    Args:
+        file: A predictor file.
+        widths: One width vector, `32,64,...`.
+        csv: Or a CSV file with a column per width.
+        target: Which cost, if the file has several.
+        coverage: Of the interval.
+
+    Returns:
+        The predictor, and a dictionary per row: `widths` by name, `cost`, `low`, `high`.
+
+    Raises:
+        InputError: The file or the widths cannot be used.
+    """
+    from .. import models
+
+    if (widths is None) == (csv is None):
+        raise InputError("give either --widths or --csv")
+    predictor = models.load(file, target=target)
+    spec = predictor.spec
+    if spec is None:
+        raise InputError(f"{file} holds a predictor without a network")
+    names = spec.width_names
+    if csv is not None:
+        table = read_csv(csv)
+        if missing := [name for name in names if name not in table.columns]:
+            raise InputError(f"{csv} has no column for the width '{missing[0]}' of {spec.name}")
+        vectors = [list(row) for row in table[list(names)].to_numpy()]
+    else:
+        assert widths is not None  # noqa: S101 - checked above
+        vectors = [[_number(part) for part in widths.split(",")]]
+    if not vectors:
+        raise InputError(f"{csv} has no rows")
+    checked = []
+    for number, vector in enumerate(vectors, start=1):
+        try:
+            checked.append(spec.check_widths(vector))
+        except InputError as error:
+            where = f"{csv}, row {number}: " if csv is not None else ""
+            raise InputError(f"{where}{error}") from error
+    X = np.asarray(checked, dtype=np.float64)
+    cost = predictor.predict(X)
+    low, high = predictor.predict_interval(X, coverage=coverage)
+    return predictor, [
+        {
+            "widths": dict(zip(names, vector, strict=True)),
+            "cost": float(cost[i]),
+            "low": float(low[i]),
+            "high": float(high[i]),
+        }
+        for i, vector in enumerate(checked)
+    ]
+
+
+def _number(text: str) -> int | str:
+    try:
+        return int(text)
+    except ValueError:
+        return text

@@ -1,0 +1,204 @@
+"""Contract tests that a new network's test class inherits, and the check that they rest on."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from joulemap import JoulemapError
+
+from ..datasets import NetworkSpec, ResolvedLayer
+from . import networks
+from .networks.definition import Resolution
+
+# Modules that cost nothing at inference, so a spec need not list them.
+FREE_MODULES = (nn.Flatten, nn.Unflatten, nn.Identity, nn.Dropout, nn.Dropout2d)
+# Layers that a forward pass may write as an expression instead of a module.
+EXPRESSIONS = ("add", "concat", "matmul")
+
+
+def check_layers(
+    spec: NetworkSpec, widths: Sequence[int] | Mapping[str, int], *, batch: int = 1, device: str
+) -> None:
+    """Compare every layer of the spec with what torch computes in a forward pass.
+
+    Shapes, multiply-accumulates and parameters are read off the running modules, independently of
+    the spec's formulas.
+
+    Args:
+        spec: A network that `networks.build` can build.
+        widths: Its widths in channels.
+        batch: Samples per call.
+        device: Where torch runs it; `meta` checks shapes without computing.
+
+    Raises:
+        AssertionError: They differ, or one of the two has a layer that the other lacks.
+    """
+    with torch.device(device):
+        module = networks.build(spec, widths)
+        sample = torch.zeros(batch, *spec.input_shape)
+        if spec.layers[0].kind == "embedding":
+            sample = sample.long()
+    resolved = spec.at(widths, batch=batch)
+    seen = _run_with_hooks(module, sample)
+    listed = {layer.name: layer for layer in resolved.layers}
+    where = f"{spec.name} at {widths}"
+    if unlisted := sorted(set(seen) - set(listed)):
+        raise AssertionError(f"{where}: the spec lacks the modules {unlisted}")
+    for name, layer in listed.items():
+        if name in seen:
+            _compare(f"layer '{name}' of {where}", layer, *seen[name])
+        elif layer.kind not in EXPRESSIONS:
+            raise AssertionError(f"{where}: no module '{name}' ran in the forward pass")
+    parameters = sum(parameter.numel() for parameter in module.parameters())
+    _equal(f"{where}: parameters in total", resolved.params, parameters)
+
+
+class NetworkContract:
+    """What every network keeps: a test class per network inherits it and sets `name`.
+
+    Attributes:
+        name: What `networks.get` takes.
+        resolution: Another resolution at which the network must work too; None for none.
+        num_samples: Random width vectors on which spec and module are compared.
+    """
+
+    name: ClassVar[str]
+    resolution: ClassVar[Resolution | None] = None
+    num_samples: ClassVar[int] = 50
+
+    def spec(self) -> NetworkSpec:
+        """Return the network as data."""
+        return networks.get(self.name)
+
+    def random_widths(self, count: int) -> list[tuple[int, ...]]:
+        """Return `count` uniform width vectors in channels, the same ones every time."""
+        return uniform_widths(self.spec(), count)
+
+    def test_layers_equal_forward_hooks(self) -> None:
+        """Spec and module agree at random width vectors and at both extremes."""
+        spec = self.spec()
+        vectors = [spec.min_widths, spec.max_widths, *self.random_widths(self.num_samples)]
+        for number, widths in enumerate(vectors):
+            check_layers(spec, widths, batch=1 + number % 2, device="meta")
+
+    def test_layers_equal_forward_hooks_with_real_tensors(self) -> None:
+        """Spec and module agree when torch really computes."""
+        spec = self.spec()
+        for batch, widths in enumerate([spec.min_widths, *self.random_widths(1)], 1):
+            check_layers(spec, widths, batch=batch, device="cpu")
+
+    def test_another_resolution(self) -> None:
+        """Spec and module agree at another input size, if the network has one."""
+        if self.resolution is not None:
+            spec = networks.get(self.name, self.resolution)
+            if spec.input_shape == self.spec().input_shape:
+                raise AssertionError(f"{self.name} ignores the resolution {self.resolution}")
+            for widths in (spec.max_widths, *self.random_widths(2)):
+                check_layers(spec, widths, device="meta")
+
+    def test_source_leads_back_to_the_network(self) -> None:
+        """A spec read back from JSON is equal and builds the same module."""
+        spec = NetworkSpec.from_json(self.spec().to_json())
+        _equal(f"{self.name}: spec after JSON", self.spec(), spec)
+        module = networks.build(spec, spec.min_widths)
+        if any(child.training for child in module.modules()):
+            raise AssertionError(f"{self.name} is not in eval mode")
+
+    def test_norms_look_trained(self) -> None:
+        """No running statistic is what a fresh norm has, so exporters keep every folded bias."""
+        module = networks.build(self.spec(), self.random_widths(1)[0])
+        for name, buffer in module.named_buffers():
+            if name.endswith("running_mean") and not buffer.abs().min() > 0:
+                raise AssertionError(f"{name} of {self.name} holds zeros")
+            if name.endswith("running_var") and not 0.25 < buffer.min() <= buffer.max() < 4:
+                raise AssertionError(f"{name} of {self.name} is out of range")
+
+    def test_widths_are_checked(self) -> None:
+        """Widths out of bounds are refused."""
+        spec = self.spec()
+        try:
+            networks.build(spec, [most + 1 for most in spec.max_widths])
+        except JoulemapError:
+            return
+        raise AssertionError(f"{self.name} can be built beyond its bounds")
+
+
+def uniform_widths(spec: NetworkSpec, count: int, seed: int = 0) -> list[tuple[int, ...]]:
+    """Return `count` uniform width vectors of the network in channels, reproducible."""
+    draw = random.Random(seed)  # noqa: S311 - reproducible, not secret
+    return [
+        tuple(draw.randrange(width.min, width.max + 1, width.multiple) for width in spec.widths)
+        for _ in range(count)
+    ]
+
+
+_Seen = tuple[nn.Module, list[torch.Tensor], torch.Tensor]
+
+
+def _run_with_hooks(module: nn.Module, sample: torch.Tensor) -> dict[str, _Seen]:
+    seen: dict[str, _Seen] = {}
+
+    def hook(name: str) -> Any:
+        def record(child: nn.Module, inputs: Any, output: Any) -> None:
+            tensors = [item for item in inputs if isinstance(item, torch.Tensor)]
+            first = output[0] if isinstance(output, tuple) else output
+            seen[name] = (child, tensors, first)
+
+        return record
+
+    for name, child in module.named_modules():
+        if not list(child.children()) and not isinstance(child, FREE_MODULES):
+            child.register_forward_hook(hook(name))
+    with torch.no_grad():
+        module(sample)
+    return seen
+
+
+def _compare(
+    where: str,
+    layer: ResolvedLayer,
+    module: nn.Module,
+    inputs: list[torch.Tensor],
+    output: torch.Tensor,
+) -> None:
+    if layer.kind in ("concat", "add"):
+        elements = sum(tensor.numel() for tensor in inputs)
+        _equal(f"input elements of {where}", layer.input_elements, elements)
+    elif layer.kind != "embedding":
+        shape = _shape(layer, layer.in_channels, layer.in_size, inputs[0].dim())
+        _equal(f"input shape of {where}", shape, tuple(inputs[0].shape))
+    shape = _shape(layer, layer.out_channels, layer.out_size, output.dim())
+    _equal(f"output shape of {where}", shape, tuple(output.shape))
+    _equal(f"parameters of {where}", layer.params, sum(p.numel() for p in module.parameters()))
+    _equal(f"MACs of {where}", layer.macs, _macs(module, inputs, output))
+
+
+def _shape(layer: ResolvedLayer, channels: int, size: tuple[int, int], dim: int) -> tuple[int, ...]:
+    if dim == 4:
+        return (layer.batch, channels, *size)
+    if dim == 3:
+        return (layer.batch, layer.positions, channels)
+    return (layer.batch, channels * size[0] * size[1])
+
+
+def _macs(module: nn.Module, inputs: list[torch.Tensor], output: torch.Tensor) -> int:
+    if isinstance(module, nn.Conv2d):
+        return output.numel() * module.weight[0].numel()
+    if isinstance(module, nn.ConvTranspose2d):
+        return inputs[0].numel() * module.weight[0].numel()
+    if isinstance(module, nn.Linear):
+        return output.numel() * module.in_features
+    if isinstance(module, nn.GRU):
+        vectors = inputs[0].numel() // module.input_size
+        return vectors * 3 * module.hidden_size * (module.input_size + module.hidden_size)
+    return 0
+
+
+def _equal(what: str, expected: object, found: object) -> None:
+    if expected != found:
+        raise AssertionError(f"{what}: the spec says {expected}, torch {found}")

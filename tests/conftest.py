@@ -1,0 +1,107 @@
+"""What several test files share: small networks and made-up visits."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from joulemap.datasets import Block, Conditions, LayerSpec, NetworkSpec, Timing, Visit, Width
+from joulemap.datasets.journal import CampaignRecord
+
+# Shared machines pause: neither slow examples nor slow generation say anything about the code.
+settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", parent=settings.get_profile("default"), derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+CONDITIONS = Conditions(
+    batch=1, resolution="8x8", precision="fp32", runtime="onnxruntime", threads=1
+)
+
+
+@pytest.fixture
+def tiny_spec() -> NetworkSpec:
+    """Two convolutions and a linear layer; widths a (1..8) and b (1..16)."""
+    return NetworkSpec(
+        name="tiny",
+        source="zoo:tiny",
+        input_shape=(3, 8, 8),
+        widths=(Width("a", 8), Width("b", 16)),
+        layers=(
+            LayerSpec("conv1", "conv", 3, "a", kernel_size=3, padding=1, in_size=8, out_size=8),
+            LayerSpec("relu1", "activation", "a", "a", in_size=8, out_size=8),
+            LayerSpec("conv2", "conv", "a", "b", kernel_size=3, padding=1, in_size=8, out_size=8),
+            LayerSpec("fc", "linear", "64*b", 10),
+        ),
+    )
+
+
+def make_block(latency_s: float, rng: random.Random, runs: int = 5) -> Block:
+    latencies = tuple(latency_s * rng.uniform(0.98, 1.02) for _ in range(runs))
+    return Block(latencies, 1, sum(latencies), sum(latencies) * 0.99, 0.0)
+
+
+def make_timing(latency_s: float, rng: random.Random) -> Timing:
+    return Timing(
+        warm_up_s=(latency_s * 1.5, latency_s, latency_s),
+        is_settled=True,
+        blocks=tuple(make_block(latency_s, rng) for _ in range(3)),
+        reference_before=make_block(0.001, rng),
+        reference_after=make_block(0.001, rng),
+        measuring_s=latency_s * 18,
+        materialise_s=0.002,
+        load_s=0.01,
+        model_bytes=1000,
+        machine={"load_1min": 0.5, "temperature_c": None},
+        pid=1234,
+    )
+
+
+def true_latency_s(widths: tuple[int, ...]) -> float:
+    a, b = widths
+    return 1e-4 + 2e-5 * a + 1e-5 * a * b
+
+
+@pytest.fixture
+def make_visits() -> Callable[..., list[Visit]]:
+    """Returns a function (spec, variants, visits, seed, noise) -> visits with made-up times."""
+
+    def make(
+        spec: NetworkSpec, variants: int = 12, visits: int = 3, seed: int = 0, noise: float = 0.03
+    ) -> list[Visit]:
+        rng = random.Random(seed)
+        vectors = rng.sample([(a, b) for a in range(1, 9) for b in range(1, 17)], variants)
+        return [
+            Visit(
+                spec_id=spec.fingerprint,
+                widths=vector,
+                conditions=CONDITIONS,
+                visit_index=index,
+                attempt=0,
+                sequence=index * variants + number,
+                started_at="2026-11-22T00:00:00.000+00:00",
+                timing=make_timing(true_latency_s(vector) * rng.gauss(1.0, noise), rng),
+            )
+            for index in range(visits)
+            for number, vector in enumerate(vectors)
+        ]
+
+    return make
+
+
+@pytest.fixture
+def campaign(tiny_spec: NetworkSpec) -> CampaignRecord:
+    return CampaignRecord(
+        spec=tiny_spec,
+        conditions=CONDITIONS,
+        device={"device_id": "abc", "cpu_model": "Test CPU", "runtimes": {"onnxruntime": "1.31"}},
+        runtime_version="1.31",
+        protocol={"visits": 3},
+        sampling="sobol",
+        seed=0,
+        reference_widths=(2, 4),
+        joulemap_version="0.1.0",
+    )

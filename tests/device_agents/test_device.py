@@ -1,0 +1,167 @@
+"""The real agent in a real child process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from joulemap import InputError
+from joulemap.datasets import Timing
+from joulemap.device_agents.agent_archive import agent_archive
+from joulemap.device_agents.device import Device, Preparation
+from joulemap.device_agents.errors import StableDeviceError, TransientDeviceError
+from joulemap.device_agents.transports.local import LocalTransport
+from joulemap.profiler import Protocol, networks
+from joulemap.profiler.protocol import reference_widths
+from joulemap.profiler.templates import cached_template
+
+PROTOCOL = Protocol(max_visit_s=0.1, block_s=0.01, reference_s=0.005).to_dict()
+
+
+@pytest.fixture(scope="module")
+def preparation() -> Preparation:
+    spec = networks.get("lenet5")
+    return Preparation(cached_template(spec).to_json().encode(), reference_widths(spec))
+
+
+@pytest.fixture
+def device(preparation: Preparation) -> Iterator[Device]:
+    with Device("local:", agent_visits=3) as device:
+        device.prepare(preparation)
+        yield device
+
+
+def test_the_fingerprint_names_the_machine_and_its_runtimes() -> None:
+    with Device("local:") as device:
+        first = device.probe()
+    with Device("local:") as device:
+        second = device.probe()
+    assert first["device_id"] == second["device_id"]
+    assert first["num_cpus"] >= 1
+    assert first["runtimes"]["onnxruntime"]
+
+
+def test_a_visit_measures_blocks_between_references(device: Device) -> None:
+    timing = Timing.from_dict(device.visit([6, 16, 120, 84], PROTOCOL))
+    assert len(timing.blocks) >= 3
+    assert len(timing.warm_up_s) >= 2
+    for block in (*timing.blocks, timing.reference_before, timing.reference_after):
+        total = sum(block.latencies_s) * block.calls_per_run
+        assert 0 < total <= block.wall_s
+    # Calls of a few microseconds are timed several at once.
+    assert timing.blocks[0].calls_per_run > 1
+    assert timing.measuring_s >= sum(block.wall_s for block in timing.blocks)
+    assert timing.measuring_s < 5 * PROTOCOL["max_visit_s"] + 1
+
+
+def test_the_agent_is_bound_to_as_many_cpus_as_threads(device: Device) -> None:
+    assert len(device.cpus) == 1
+    pid = device.visit([2, 4, 30, 21], PROTOCOL)["pid"]
+    assert os.sched_getaffinity(pid) == set(device.cpus)
+
+
+def test_a_fresh_agent_takes_over_after_some_visits(device: Device) -> None:
+    pids = [device.visit([2, 4, 30, 21], PROTOCOL)["pid"] for _ in range(7)]
+    assert len(set(pids)) == 3
+    assert pids[0] == pids[2] != pids[3] == pids[5] != pids[6]
+
+
+def test_a_killed_agent_costs_one_visit(device: Device) -> None:
+    pid = device.visit([2, 4, 30, 21], PROTOCOL)["pid"]
+    os.kill(pid, signal.SIGKILL)
+    time.sleep(0.2)
+    assert device.visit([2, 4, 30, 21], PROTOCOL)["pid"] != pid
+
+
+def test_widths_that_do_not_fit_are_a_stable_error_and_the_agent_stays(device: Device) -> None:
+    device.agent_visits = 99
+    pid = device.visit([2, 4, 30, 21], PROTOCOL)["pid"]
+    for widths in ([2, 4, 30], [7, 4, 30, 21], [0, 4, 30, 21]):
+        with pytest.raises(StableDeviceError, match="width"):
+            device.visit(widths, PROTOCOL)
+    assert device.visit([2, 4, 30, 21], PROTOCOL)["pid"] == pid
+
+
+def test_an_unknown_runtime_or_address_is_the_users_mistake(preparation: Preparation) -> None:
+    with Device("local:") as device, pytest.raises(InputError, match="known: onnxruntime"):
+        device.prepare(Preparation(preparation.template, (1, 1, 1, 1), runtime="tensorrt"))
+    for url in ("nowhere", "ftp:x", "local:x", ""):
+        with pytest.raises(InputError, match="local:"):
+            Device(url)
+
+
+def test_a_damaged_template_is_a_stable_error() -> None:
+    with Device("local:") as device, pytest.raises(StableDeviceError, match="template"):
+        device.prepare(Preparation(b'{"schema_version": 1}', (1, 1, 1, 1)))
+
+
+def test_the_agent_ends_when_its_host_is_gone(preparation: Preparation, tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "from joulemap.device_agents.device import Device, Preparation\n"
+        "device = Device('local:')\n"
+        "device.prepare(Preparation(open(sys.argv[1], 'rb').read(), (1, 4, 30, 21)))\n"
+        f"protocol = {PROTOCOL!r}\n"
+        "print(device.visit([1, 1, 1, 1], protocol)['pid'], flush=True)\n"
+        "device.visit([1, 1, 1, 1], {**protocol, 'max_visit_s': 60})\n"
+    )
+    template = tmp_path / "template.json"
+    template.write_bytes(preparation.template)
+    host = subprocess.Popen(
+        [sys.executable, "-P", "-c", code, str(template)], stdout=subprocess.PIPE, text=True
+    )
+    assert host.stdout is not None
+    pid = int(host.stdout.readline())
+    time.sleep(0.3)
+    host.kill()
+    host.wait()
+    host.stdout.close()
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{pid}").exists():
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        if state == "Z":
+            break
+        assert time.monotonic() < deadline, "the agent outlives its host"
+        time.sleep(0.05)
+
+
+def test_the_archive_is_reproducible_and_needs_nothing_of_joulemap(tmp_path: Path) -> None:
+    name, content = agent_archive()
+    agent_archive.cache_clear()
+    assert agent_archive() == (name, content)
+    path = tmp_path / name
+    path.write_bytes(content)
+    code = (
+        "import sys, runpy, io\n"
+        f"sys.path.insert(0, {str(path)!r})\n"
+        "import joulemap_agent.onboard.agent\n"
+        "loaded = [m for m in sys.modules if m.split('.')[0] in ('joulemap', 'numpy', 'onnx')]\n"
+        "assert not loaded, loaded\n"
+    )
+    subprocess.run([sys.executable, "-I", "-c", code], check=True)
+
+
+def test_the_cache_folder_that_cannot_be_written_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "joulemap").write_text("a file in the way")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(StableDeviceError, match="XDG_CACHE_HOME"):
+        LocalTransport().push(b"content", "name")
+
+
+def test_a_broken_pipe_is_transient(device: Device) -> None:
+    pid = device.visit([2, 4, 30, 21], PROTOCOL)["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    os.kill(pid, signal.SIGKILL)
+    with pytest.raises(TransientDeviceError):
+        # Whether the death shows before or within this visit is a race; both are transient or fine.
+        device.visit([2, 4, 30, 21], PROTOCOL)
+        raise TransientDeviceError("the dead agent was noticed before the visit")

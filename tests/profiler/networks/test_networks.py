@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+import dataclasses
+import sys
+import types
+from collections.abc import Iterator, Mapping
+
+import pytest
+import torch
+from torch import nn
+
+from joulemap import InputError
+from joulemap.datasets import NetworkSpec, Size, Width
+from joulemap.profiler import networks
+from joulemap.profiler.networks import NetworkDefinition, SpecBuilder
+from joulemap.profiler.testing import NetworkContract, check_layers
+
+
+class TestLeNet5(NetworkContract):
+    name = "lenet5"
+    resolution = 28
+
+    def test_known_size(self) -> None:
+        assert self.spec().at(self.spec().max_widths).params == 61_706
+
+
+class TestAlexNet(NetworkContract):
+    name = "alexnet"
+    resolution = (200, 256)
+
+    def test_known_size(self) -> None:
+        full = self.spec().at(self.spec().max_widths)
+        assert full.params == 61_100_840
+        assert full.macs == 714_188_480
+
+    def test_ecc_widths(self) -> None:
+        assert self.spec().max_widths == (64, 192, 384, 256, 256, 4096, 4096)
+        assert next(x for x in self.spec().layers if x.name == "fc6").in_channels == "36*conv5"
+
+
+class TestMobileNetV1(NetworkContract):
+    name = "mobilenet_v1"
+    resolution = 160
+
+    def test_known_size(self) -> None:
+        full = self.spec().at(self.spec().max_widths)
+        assert full.params == 4_231_976 + 1025
+        assert full.macs == 568_740_352 + 1024
+
+    def test_ecc_widths(self) -> None:
+        assert self.spec().max_widths == (32, 64, 128, 128, 256, 256, *[512] * 6, 1024, 1024)
+
+
+def test_every_registered_network_has_a_contract_class() -> None:
+    tested = {cls.name for cls in NetworkContract.__subclasses__()}
+    assert tested >= set(networks.names())
+
+
+def test_names_are_sorted() -> None:
+    assert list(networks.names()) == sorted(networks.names())
+    assert "lenet5" in networks.names()
+
+
+def test_unknown_name_lists_the_known_ones() -> None:
+    with pytest.raises(InputError, match=r"alexnet, lenet5.*module:function"):
+        networks.get("resnet5000")
+
+
+@pytest.mark.parametrize("resolution", [0, -3, (1, 2, 3), 4, True])
+def test_resolution_that_does_not_fit(resolution: int) -> None:
+    with pytest.raises(InputError):
+        networks.get("lenet5", resolution)
+
+
+def test_build_refuses_a_spec_that_is_not_of_its_source() -> None:
+    spec = dataclasses.replace(networks.get("lenet5"), source="zoo:alexnet")
+    with pytest.raises(InputError, match="anew"):
+        networks.build(spec, spec.max_widths)
+
+
+def test_onnx_source_cannot_be_built() -> None:
+    spec = dataclasses.replace(networks.get("lenet5"), source="onnx:" + "0" * 64)
+    with pytest.raises(InputError, match="cannot be built in torch"):
+        networks.build(spec, spec.max_widths)
+
+
+# -- outside factories ------------------------------------------------------------------------
+
+
+class Residual(nn.Module):
+    def __init__(self, widths: Mapping[str, int]) -> None:
+        super().__init__()
+        a, b = widths["a"], widths["b"]
+        self.stem = nn.Conv2d(2, a, 3, padding=1)
+        self.inner = nn.Conv2d(a, a, 3, padding=1)
+        self.side = nn.Conv2d(a, b, (1, 3), padding=(0, 1), stride=2)
+        self.halved = nn.Conv2d(a, 2 * b, 2, stride=2)
+        self.up = nn.ConvTranspose2d(a + 3 * b, 5, 3, stride=2, padding=1, output_padding=1)
+        self.pool = nn.AvgPool2d(2)
+        self.head = nn.Linear(5 * 32, 7)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        x = x + self.inner(x)
+        x = torch.cat([self.pool(x), self.side(x), self.halved(x)], 1)
+        head: torch.Tensor = self.head(self.up(x).flatten(1))
+        return head
+
+
+def residual() -> NetworkDefinition:
+    net = SpecBuilder("residual", (2, 4, 8), [Width("a", 9), Width("b", 6)])
+    stem = net.conv("stem", "a", 3, padding=1)
+    inner = net.conv("inner", "a", 3, padding=1)
+    total = net.add("total", [stem, inner])
+    pool = net.pool("pool", 2)
+    side = net.conv("side", "b", (1, 3), padding=(0, 1), stride=2, inputs=total)
+    half = net.conv("halved", "2*b", 2, stride=2, inputs=total)
+    net.concat("joined", [pool, side, half])
+    net.conv_transpose("up", 5, 3, stride=2, padding=1, output_padding=1)
+    net.flatten()
+    net.linear("head", 7)
+    return NetworkDefinition(net.spec(), lambda _spec, widths: Residual(widths))
+
+
+@pytest.fixture(autouse=True)
+def module_of_a_user() -> Iterator[None]:
+    module = types.ModuleType("their_networks")
+    vars(module).update(residual=residual, wrong=lambda: 3, constant=5)
+    sys.modules["their_networks"] = module
+    yield
+    del sys.modules["their_networks"]
+
+
+class TestOutsideFactory(NetworkContract):
+    name = "their_networks:residual"
+
+    def test_source(self) -> None:
+        assert self.spec().source == "factory:their_networks:residual"
+
+
+def test_fixed_resolution() -> None:
+    with pytest.raises(InputError, match="fixed resolution"):
+        networks.get("their_networks:residual", 64)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("no_such_module_at_all:f", "cannot be imported"),
+        ("their_networks:missing", "no function 'missing'"),
+        ("their_networks:constant", "no function 'constant'"),
+        ("their_networks:wrong", "returned a int"),
+        ("their_networks:", "write module:function"),
+        (":f", "write module:function"),
+    ],
+)
+def test_factory_that_cannot_be_used(path: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        networks.get(path)
+
+
+def test_check_layers_sees_differences() -> None:
+    spec = networks.get("their_networks:residual")
+    for position, layer in enumerate(spec.layers):
+        if layer.name == "head":
+            shorter = dataclasses.replace(spec, layers=spec.layers[:position])
+            with pytest.raises(AssertionError, match="lacks the modules"):
+                check_layers(shorter, [4, 4], device="meta")
+        if layer.name == "halved":
+            wider = dataclasses.replace(layer, kernel_size=(3, 3))
+            layers = (*spec.layers[:position], wider, *spec.layers[position + 1 :])
+            with pytest.raises(AssertionError, match="the spec says"):
+                check_layers(dataclasses.replace(spec, layers=layers), [4, 4], device="meta")
+
+
+# -- the builder of specs ---------------------------------------------------------------------
+
+
+def builder() -> SpecBuilder:
+    return SpecBuilder("net", (3, 8, 8), [Width("a", 4)])
+
+
+def test_builder_tracks_channels_and_size() -> None:
+    net = builder()
+    net.conv("conv", "a", 3, stride=2, padding=1)
+    assert (net.channels, net.size) == (Size("a"), (4, 4))
+    net.flatten()
+    assert (net.channels, net.size) == (Size("16*a"), (1, 1))
+
+
+def test_builder_for_sequences() -> None:
+    net = SpecBuilder("sequence", (10, 6), [Width("a", 4)])
+    net.linear("fc", "a")
+    net.norm("norm")
+    assert net.spec().at([3])["fc"].macs == 10 * 6 * 3
+    assert net.spec().at([3])["norm"].output_elements == 30
+
+
+def test_builder_explains_mistakes() -> None:
+    with pytest.raises(InputError, match=r"call flatten\(\) first"):
+        builder().linear("fc", 3)
+    with pytest.raises(InputError, match="larger resolution"):
+        builder().conv("conv", 3, 9)
+    with pytest.raises(InputError, match="no earlier layer"):
+        builder().activation("relu", inputs="conv")
+    with pytest.raises(InputError, match="input_shape"):
+        SpecBuilder("net", (1, 2, 3, 4), [])
+    net = builder()
+    net.activation("relu")
+    with pytest.raises(InputError, match="two layers"):
+        net.activation("relu")
+    conv = net.conv("conv", 3, 3)
+    with pytest.raises(InputError, match="unequal maps"):
+        net.concat("joined", ["relu", conv])
+
+
+def test_spec_of_the_builder_is_the_spec_by_hand() -> None:
+    net = builder()
+    net.depthwise("dw", 3, padding=1)
+    assert isinstance(net.spec(), NetworkSpec)
+    assert net.spec().layers[0].groups == 3

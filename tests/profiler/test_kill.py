@@ -1,0 +1,146 @@
+"""kill -9 of host and agent at any moment, a hundred times: nothing lost, nothing doubled."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from joulemap.datasets import CostDataset
+from joulemap.datasets.journal import read_journal
+
+HOST_KILLS = 60
+AGENT_KILLS = 40
+
+# A process that has imported everything and forks a campaign per line of its input, so that a
+# hundred campaigns do not spend their time on imports. The campaigns are processes of their own.
+FORKS = """
+import os, sys
+from joulemap.profiler import campaign, networks, Protocol
+networks.get("lenet5")
+out, acknowledged, samples = sys.argv[1], sys.argv[2], int(sys.argv[3])
+protocol = Protocol(visits=3, max_visit_s=0.02, block_s=0.003, min_run_s=2e-4,
+                    reference_s=0.002, max_attempts=100)
+
+class Acknowledge(campaign.Silent):
+    def visited(self, visit, noise):
+        os.write(self.file, f"{visit.variant_id} {visit.visit_index} {visit.attempt} "
+                            f"{visit.timing.pid if visit.timing else 0}\\n".encode())
+
+for line in sys.stdin:
+    pid = os.fork()
+    if pid == 0:
+        observer = Acknowledge()
+        observer.file = os.open(acknowledged, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        try:
+            campaign.profile("local:", "lenet5", samples=samples, out=out, protocol=protocol,
+                             observer=observer)
+        except BaseException as error:
+            print(f"campaign: {error!r}", file=sys.stderr)
+            os._exit(1)
+        os._exit(0)
+    print(pid, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+"""
+
+
+class Host:
+    """Runs campaigns of one folder, one after another."""
+
+    def __init__(self, folder: Path, samples: int) -> None:
+        self.journal = folder / "run" / "journal.jsonl"
+        self.acknowledged = folder / "acknowledged"
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-c", FORKS, str(folder / "run"), str(self.acknowledged)]
+            + [str(samples)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def start(self) -> int:
+        assert self.process.stdin is not None
+        self.process.stdin.write("run\n")
+        self.process.stdin.flush()
+        return int(self.line())
+
+    def line(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline()
+
+    def acknowledgements(self) -> list[list[str]]:
+        if not self.acknowledged.exists():
+            return []
+        return [line.split() for line in self.acknowledged.read_text().splitlines()]
+
+    def close(self) -> None:
+        for stream in (self.process.stdin, self.process.stdout):
+            assert stream is not None
+            stream.close()
+        self.process.wait()
+
+
+def check(host: Host, kills: int) -> int:
+    """Compare the journal with what was acknowledged; return its number of visits."""
+    if not host.journal.exists():
+        assert not host.acknowledgements()
+        return 0
+    keys = [visit.key for visit in read_journal(host.journal).visits]
+    assert len(keys) == len(set(keys)), "a visit is there twice"
+    acknowledged = {(name, int(i), int(a)) for name, i, a, _ in host.acknowledgements()}
+    assert acknowledged <= set(keys), "an acknowledged visit is lost"
+    # Each kill may hit between the journal's line and its acknowledgement.
+    assert len(set(keys) - acknowledged) <= kills
+    return len(keys)
+
+
+def test_killing_the_host_loses_at_most_the_visit_in_flight(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    host = Host(tmp_path, samples=600)
+    for kill in range(1, HOST_KILLS + 1):
+        before = len(host.acknowledgements())
+        pid = host.start()
+        if rng.random() < 0.8:
+            # Most kills hit while visits are made, the others while the campaign starts.
+            deadline = time.monotonic() + 60
+            while len(host.acknowledgements()) == before and time.monotonic() < deadline:
+                time.sleep(0.01)
+            time.sleep(rng.uniform(0, 0.2))
+        else:
+            time.sleep(rng.uniform(0, 0.8))
+        os.kill(pid, signal.SIGKILL)
+        assert int(host.line()) == -signal.SIGKILL
+        check(host, kill)
+    num_visits = check(host, HOST_KILLS)
+    assert HOST_KILLS < num_visits < 600 * 3
+    host.close()
+
+
+def test_killing_the_agent_costs_visits_but_not_the_campaign(tmp_path: Path) -> None:
+    rng = random.Random(1)
+    host = Host(tmp_path, samples=60)
+    host.start()
+    killed: set[int] = set()
+    deadline = time.monotonic() + 120
+    while len(killed) < AGENT_KILLS and time.monotonic() < deadline:
+        pids = [int(parts[3]) for parts in host.acknowledgements() if len(parts) == 4]
+        if pids and pids[-1] and pids[-1] not in killed:
+            time.sleep(rng.uniform(0, 0.08))
+            killed.add(pids[-1])
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pids[-1], signal.SIGKILL)
+        time.sleep(0.002)
+    assert len(killed) == AGENT_KILLS
+    assert int(host.line()) == 0
+    host.close()
+    check(host, 0)
+    visits = read_journal(host.journal).visits
+    succeeded = [(visit.variant_id, visit.visit_index) for visit in visits if visit.error is None]
+    assert len(succeeded) == len(set(succeeded)) == 60 * 3
+    assert all("killed by signal 9" in visit.error for visit in visits if visit.error)
+    assert len(CostDataset.load(tmp_path / "run")) == 60
