@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from joulemap import InputError
 
 from ..datasets import NetworkSpec
+from ..datasets.metrics import NoiseFloor
 from .intervals import HeldOut
 
 
@@ -27,7 +27,7 @@ class CostInfo:
         conditions: Batch, precision, ... that the cost holds for, as far as known.
         max_deviation: Largest relative deviation from the predictor, a fraction; 0 is exact.
         held_out: Held-out errors; None for a predictor that was not fitted on data.
-        noise_floor: Mean relative error of one measurement, a fraction, where known.
+        noise_floor: Noise floor of the data, where known.
     """
 
     width_names: tuple[str, ...]
@@ -37,7 +37,7 @@ class CostInfo:
     conditions: Mapping[str, Any] = field(default_factory=dict)
     max_deviation: float = 0.0
     held_out: HeldOut | None = None
-    noise_floor: float | None = None
+    noise_floor: NoiseFloor | None = None
 
 
 class CostModule(torch.nn.Module):
@@ -45,7 +45,7 @@ class CostModule(torch.nn.Module):
 
     Equals the predictor's `predict` at integer widths and interpolates between them. Outside the
     spec's bounds it extrapolates without a warning. Buffers are float64 and the cost is computed
-    in their dtype (`.float()` lowers it); the output's dtype follows the input's. Subclasses
+    in their dtype (`.float()` lowers it, for speed); the output's dtype follows the input's. Subclasses
     define `cost`.
 
     Args:
@@ -56,13 +56,13 @@ class CostModule(torch.nn.Module):
         super().__init__()
         self.info = info
 
-    @abstractmethod
     def cost(self, widths: torch.Tensor) -> torch.Tensor:
         """Return the cost `batch_shape` of widths `batch_shape x k`, both in the buffers' dtype.
 
         Args:
             widths: Widths in channels, checked to have k columns.
         """
+        raise NotImplementedError(f"{type(self).__name__} defines no cost")
 
     def forward(self, widths: torch.Tensor) -> torch.Tensor:
         """Return the cost, `batch_shape`, in `.unit`.
@@ -96,7 +96,8 @@ class CostModule(torch.nn.Module):
         held_out = self.info.held_out
         if held_out is None:
             raise InputError("the predictor was not fitted on data, so it has no upper bound")
-        distance = held_out.upper(coverage) * held_out.mean_share(self.info.noise_floor)
+        remaining = held_out.mean_share(self.info.noise_floor, len(self.width_names))
+        distance = held_out.upper(coverage) * remaining
         cost = self(widths)
         bound: torch.Tensor = cost + distance * held_out.scale(cost)
         return bound

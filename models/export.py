@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import warnings
 from os import PathLike, fspath
 from pathlib import Path
@@ -100,10 +101,15 @@ def _metadata(module: CostModule) -> dict[str, str]:
 
 
 def _polynomial_model(module: PolynomialCostModule) -> onnx.ModelProto:
+    pairs = np.zeros((len(module.linear), len(module.linear)))
+    if module.neighbours is not None:
+        pairs = np.diag(module.neighbours.to(torch.float64).numpy(), 1)
+    if module.quadratic is not None:
+        pairs = pairs + module.quadratic.to(torch.float64).numpy()
     constants = {
-        name: buffer.to(torch.float64).numpy()
-        for name, buffer in module.named_buffers()
-        if name in ("offset", "linear", "quadratic")
+        "offset": module.offset.to(torch.float64).numpy(),
+        "linear": module.linear.to(torch.float64).numpy(),
+        "quadratic": pairs,
     }
     constants["last"] = np.array([-1], dtype=np.int64)
     nodes = [
@@ -115,7 +121,7 @@ def _polynomial_model(module: PolynomialCostModule) -> onnx.ModelProto:
         helper.make_node("Add", ["sum", "offset"], ["total"]),
     ]
     total = "total"
-    if len(module.higher):
+    if module.higher is not None and module.higher_index is not None:
         constants["higher"] = module.higher.to(torch.float64).numpy()
         constants["pads"] = np.array([0, 0, 0, 1], dtype=np.int64)
         constants["one"] = np.array(1.0)
@@ -150,9 +156,12 @@ def _polynomial_model(module: PolynomialCostModule) -> onnx.ModelProto:
 def _traced_model(module: CostModule) -> onnx.ModelProto:
     example = torch.ones(2, len(module.width_names), dtype=torch.float32)
     with warnings.catch_warnings():
-        # torch's exporter uses deprecated parts of itself and of onnxscript.
-        warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"(torch|onnxscript)")
-        warnings.filterwarnings("ignore", category=FutureWarning, module=r"(torch|onnxscript)")
+        # torch 2.13's exporter uses a deprecated class of torch's own, and logs each operator
+        # of torchvision that it does without.
+        logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
+        warnings.filterwarnings(
+            "ignore", message=r".*isinstance\(treespec, LeafSpec\)", category=FutureWarning
+        )
         program = torch.onnx.export(
             module,
             (example,),

@@ -123,12 +123,13 @@ class CrossValidation:
     def __str__(self) -> str:
         """Return the table as text, errors in percent."""
         floor = self.noise_floor.describe() if self.noise_floor else "not known"
+        size = max(12, *(len(row.model) + 2 for row in self.rows))
         lines = [
             f"{self.target}, {self.num_samples} measurements, noise floor {floor}",
-            f"{'model':<12}{'error':>8}{'+-':>8}{'rank':>8}",
+            f"{'model':<{size}}{'error':>8}{'+-':>8}{'rank':>8}",
         ]
         lines += [
-            f"{row.model:<12}{row.mape:>8.2%}{row.mape_std:>8.2%}{row.spearman:>8.3f}"
+            f"{row.model:<{size}}{row.mape:>8.2%}{row.mape_std:>8.2%}{row.spearman:>8.3f}"
             for row in self.rows
         ]
         return "\n".join(lines)
@@ -218,4 +219,12 @@ def _fresh(model: str | Predictor) -> Predictor:
 
 
 def _label(model: str | Predictor) -> str:
-    return model if isinstance(model, str) else registry.name_of(model)
+    if isinstance(model, str):
+        return model
+    defaults = type(model)().get_params(deep=False)
+    changed = [
+        f"{name}={value!r}"
+        for name, value in model.get_params(deep=False).items()
+        if name != "spec" and value != defaults[name]
+    ]
+    return registry.name_of(model) + (f" ({', '.join(changed)})" if changed else "")

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from joulemap import InputError
 
+from ..datasets.metrics import NoiseFloor
+
 FloatArray: TypeAlias = NDArray[np.float64]
 
 FOLDS = 5
@@ -85,20 +87,22 @@ class HeldOut:
         """
         return max(0.0, self._quantile(self.relative, coverage))
 
-    def mean_share(self, noise_floor: float | None) -> float:
+    def mean_share(self, noise_floor: NoiseFloor | None, num_widths: int) -> float:
         """Return the share (0 to 1) of an error that remains once measuring noise is removed.
 
-        Noise and the model's own error add in quadrature, so it is sqrt(1 - (noise / error)**2),
-        and at least 1 / sqrt(num_distinct): averaging n noisy measurements leaves that much.
+        Noise and the model's own error add in quadrature, so it is sqrt(1 - (noise / error)**2)
+        with the lower end of the noise floor, to remove only what is sure to be noise. At least
+        sqrt(p / n): a least-squares fit of p numbers to n variants keeps that share of the noise.
 
         Args:
-            noise_floor: Mean relative error of one measurement, a fraction; None if not known,
-                then nothing is removed.
+            noise_floor: The noise floor; None if not known, then nothing is removed.
+            num_widths: k; p is taken as k + 1.
         """
         if noise_floor is None or self.mean_error <= 0:
             return 1.0
-        model_part = 1.0 - (noise_floor / self.mean_error) ** 2
-        return float(np.sqrt(max(model_part, 1.0 / self.num_distinct)))
+        model_part = 1.0 - (noise_floor.low / self.mean_error) ** 2
+        fit_part = min(1.0, (num_widths + 1) / self.num_distinct)
+        return float(np.sqrt(max(model_part, fit_part)))
 
     def _quantile(self, errors: FloatArray, coverage: float) -> float:
         if not 0 < coverage < 1:

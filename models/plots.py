@@ -141,8 +141,11 @@ def plot_width(
             label="90% interval of the mean",
         )
     ax.plot(values, cost * factor, color=PREDICTION, linewidth=1.8, label="predicted")
-    rest = "others at their largest" if not others else _listed(others)
-    ax.set(xlabel=f"{name} [channels], {rest}", ylabel=f"{_cost_name(predictor)}{unit}")
+    rest = f"{_listed(others)}, rest" if others else "others"
+    ax.set(
+        xlabel=f"{name} [channels]; {rest} at their largest",
+        ylabel=f"{_cost_name(predictor)}{unit}",
+    )
     ax.set_xlim(values.min(), values.max())
     ax.set_ylim(bottom=min(0.0, float(cost.min() * factor)))
     ax.set_title(_title(predictor), loc="left", fontsize="medium")

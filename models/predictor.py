@@ -242,7 +242,7 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
         """Return the lower and upper ends, each float64 of shape (n,), in `unit_`.
 
         Prediction plus or minus a quantile of the relative errors on held-out data; for the mean
-        the noise floor is removed from it in quadrature, where it is known.
+        what is surely noise (the noise floor's lower end) is removed from it in quadrature.
 
         Args:
             X: Widths in channels, as for `predict`.
@@ -260,8 +260,7 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
             raise InputError("the predictor was not fitted on data, so it has no intervals")
         half_width = self.held_out_.half_width(coverage)
         if of == "mean":
-            noise = self.noise_floor_.value if self.noise_floor_ else None
-            half_width *= self.held_out_.mean_share(noise)
+            half_width *= self.held_out_.mean_share(self.noise_floor_, self.n_features_in_)
         prediction = self._predict(X)
         distance = half_width * self.held_out_.scale(prediction)
         return prediction - distance, prediction + distance
@@ -297,7 +296,7 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
             target=self.target_,
             conditions=self.conditions_,
             held_out=self.held_out_,
-            noise_floor=self.noise_floor_.value if self.noise_floor_ else None,
+            noise_floor=self.noise_floor_,
         )
 
     # -- files and figures -----------------------------------------------------------------------

@@ -1,9 +1,9 @@
 """Predictor files: safetensors with JSON metadata. Reading one never runs code from it.
 
-A file holds predictors of one or several targets. Its safetensors header carries two texts:
-`joulemap`, a JSON document (version history beside `VERSION`), and `sha256`, a digest over that
-document and all tensors, so a damaged file is refused and never gives other numbers. Tensors are
-float64, named TARGET/ATTRIBUTE.
+A file holds predictors of one or several targets. Its safetensors header carries one text,
+`joulemap`: a JSON document (version history beside `VERSION`) whose `sha256` is a digest over the
+rest of it and all tensors, so a damaged file is refused and never gives other numbers. Tensors
+are float64, named TARGET/ATTRIBUTE.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -72,20 +72,17 @@ def save(predictors: Predictor | Sequence[Predictor], path: str | PathLike[str])
         entries[target] = _describe(predictor)
         for name, value in _arrays(predictor).items():
             tensors[f"{target}/{name}"] = np.array(value, dtype=np.float64, order="C")
+    document = {
+        "format": FORMAT,
+        "version": VERSION,
+        "joulemap_version": joulemap.__version__,
+        "predictors": entries,
+    }
     try:
-        document = json.dumps(
-            {
-                "format": FORMAT,
-                "version": VERSION,
-                "joulemap_version": joulemap.__version__,
-                "predictors": entries,
-            },
-            sort_keys=True,
-            allow_nan=False,
-        )
+        document["sha256"] = _digest(document, tensors)
     except (TypeError, ValueError) as error:
         raise InputError(f"the predictor holds a value that JSON cannot hold: {error}") from error
-    metadata = {"joulemap": document, "sha256": _digest(document, tensors)}
+    metadata = {"joulemap": _canonical(document)}
     _write_whole(Path(path), safetensors.numpy.save(tensors, metadata=metadata))
 
 
@@ -268,36 +265,44 @@ def _read(path: Path) -> _Content:
     except (safetensors.SafetensorError, ValueError, RecursionError, OverflowError) as error:
         raise foreign from error
     metadata = header.get("__metadata__")
-    if not isinstance(metadata, dict) or not {"joulemap", "sha256"} <= set(metadata):
+    if not isinstance(metadata, dict) or "joulemap" not in metadata:
         raise foreign
-    document, digest = metadata["joulemap"], metadata["sha256"]
-    if len(document) > MAX_METADATA_BYTES:
-        raise InputError(f"{path} has {len(document)} characters of metadata; it is damaged")
+    document = _document(path, metadata["joulemap"])
     tensors = {}
     for name, tensor in stored:
         if tensor["dtype"] != "F64":
             raise InputError(f"{path} holds {tensor['dtype']} numbers; a predictor file has F64")
         tensors[name] = np.frombuffer(tensor["data"], dtype="<f8").reshape(tensor["shape"]).copy()
-    if _digest(document, tensors) != digest:
+    expected = document.pop("sha256", None)
+    try:
+        found = _digest(document, tensors)
+    except (ValueError, RecursionError) as error:
+        raise foreign from error
+    if found != expected:
         raise InputError(f"{path} is damaged: its checksum does not match its content")
     return _Content(_entries(path, document), tensors)
 
 
-def _entries(path: Path, document: str) -> dict[str, Any]:
+def _document(path: Path, text: str) -> dict[str, Any]:
+    if len(text) > MAX_METADATA_BYTES:
+        raise InputError(f"{path} has {len(text)} characters of metadata; it is damaged")
     try:
-        content = json.loads(document)
-        if content["format"] != FORMAT:
-            raise InputError(f"{path} has the format {content['format']!r}, not {FORMAT!r}")
-        if content["version"] != VERSION:
-            raise InputError(
-                f"{path} has version {content['version']!r} of the format; joulemap "
-                f"{joulemap.__version__} reads version {VERSION}. Install a newer joulemap"
-            )
-        entries = content["predictors"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path} has metadata that cannot be read: {error!r}") from error
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} has metadata that cannot be read: {error}") from error
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise InputError(f"{path} has metadata of another format than {FORMAT}")
+    # Before the checksum: another version may compute it otherwise.
+    if document.get("version") != VERSION:
+        raise InputError(
+            f"{path} has version {document.get('version')!r} of the format; joulemap "
+            f"{joulemap.__version__} reads version {VERSION}. Install a newer joulemap"
+        )
+    return document
+
+
+def _entries(path: Path, document: dict[str, Any]) -> dict[str, Any]:
+    entries = document.get("predictors")
     if not isinstance(entries, dict) or not entries:
         raise InputError(f"{path} holds no predictors")
     return dict(sorted(entries.items()))
@@ -319,29 +324,29 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def _write_whole(path: Path, data: bytes) -> None:
-    temporary = ""
     try:
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False
-        ) as file:
-            temporary = file.name
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(temporary).chmod(0o666 & ~mask)
-        Path(temporary).replace(path)
-        temporary = ""
+        if path.is_dir():
+            raise InputError(f"{path} is a folder; give the name of a file")
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        with temporary.open("xb") as file:
+            try:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+                temporary.replace(path)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}") from error
-    finally:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
 
 
-def _digest(document: str, tensors: Mapping[str, FloatArray]) -> str:
-    digest = hashlib.sha256(document.encode("utf-8", "surrogatepass"))
+def _canonical(document: Mapping[str, Any]) -> str:
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _digest(document: Mapping[str, Any], tensors: Mapping[str, FloatArray]) -> str:
+    digest = hashlib.sha256(_canonical(document).encode())
     for name, value in sorted(tensors.items()):
         digest.update(json.dumps([name, list(value.shape)]).encode())
         digest.update(np.ascontiguousarray(value, dtype="<f8").tobytes())
