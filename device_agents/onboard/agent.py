@@ -20,13 +20,13 @@ import os
 import re
 import select
 import sys
-import time
 import traceback
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any, BinaryIO
 
 from . import fingerprint, frames, host_state, visit
+from .clock import MachineClock
 from .materialise import Materialiser
 
 _MODULE_NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
@@ -41,8 +41,14 @@ class RequestError(Exception):
 class Agent:
     """Answers requests one at a time; holds the template and the reference between visits."""
 
-    def __init__(self, runtimes: dict[str, str], is_cancelled: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        runtimes: dict[str, str],
+        is_cancelled: Callable[[], bool],
+        clock: MachineClock | None = None,
+    ) -> None:
         self.runtimes = runtimes
+        self.clock = clock or MachineClock()
         self.is_cancelled = is_cancelled
         self.materialiser: Materialiser | None = None
         self.runtime: Any = None
@@ -85,19 +91,27 @@ class Agent:
         """Materialise the variant, load it, measure it, forget it."""
         if self.materialiser is None or self.runtime is None:
             raise RequestError("visit came before prepare")
-        began = time.perf_counter()
+        began = self.clock.monotonic_s()
         model = self.materialiser.materialise(request["widths"])
-        materialised = time.perf_counter()
+        materialised = self.clock.monotonic_s()
         run = self.runtime.load(model, self.materialiser.make_inputs())
-        loaded = time.perf_counter()
+        loaded = self.clock.monotonic_s()
         result = visit.measure(
-            run, self.reference, request["protocol"], self.cpus, self.is_cancelled
+            run,
+            self.reference,
+            request["protocol"],
+            visit.Meter(self.clock, self.cpus),
+            self.is_cancelled,
         )
         result.update(
             materialise_s=materialised - began,
             load_s=loaded - materialised,
             model_bytes=len(model),
-            machine=host_state.snapshot(self.cpus),
+            machine={
+                **host_state.snapshot(self.cpus),
+                "suspended_s": result.pop("suspended_s"),
+                "clock_jump_s": result.pop("clock_jump_s"),
+            },
             pid=os.getpid(),
         )
         return result

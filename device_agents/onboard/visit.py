@@ -14,22 +14,91 @@ from __future__ import annotations
 
 import gc
 import math
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from . import host_state
+from .clock import MachineClock
 from .warm_up import steady_from
 
 MIN_WARM_UP_RUNS = 5
 MAX_WARM_UP_RUNS = 400
+MAX_REFERENCE_RUNS = 30
+
+
+class Meter:
+    """Times runs with one clock on given CPUs.
+
+    Args:
+        clock: See `clock.MachineClock`.
+        cpus: The CPUs that the runs are bound to, for their steal counters.
+    """
+
+    def __init__(self, clock: MachineClock, cpus: Sequence[int]) -> None:
+        self.clock = clock
+        self.cpus = cpus
+
+    def block(self, run: Callable[[], None], num_runs: int, calls: int) -> dict[str, Any]:
+        """Return the raw times of a block of runs."""
+        now = self.clock.monotonic_s
+        further = range(calls - 1)
+        stolen = self.clock.steal_s(self.cpus)
+        cpu = self.clock.cpu_s()
+        began = now()
+        times = []
+        for _ in range(num_runs):
+            first = now()
+            run()
+            for _ in further:
+                run()
+            times.append((now() - first) / calls)
+        wall = now() - began
+        cpu = self.clock.cpu_s() - cpu
+        after = self.clock.steal_s(self.cpus)
+        return {
+            "latencies_s": times,
+            "calls_per_run": calls,
+            "wall_s": wall,
+            "cpu_s": cpu,
+            "steal_s": None if stolen is None or after is None else max(0.0, after - stolen),
+        }
+
+    def block_of(self, run: Callable[[], None], duration_s: float) -> dict[str, Any]:
+        """Return a block that lasts about the duration, judged by its first call."""
+        began = self.clock.monotonic_s()
+        run()
+        once = max(self.clock.monotonic_s() - began, 1e-7)
+        calls = max(1, math.ceil(duration_s / MAX_REFERENCE_RUNS / once))
+        return self.block(run, max(3, math.ceil(duration_s / (once * calls))), calls)
+
+    def warm_up(
+        self, run: Callable[[], None], deadline: float, min_run_s: float
+    ) -> tuple[int, list[float], bool]:
+        """Return (calls per run, run times per call in seconds, whether they settled)."""
+        now = self.clock.monotonic_s
+        times: list[float] = []
+        calls = 1
+        check_at = MIN_WARM_UP_RUNS
+        while True:
+            began = now()
+            for _ in range(calls):
+                run()
+            ended = now()
+            times.append((ended - began) / calls)
+            if calls == 1 and len(times) == 2 and times[1] < min_run_s:
+                calls = math.ceil(min_run_s / max(times[1], 1e-7))
+            if len(times) >= check_at:
+                if steady_from(times) is not None:
+                    return calls, times, True
+                check_at = math.ceil(check_at * 1.3)
+            if len(times) >= 2 and (ended >= deadline or len(times) >= MAX_WARM_UP_RUNS):
+                return calls, times, False
 
 
 def measure(
     run_variant: Callable[[], None],
     run_reference: Callable[[], None],
     protocol: dict[str, Any],
-    cpus: Sequence[int],
+    meter: Meter,
     is_cancelled: Callable[[], bool],
 ) -> dict[str, Any]:
     """Return the raw times of one visit, in seconds.
@@ -39,30 +108,35 @@ def measure(
         run_reference: Calls the reference variant once.
         protocol: `max_visit_s`, `warm_up_share`, `block_s`, `min_blocks`, `min_run_s`,
             `reference_s`.
-        cpus: The CPUs that the runs are bound to, for their steal counters.
+        meter: Times the runs.
         is_cancelled: Asked between blocks; when true the visit ends with `SystemExit`.
     """
+    clock = meter.clock
+    window = protocol["max_visit_s"]
     gc.collect()
     gc.disable()
     try:
-        before = _block(run_reference, *_runs_for(run_reference, protocol["reference_s"]), cpus)
-        start = time.perf_counter()
-        deadline = start + protocol["max_visit_s"]
-        calls, warm_up, settled = _warm_up(
-            run_variant, start + protocol["max_visit_s"] * protocol["warm_up_share"], protocol
+        clocks = (clock.monotonic_s(), clock.boot_s(), clock.wall_s())
+        before = meter.block_of(run_reference, protocol["reference_s"])
+        start = clock.monotonic_s()
+        calls, warm_up, settled = meter.warm_up(
+            run_variant, start + window * protocol["warm_up_share"], protocol["min_run_s"]
         )
         run_s = calls * sorted(warm_up)[len(warm_up) // 2]
         num_runs = max(1, math.ceil(protocol["block_s"] / run_s))
         blocks: list[dict[str, Any]] = []
         while (
             len(blocks) < protocol["min_blocks"]
-            or time.perf_counter() + num_runs * run_s <= deadline
+            or clock.monotonic_s() + num_runs * run_s <= start + window
         ):
             if is_cancelled():
                 raise SystemExit(0)
-            blocks.append(_block(run_variant, num_runs, calls, cpus))
-        end = time.perf_counter()
-        after = _block(run_reference, *_runs_for(run_reference, protocol["reference_s"]), cpus)
+            blocks.append(meter.block(run_variant, num_runs, calls))
+        end = clock.monotonic_s()
+        after = meter.block_of(run_reference, protocol["reference_s"])
+        elapsed = clock.monotonic_s() - clocks[0]
+        suspended = clock.boot_s() - clocks[1] - elapsed
+        jumped = clock.wall_s() - clocks[2] - elapsed - suspended
     finally:
         gc.enable()
     return {
@@ -72,63 +146,6 @@ def measure(
         "reference_before": before,
         "reference_after": after,
         "measuring_s": end - start,
-    }
-
-
-def _warm_up(
-    run: Callable[[], None], deadline: float, protocol: dict[str, Any]
-) -> tuple[int, list[float], bool]:
-    """Return (calls per run, run times per call in seconds, whether they settled)."""
-    times: list[float] = []
-    calls = 1
-    check_at = MIN_WARM_UP_RUNS
-    while True:
-        began = time.perf_counter()
-        for _ in range(calls):
-            run()
-        now = time.perf_counter()
-        times.append((now - began) / calls)
-        if calls == 1 and len(times) == 2 and times[1] < protocol["min_run_s"]:
-            calls = math.ceil(protocol["min_run_s"] / max(times[1], 1e-7))
-        if len(times) >= check_at:
-            if steady_from(times) is not None:
-                return calls, times, True
-            check_at = math.ceil(check_at * 1.3)
-        if len(times) >= 2 and (now >= deadline or len(times) >= MAX_WARM_UP_RUNS):
-            return calls, times, False
-
-
-def _runs_for(run: Callable[[], None], duration_s: float) -> tuple[int, int]:
-    """Return (runs, calls per run) that fill the duration, from the time of one call."""
-    began = time.perf_counter()
-    run()
-    once = max(time.perf_counter() - began, 1e-7)
-    calls = max(1, math.ceil(duration_s / 30 / once))
-    return max(3, math.ceil(duration_s / (once * calls))), calls
-
-
-def _block(
-    run: Callable[[], None], num_runs: int, calls: int, cpus: Sequence[int]
-) -> dict[str, Any]:
-    clock = time.perf_counter
-    loop = range(calls - 1)
-    stolen = host_state.steal_s(cpus)
-    cpu = time.process_time()
-    began = clock()
-    times = []
-    for _ in range(num_runs):
-        first = clock()
-        run()
-        for _ in loop:
-            run()
-        times.append((clock() - first) / calls)
-    wall = clock() - began
-    cpu = time.process_time() - cpu
-    after = host_state.steal_s(cpus)
-    return {
-        "latencies_s": times,
-        "calls_per_run": calls,
-        "wall_s": wall,
-        "cpu_s": cpu,
-        "steal_s": None if stolen is None or after is None else max(0.0, after - stolen),
+        "suspended_s": suspended,
+        "clock_jump_s": jumped,
     }
