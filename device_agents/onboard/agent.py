@@ -100,7 +100,7 @@ class Agent:
             run,
             self.reference,
             request["protocol"],
-            visit.Meter(self.clock, self.cpus),
+            visit.Stopwatch(self.clock, self.cpus),
             self.is_cancelled,
         )
         result.update(

@@ -25,7 +25,7 @@ MAX_WARM_UP_RUNS = 400
 MAX_REFERENCE_RUNS = 30
 
 
-class Meter:
+class Stopwatch:
     """Times runs with one clock on given CPUs.
 
     Args:
@@ -98,7 +98,7 @@ def measure(
     run_variant: Callable[[], None],
     run_reference: Callable[[], None],
     protocol: dict[str, Any],
-    meter: Meter,
+    stopwatch: Stopwatch,
     is_cancelled: Callable[[], bool],
 ) -> dict[str, Any]:
     """Return the raw times of one visit, in seconds.
@@ -108,18 +108,18 @@ def measure(
         run_reference: Calls the reference variant once.
         protocol: `max_visit_s`, `warm_up_share`, `block_s`, `min_blocks`, `min_run_s`,
             `reference_s`.
-        meter: Times the runs.
+        stopwatch: Times the runs.
         is_cancelled: Asked between blocks; when true the visit ends with `SystemExit`.
     """
-    clock = meter.clock
+    clock = stopwatch.clock
     window = protocol["max_visit_s"]
     gc.collect()
     gc.disable()
     try:
         clocks = (clock.monotonic_s(), clock.boot_s(), clock.wall_s())
-        before = meter.block_of(run_reference, protocol["reference_s"])
+        before = stopwatch.block_of(run_reference, protocol["reference_s"])
         start = clock.monotonic_s()
-        calls, warm_up, settled = meter.warm_up(
+        calls, warm_up, settled = stopwatch.warm_up(
             run_variant, start + window * protocol["warm_up_share"], protocol["min_run_s"]
         )
         run_s = calls * sorted(warm_up)[len(warm_up) // 2]
@@ -131,9 +131,9 @@ def measure(
         ):
             if is_cancelled():
                 raise SystemExit(0)
-            blocks.append(meter.block(run_variant, num_runs, calls))
+            blocks.append(stopwatch.block(run_variant, num_runs, calls))
         end = clock.monotonic_s()
-        after = meter.block_of(run_reference, protocol["reference_s"])
+        after = stopwatch.block_of(run_reference, protocol["reference_s"])
         elapsed = clock.monotonic_s() - clocks[0]
         suspended = clock.boot_s() - clocks[1] - elapsed
         jumped = clock.wall_s() - clocks[2] - elapsed - suspended

@@ -23,7 +23,7 @@ from joulemap.profiler import cli, networks, sample
 PROFILE = ["profile", "local:", "--network", "lenet5", "--visit-s", "0.02", "--visits", "2"]
 
 
-def joulemap(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def joulemap(*arguments: object) -> subprocess.CompletedProcess[str]:
     """Run the installed command in an 80-column, colourless terminal."""
     environment = os.environ | {"COLUMNS": "80", "NO_COLOR": "1"}
     command = [str(Path(sys.executable).with_name("joulemap")), *map(str, arguments)]
@@ -32,7 +32,7 @@ def joulemap(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def refused(*arguments: str | Path) -> str:
+def refused(*arguments: object) -> str:
     """Run a command that must be refused: exit code 2, one sentence, no traceback."""
     done = joulemap(*arguments)
     assert done.returncode == 2, (done.returncode, done.stdout, done.stderr)
