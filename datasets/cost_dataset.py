@@ -32,6 +32,8 @@ ABOUT_COLUMNS = (
     "steal_share",
     "energy_source",
 )
+# How much the dataset's typical relative variance counts against a row's own.
+PRIOR_FREEDOM = 4.0
 # Suffixes that join a cost column to its own uncertainty: latency_s, latency_ci_low_s, ...
 _ABOUT_COST = ("_standard_error", "_ci_low", "_ci_high", "_revisit_a", "_revisit_b")
 
@@ -335,8 +337,9 @@ class CostDataset:
         Returns:
             X: `n x (k + varying conditions)`, columns as in `feature_names`.
             y: `n`, in the target's SI unit.
-            w: `n`, mean 1, inversely proportional to each row's relative variance. With few visits a
-                variance is itself a guess, so it is pulled towards the dataset's typical one.
+            w: `n`, mean 1, inversely proportional to each row's variance; all 1 where no variance is
+                known. With few visits a variance is itself a guess, so its relative size is pulled
+                towards the dataset's typical one.
 
         Raises:
             InputError: No such column, no row has it, or a varying condition is not a number.
@@ -362,7 +365,7 @@ class CostDataset:
             ) from error
         relative = self.variance(target) / y**2
         visits = self._frame["num_visits"][kept] if "num_visits" in self._frame else None
-        return X[kept], y[kept], _weights(relative[kept], visits)
+        return X[kept], y[kept], _weights(y[kept], relative[kept], visits)
 
     def to_pandas(self) -> pd.DataFrame:
         """Return all columns as a DataFrame, with a `sparsity_<name>` column per width."""
@@ -419,25 +422,23 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _weights(relative_variance: FloatArray, num_visits: Any) -> FloatArray:
-    """Return weights of mean 1 from relative variances, shrunk as in limma's moderated t.
+def _weights(y: FloatArray, relative_variance: FloatArray, num_visits: Any) -> FloatArray:
+    """Return weights 1 / variance of mean 1, relative variances shrunk as in limma's moderated t.
 
     A variance over v visits has v - 1 degrees of freedom; it is averaged with the median one,
-    which counts as `PRIOR` degrees of freedom.
+    which counts as `PRIOR_FREEDOM` degrees of freedom.
     """
-    prior = 4.0
     known = np.isfinite(relative_variance)
-    if not known.any():
-        return np.ones_like(relative_variance)
-    typical = float(np.median(relative_variance[known]))
+    typical = float(np.median(relative_variance[known])) if known.any() else 0.0
     if typical <= 0:
-        return np.ones_like(relative_variance)
-    freedom = np.ones_like(relative_variance)
+        return np.ones_like(y)
+    freedom = np.ones_like(y)
     if num_visits is not None:
         freedom = np.maximum(np.asarray(num_visits, dtype=np.float64) - 1.0, 0.0)
     freedom = np.where(known, freedom, 0.0)
     own = np.where(known, relative_variance, 0.0)
-    weights = (prior + freedom) / (prior * typical + freedom * own)
+    shrunk = (PRIOR_FREEDOM * typical + freedom * own) / (PRIOR_FREEDOM + freedom)
+    weights = 1.0 / (shrunk * y**2)
     return np.asarray(weights / weights.mean(), dtype=np.float64)
 
 
