@@ -104,6 +104,12 @@ def profile(
     threads: Annotated[int, typer.Option(help="Threads inside one operator.")] = 1,
     visits: Annotated[int, typer.Option(help="Visits per variant.")] = 3,
     visit_s: Annotated[float, typer.Option(help="Seconds of warm-up and blocks per visit.")] = 1.5,
+    rel_error: Annotated[
+        float, typer.Option(help="Aim: half the 95 % interval over the latency.")
+    ] = 0.03,
+    time_cap: Annotated[
+        float | None, typer.Option(help="Seconds on the device after which it stops.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the sample and the visits' order.")] = 0,
     *,
     as_json: Json = False,
@@ -112,7 +118,9 @@ def profile(
     from .campaign import profile as run_campaign
     from .protocol import Protocol
 
-    protocol = Protocol(visits=visits, max_visit_s=visit_s)
+    protocol = Protocol(
+        visits=visits, max_visit_s=visit_s, rel_error=rel_error, time_cap_s=time_cap
+    )
     with console.CampaignProgress() as progress:
         dataset = run_campaign(
             url,
