@@ -12,6 +12,10 @@ from hypothesis import HealthCheck, settings
 from joulemap.datasets import Block, Conditions, LayerSpec, NetworkSpec, Timing, Visit, Width
 from joulemap.datasets.journal import CampaignRecord
 
+# The shipped test classes explain a failed assert as test files do.
+for folder in ("datasets", "device_agents", "models", "profiler"):
+    pytest.register_assert_rewrite(f"joulemap.{folder}.testing")
+
 # Shared machines pause: neither slow examples nor slow generation say anything about the code.
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", parent=settings.get_profile("default"), derandomize=True)
