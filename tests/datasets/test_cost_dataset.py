@@ -202,16 +202,6 @@ def test_folder_parquet_and_journal_hold_the_same_dataset(folder: Path) -> None:
     assert "no meter was read" in card
 
 
-def test_an_imported_dataset_is_saved_once_and_loaded(
-    tmp_path: Path, frame: pd.DataFrame, tiny_spec: NetworkSpec
-) -> None:
-    dataset = CostDataset.from_frame(frame, tiny_spec, {"latency": "ms"})
-    dataset.save(tmp_path / "own")
-    np.testing.assert_allclose(CostDataset.load(tmp_path / "own").latency_s, dataset.latency_s)
-    with pytest.raises(InputError, match="holds a dataset already"):
-        dataset.save(tmp_path / "own")
-
-
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(cut=st.floats(0, 0.999), flip=st.one_of(st.none(), st.floats(0, 0.999)))
 def test_damaged_parquet_is_refused_with_a_clear_error(
