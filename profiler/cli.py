@@ -115,6 +115,8 @@ def profile(
     as_json: Json = False,
 ) -> None:
     """Measure how a device's cost depends on a network's widths. Continues where it stopped."""
+    from ..datasets.journal import FILE_NAME, read_journal
+    from .advice import advise
     from .campaign import profile as run_campaign
     from .protocol import Protocol
 
@@ -137,7 +139,8 @@ def profile(
             protocol=protocol,
             observer=progress,
         )
-    _print_dataset(dataset, out, as_json=as_json)
+    advice = advise(read_journal(out / FILE_NAME))
+    _print_dataset(dataset, out, as_json=as_json, advice=advice)
 
 
 @app.command(name="import")
@@ -256,7 +259,7 @@ def export(
     console.RESULTS.print(f"Wrote {written}", soft_wrap=True)
 
 
-def _print_dataset(dataset: Any, out: Path, *, as_json: bool) -> None:
+def _print_dataset(dataset: Any, out: Path, *, as_json: bool, advice: Sequence[str] = ()) -> None:
     cost = dataset.cost_names[0]
     floor = dataset.noise_floor(cost)
     if as_json:
@@ -266,11 +269,15 @@ def _print_dataset(dataset: Any, out: Path, *, as_json: bool) -> None:
                 "variants": len(dataset),
                 "costs": {name: dataset.unit(name) for name in dataset.cost_names},
                 "noise_floor": floor.to_dict() if floor else None,
+                "advice": list(advice),
             }
         )
         return
     console.RESULTS.print(f"{len(dataset)} variants in {out}", soft_wrap=True)
+    console.RESULTS.print(console.error_text(dataset, cost))
     console.RESULTS.print(console.noise_text(floor))
+    for sentence in advice:
+        console.RESULTS.print(f"- {sentence}", markup=False)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

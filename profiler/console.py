@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from ..datasets import Visit
+    from ..datasets import CostDataset, Visit
     from ..datasets.metrics import NoiseFloor
     from ..models import CrossValidation
     from .protocol import Protocol
@@ -69,6 +69,18 @@ def print_cross_validation(table: CrossValidation) -> None:
         ],
     )
     RESULTS.print(noise_text(table.noise_floor))
+
+
+def error_text(dataset: CostDataset, cost: str) -> str:
+    """Return how precise a dataset's rows are, as a sentence."""
+    low, high = dataset.interval(cost)
+    known = sorted(value for value in (high - low) / 2 / dataset.cost(cost) if value >= 0)
+    if not known:
+        return "No intervals: the table has none."
+    return (
+        f"95 % intervals: +-{percent(known[len(known) // 2])} for half of the variants, at most "
+        f"+-{percent(known[-1])}."
+    )
 
 
 def quantity(value: float, unit: str) -> str:
