@@ -70,7 +70,7 @@ class Silent:
 
 
 def profile(
-    url: str,
+    url: str | Device,
     network: str | NetworkSpec,
     *,
     samples: int,
@@ -88,7 +88,7 @@ def profile(
     """Return measured costs (seconds, joules) of `samples` variants; start, continue or extend.
 
     Args:
-        url: The device, such as `local:`.
+        url: The device, such as `local:`, or one that is open already; it is closed in the end.
         network: A name of `networks.names()`, `module:factory`, or a spec.
         samples: How many width vectors to measure.
         out: Folder of the campaign; the same call continues what is there.
@@ -119,7 +119,8 @@ def profile(
 
     runtime_entry(runtime)
 
-    with Device(url, agent_visits=protocol.agent_visits) as device:
+    opened = Device(url, agent_visits=protocol.agent_visits) if isinstance(url, str) else url
+    with opened as device:
         folder = make_folder(out)
         fingerprint = device.probe()
         observer.message(f"device: {fingerprint.get('cpu_model')} ({fingerprint['device_id']})")
