@@ -89,7 +89,7 @@ def measure(
     out = folder / f"{preset}-{seed}"
     dataset = profile(device, spec, samples=samples, out=out, seed=seed, protocol=protocol)
     shutil.rmtree(out)
-    truth = np.array([machine.true_latency_s(widths) for widths in dataset.widths.tolist()])
+    truth = np.array([machine.baseline_latency_s(widths) for widths in dataset.widths.tolist()])
     low, high = dataset.interval("latency_s")
     return Campaign(
         seed=seed,
@@ -122,7 +122,6 @@ def ecc(
     spec = networks.get(NETWORK)
     variants = sample(spec, samples, seed=seed)
     machine = VirtualMachine(MacsCost(spec), PRESETS[preset](), seed)
-    truth = np.array([machine.true_latency_s(widths) for widths in variants])
     total = np.zeros(len(variants))
     found = []
     for visit in range(1, max(visit_counts) + 1):
@@ -134,6 +133,7 @@ def ecc(
                 call()
             total[index] += (machine.monotonic_s() - began) / calls
         if visit in visit_counts:
+            truth = np.array([machine.baseline_latency_s(widths) for widths in variants])
             errors = np.abs(total / visit / truth - 1)
             found.append((errors, machine.busy_s / len(variants)))
     return found

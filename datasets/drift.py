@@ -35,7 +35,7 @@ MAX_CHANGE = 0.08
 MAX_CHANGE_SD = 5.0
 # Log-likelihood that a drift must gain over none.
 MIN_DRIFT_GAIN = 4.0
-_DRIFT_RATIOS = np.concatenate([[0.0], np.geomspace(1e-4, 1.0, 17)])
+_DRIFT_RATIOS = np.concatenate([[0.0], np.geomspace(1e-4, 100.0, 25)])
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,10 @@ def speed_history(timings: Sequence[Timing]) -> SpeedHistory:
     Args:
         timings: At least one visit's times, in the order in which they were made.
     """
-    before = np.log([timing.reference_before.median_s for timing in timings])
-    after = np.log([timing.reference_after.median_s for timing in timings])
+    ends = [(t.reference_before.median_s, t.reference_after.median_s) for t in timings]
+    series = np.log(np.asarray(ends).ravel())
+    # A burst hits one end of one visit and is gone; a change of state is there at the next visit.
+    before, after = _without_spikes(series, MAX_CHANGE).reshape(-1, 2).T
     change = after - before
     usual = _robust_sd(change)
     change_limit = max(MAX_CHANGE, MAX_CHANGE_SD * usual)
@@ -147,17 +149,31 @@ def _smooth(values: FloatArray, usable: npt.NDArray[np.bool_]) -> FloatArray:
     """
     if usable.sum() < 10:
         return np.zeros_like(values)
-    scale = _robust_sd(values[usable])
-    if scale == 0:
+    if np.ptp(values[usable]) == 0:
         return np.zeros_like(values)
-    # One wild reference must not bend its neighbourhood.
-    clipped = np.clip(values, -4 * scale, 4 * scale)
-    fits = [_local_level(clipped, usable, ratio) for ratio in _DRIFT_RATIOS]
+    tamed = values.copy()
+    tamed[usable] = _without_spikes(values[usable])
+    fits = [_local_level(tamed, usable, ratio) for ratio in _DRIFT_RATIOS]
     best = max(range(len(fits)), key=lambda index: fits[index][0])
     if fits[best][0] - fits[0][0] < MIN_DRIFT_GAIN:
         return np.zeros_like(values)
     level = fits[best][1]
     return np.asarray(level - np.average(level[usable]))
+
+
+def _without_spikes(series: FloatArray, least: float = 0.0) -> FloatArray:
+    """Return the series with lone wild values set to their neighbourhood's median.
+
+    Wild is what differs from the median of the five nearest by more than four standard deviations
+    and more than `least`, so a lasting change is none.
+    """
+    if len(series) < 5:
+        return series
+    padded = np.pad(series, 2, mode="reflect")
+    middle = np.median(np.lib.stride_tricks.sliding_window_view(padded, 5), axis=1)
+    difference = series - middle
+    is_wild = np.abs(difference) > max(least, 4 * _robust_sd(difference))
+    return np.where(is_wild, middle, series)
 
 
 def _local_level(

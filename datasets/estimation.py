@@ -4,7 +4,8 @@ Model, for visit i of variant v in state k, everything in logarithms::
 
     visit_i = variant_v + b_state * state_shift_i + b_drift * drift_i + e_v * state_shift_i + noise_i
 
-`state_shift` and `drift` come from the reference (see `drift`). `b_state` and `b_drift` say how far
+`state_shift` and `drift` come from the reference (see `drift`). What is stated is `variant_v` at the
+fastest speed that the machine held for a twentieth of the visits. `b_state` and `b_drift` say how far
 variants follow the reference; they are estimated from the differences between visits of the same
 variant, so a reference that drifts by itself corrects nothing. `e_v` (standard deviation
 `elasticity_sd`) is how much variants differ in following a state. The noise has one variance per
@@ -32,14 +33,19 @@ VisitKey = tuple[str, int, int]
 STATE_PRIOR = (1.0, 0.15)
 DRIFT_PRIOR = (1.0, 0.5)
 ELASTICITY_SD_PRIOR = 0.05
-# How many variants seen in two states it takes to estimate how much they differ.
+# How many variants the prior on their differences counts as.
 MIN_CROSSED = 8
 # A visit is an outlier beyond so many standard deviations and this difference (10 %).
 OUTLIER_SD = 5.0
 OUTLIER_CHANGE = 0.10
-MAX_STEAL_SHARE = 0.05
+# A block with more than this share of stolen time does not count while three others remain; a visit
+# with more than that is rejected.
+MAX_BLOCK_STEAL_SHARE = 0.05
+MAX_STEAL_SHARE = 0.3
 MAX_SUSPENDED_S = 0.01
 MIN_NOISE_SD = 1e-3
+# Latencies are stated for the fastest speed that the machine held for this share of the visits.
+BASELINE_SHARE = 0.05
 # Variance of the median of n normal values times n, relative to that of their mean.
 _MEDIAN_COST = {1: 1.0, 2: 1.0, 3: 1.347, 4: 1.192, 5: 1.434, 6: 1.288, 7: 1.473, 8: 1.344}
 
@@ -96,9 +102,11 @@ class CampaignEstimate:
         if not timed:
             return
         self.history: SpeedHistory = speed_history(self._timings)
+        self._columns = np.column_stack([self.history.state_shift, self.history.drift])
         names = [visit.variant_id for visit in self.visits]
         _, self._variant = np.unique(names, return_inverse=True)
-        self._log_latency = np.log([timing.latency_s for timing in self._timings])
+        self._blocks = [np.log(_block_medians(timing)) for timing in self._timings]
+        self._log_latency = np.array([float(np.median(blocks)) for blocks in self._blocks])
         self.noise_sd = np.full(len(self.history.level), 0.05)
         self._reject_disturbed()
         self._fit()
@@ -129,9 +137,13 @@ class CampaignEstimate:
         noise = scale * self._noise_variance(rows)
         share = weights / weights.sum()
         cost = _MEDIAN_COST.get(len(rows), math.pi / 2)
-        shift = float(np.sum(share * self.history.state_shift[rows]))
+        shift = float(np.sum(share * self._correction[rows]))
+        lever = share @ self._columns[rows] - self._baseline
         variance = cost * float(np.sum(share**2 * noise))
-        variance += shift**2 * (self.elasticity_sd**2 + self._state_error**2)
+        variance += (shift * self.elasticity_sd) ** 2 + lever @ self._covariance @ lever
+        if np.any(self.history.drift):
+            # The baseline itself is read off a twentieth of the references.
+            variance += self.history.noise**2 / max(1.0, BASELINE_SHARE * len(self.visits))
         error = math.sqrt(variance)
         half = float(stats.t.ppf(0.975, self._prior_freedom + freedom)) * error
         return LatencyEstimate(
@@ -149,11 +161,11 @@ class CampaignEstimate:
 
     @property
     def correction(self) -> FloatArray:
-        """Logarithm of what each timed visit was slower than in the fastest state, `n`."""
-        return (
-            self.state_elasticity * self.history.state_shift
-            + self.drift_elasticity * self.history.drift
-        )
+        """Logarithm of what each timed visit was slower than the baseline, `n`.
+
+        The baseline is the fastest speed that the machine held for `BASELINE_SHARE` of the visits.
+        """
+        return np.asarray(self._correction)
 
     # -- rejection -------------------------------------------------------------------------------
 
@@ -212,10 +224,16 @@ class CampaignEstimate:
             self._fit_elasticity_sd()
 
     def _correct(self) -> None:
-        self._corrected = self._log_latency - self.correction
+        slowdown = self._columns @ np.array([self.state_elasticity, self.drift_elasticity])
+        known = np.flatnonzero(self._accepted) if self._accepted.any() else np.arange(len(slowdown))
+        ranked = known[np.argsort(slowdown[known], kind="stable")]
+        fastest = ranked[int(BASELINE_SHARE * len(ranked))]
+        self._baseline = self._columns[fastest]
+        self._correction = slowdown - slowdown[fastest]
+        self._corrected = self._log_latency - self._correction
 
     def _fit_elasticities(self) -> None:
-        columns = np.column_stack([self.history.state_shift, self.history.drift])
+        columns = self._columns
         within_x, within_y = [], []
         for rows in self._groups():
             if len(rows) < 2:
@@ -238,7 +256,7 @@ class CampaignEstimate:
         solution = covariance @ right
         self.state_elasticity = float(solution[0])
         self.drift_elasticity = float(max(0.0, solution[1]))
-        self._state_error = float(math.sqrt(covariance[0, 0]))
+        self._covariance = covariance
 
     def _fit_noise(self) -> None:
         """One noise variance per state from the spread of visits around their variant."""
@@ -259,22 +277,20 @@ class CampaignEstimate:
         self.noise_sd = np.sqrt(np.maximum(shrunk, MIN_NOISE_SD**2))
 
     def _fit_elasticity_sd(self) -> None:
-        """How much variants differ in following a state: excess spread between states."""
-        excess, crossed = 0.0, 0
+        """How much variants differ in following the machine: excess spread of their own slopes."""
+        excess, precision = 0.0, 0.0
         for rows in self._groups():
-            shift = self.history.state_shift[rows]
-            fast, slow = rows[shift == 0], rows[shift > 0]
-            if not len(fast) or not len(slow):
-                continue
-            size = float(self.history.state_shift[slow].mean())
-            difference = float(self._corrected[slow].mean() - self._corrected[fast].mean())
-            expected = float(self._noise_variance(fast).sum()) / len(fast) ** 2
-            expected += float(self._noise_variance(slow).sum()) / len(slow) ** 2
-            excess += (difference**2 - expected) / size**2
-            crossed += 1
-        weight = MIN_CROSSED / (MIN_CROSSED + crossed)
-        own = max(0.0, excess / crossed) if crossed else 0.0
-        self.elasticity_sd = math.sqrt(weight * ELASTICITY_SD_PRIOR**2 + (1 - weight) * own)
+            shift = self._correction[rows] - self._correction[rows].mean()
+            size = float(np.sum(shift**2 / self._noise_variance(rows)))
+            if size > 0:
+                own = self._corrected[rows] - self._corrected[rows].mean()
+                slope = float(np.sum(shift * own / self._noise_variance(rows))) / size
+                # One variant with a disturbed visit must not speak for all.
+                excess += min(slope**2 * size, 16.0) - 1.0
+                precision += size
+        prior = MIN_CROSSED / ELASTICITY_SD_PRIOR**2
+        estimate = max(0.0, excess + MIN_CROSSED) / (precision + prior)
+        self.elasticity_sd = math.sqrt(estimate)
 
     def _moderate(self) -> None:
         """Estimate how much variants' own variances differ (limma's prior degrees of freedom)."""
@@ -323,20 +339,30 @@ class CampaignEstimate:
 
     def _variance(self, rows: npt.NDArray[np.int64] | int) -> FloatArray:
         """Variance of a visit around its variant, elasticity included."""
-        shift = self.history.state_shift[rows] * self.elasticity_sd
+        shift = self._correction[rows] * self.elasticity_sd
         return np.asarray(self._noise_variance(rows) + shift**2)
 
     def _weighted_median(self, rows: npt.NDArray[np.int64], weights: FloatArray) -> float:
         values, masses = [], []
-        correction = self.correction
+        correction = self._correction
         for row, weight in zip(rows, weights, strict=True):
-            blocks = self._timings[row].blocks
-            values += [math.log(block.median_s) - correction[row] for block in blocks]
+            blocks = self._blocks[row]
+            values += list(blocks - correction[row])
             masses += [weight / len(blocks)] * len(blocks)
         order = np.argsort(values)
         x, mass = np.array(values)[order], np.array(masses)[order]
         middle = (np.cumsum(mass) - mass / 2) / mass.sum()
         return float(np.interp(0.5, middle, x))
+
+
+def _block_medians(timing: Timing) -> list[float]:
+    """Return the medians of the blocks that count, in seconds per call."""
+    calm = [
+        block.median_s
+        for block in timing.blocks
+        if not block.steal_s or block.steal_s <= MAX_BLOCK_STEAL_SHARE * block.wall_s
+    ]
+    return calm if len(calm) >= 3 else [block.median_s for block in timing.blocks]
 
 
 def _steal_share(timing: Timing) -> float | None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-MIN_STEADY = 4
+MIN_STEADY = 5
 # What n * log(RSS_one / RSS_two) must exceed: about the 99 % point, under normal noise, of its
 # largest value over all splits (t distribution with n - 2 degrees of freedom, Bonferroni over n - 1
 # splits), which THRESHOLD + SMALL_SAMPLE / n follows from n = 5 on.
 THRESHOLD = 13.5
 SMALL_SAMPLE = 16.0
+# Mann-Kendall's score in standard deviations: at n = 5 this is the fully ordered series.
+TREND_DEVIATIONS = 2.1
 # Changes below this share do not matter: they are inside what blocks and visits average out.
 MIN_CHANGE = 0.03
 
@@ -20,7 +22,8 @@ def steady_from(times_s: Sequence[float], min_steady: int = MIN_STEADY) -> int |
 
     Splits the logarithms of the times in two where the within-part sum of squares falls most. When
     the gain n * log(RSS_one / RSS_two) exceeds its threshold and the medians of the parts differ by
-    more than `MIN_CHANGE`, the earlier part is discarded and the rest is looked at again.
+    more than `MIN_CHANGE`, the earlier part is discarded and the rest is looked at again. A rest that
+    still falls or rises steadily loses its first quarter likewise.
 
     Args:
         times_s: Run times in seconds, in order.
@@ -29,11 +32,34 @@ def steady_from(times_s: Sequence[float], min_steady: int = MIN_STEADY) -> int |
     logs = [math.log(max(t, 1e-12)) for t in times_s]
     start = 0
     while len(logs) - start >= min_steady:
-        change = change_point(logs[start:])
-        if change is None:
+        rest = logs[start:]
+        change = change_point(rest)
+        if change is None and not has_trend(rest):
             return start
-        start += change
+        start += change if change is not None else max(1, len(rest) // 4)
     return None
+
+
+def has_trend(values: Sequence[float]) -> bool:
+    """Return whether the values rise or fall throughout (Mann-Kendall), by more than noise.
+
+    A slow decay has no single change point; from five values on this sees it.
+    """
+    n = len(values)
+    if n < 5:
+        return False
+    # A long series is thinned: the test compares all pairs.
+    step = max(1, n // 40)
+    thinned = values[::step]
+    n = len(thinned)
+    score = 0
+    for i in range(1, n):
+        for j in range(i):
+            score += (thinned[i] > thinned[j]) - (thinned[i] < thinned[j])
+    deviation = math.sqrt(n * (n - 1) * (2 * n + 5) / 18)
+    half = n // 2
+    size = abs(_median(thinned[half:]) - _median(thinned[:half]))
+    return (abs(score) - 1) / deviation > TREND_DEVIATIONS and size > MIN_CHANGE
 
 
 def change_point(values: Sequence[float]) -> int | None:

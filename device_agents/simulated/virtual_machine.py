@@ -12,6 +12,7 @@ import math
 import random
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 from ..onboard.clock import MachineClock
@@ -125,6 +126,30 @@ class VirtualMachine(MachineClock):
         if key not in self._costs:
             self._costs[key] = float(self._cost(key))
         return self._costs[key]
+
+    def baseline_latency_s(self, widths: Sequence[int], share: float = 0.05) -> float:
+        """Return the seconds per call at the fastest speed held for a share of the time so far.
+
+        This is what a campaign can know and states: a state that never occurred cannot be seen.
+        Bursts, outliers and noise are not part of a speed.
+
+        Args:
+            widths: The variant's widths in channels.
+            share: Share of the time since the start that is spent at this speed or a faster one.
+        """
+        states = self.disturbances.states
+        factors = states.factors if states else (1.0,)
+        ends = [entry.time_s for entry in self.history[1:]] + [self._now]
+        speeds = sorted(
+            (entry.factor / entry.burst_factor, entry.state, end - entry.time_s)
+            for entry, end in zip(self.history, ends, strict=True)
+        )
+        held = accumulate(duration_s for _, _, duration_s in speeds)
+        index = next((i for i, s in enumerate(held) if s >= share * self._now), len(speeds) - 1)
+        factor, state, _ = speeds[index]
+        common = factor / factors[state]
+        felt = float(factors[state] ** self.elasticity(widths))
+        return self.true_latency_s(widths) * common * felt
 
     def state_at(self, time_s: float) -> HiddenState:
         """Return what disturbed the machine at a moment, in seconds since its start."""

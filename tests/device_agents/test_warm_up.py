@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
@@ -36,6 +37,20 @@ def test_two_changes_are_both_discarded() -> None:
     assert steady_from(times) == 7
 
 
+@pytest.mark.parametrize("decay_runs", [3.0, 8.0])
+def test_a_slow_decay_is_waited_for(decay_runs: float) -> None:
+    rng = random.Random(4)
+    times: list[float] = []
+    while len(times) < 5 or steady_from(times) is None:
+        excess = 2 * math.exp(-len(times) / decay_runs)
+        times.append(0.01 * (1 + excess) * rng.gauss(1, 0.02))
+    start = steady_from(times)
+    assert start is not None
+    # What is left of the excess is a tenth of it at most.
+    assert math.exp(-len(times) / decay_runs) < 0.15
+    assert len(times) < 60
+
+
 def test_times_that_still_change_are_not_steady() -> None:
     rng = random.Random(1)
     assert steady_from(noisy(0.02, 8, rng) + noisy(0.01, 2, rng)) is None
@@ -52,7 +67,7 @@ def test_a_single_slow_run_in_the_middle_changes_nothing() -> None:
 @given(st.lists(st.floats(1e-7, 10), max_size=40))
 def test_the_answer_is_an_index_into_the_times_or_none(times: list[float]) -> None:
     index = steady_from(times)
-    assert index is None or 0 <= index <= len(times) - 4
+    assert index is None or 0 <= index <= len(times) - 5
 
 
 @given(st.floats(1e-6, 1), st.integers(3, 50))
