@@ -193,7 +193,9 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
         self.fit(X, y, sample_weight=weights)
         self.unit_, self.target_ = ds.unit(target), target
         self.noise_floor_ = ds.noise_floor(target)
-        self.conditions_ = dict(ds.fixed_conditions)
+        self.conditions_ = {
+            name: value for name, value in ds.fixed_conditions.items() if not pd.isna(value)
+        }
         self.device_id_ = ds.device_id
         return self
 
@@ -411,6 +413,8 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
             values = pd.unique(np.asarray(X[name]))
             if len(values) > 1:
                 raise _varying_conditions(type(self).__name__, (name,))
+            if pd.isna(values[0]):
+                continue
             found[name] = values[0].item() if isinstance(values[0], np.generic) else values[0]
         return found
 

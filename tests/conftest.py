@@ -1,10 +1,14 @@
-"""What several test files share: small networks and made-up visits."""
+"""What several test files share: small networks, made-up visits, and no silent skips."""
 
 from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable
+import tomllib
+from collections.abc import Callable, Generator
+from functools import cache
+from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -12,10 +16,51 @@ from hypothesis import HealthCheck, settings
 from joulemap.datasets import Block, Conditions, LayerSpec, NetworkSpec, Timing, Visit, Width
 from joulemap.datasets.journal import CampaignRecord
 
+# The shipped test classes explain a failed assert as test files do.
+for folder in ("datasets", "device_agents", "models", "profiler"):
+    pytest.register_assert_rewrite(f"joulemap.{folder}.testing")
+
 # Shared machines pause: neither slow examples nor slow generation say anything about the code.
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", parent=settings.get_profile("default"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+AnyReport = TypeVar("AnyReport", pytest.TestReport, pytest.CollectReport)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Make a failure of a skipped test that absent_hardware.toml does not list."""
+    return _without_silent_skips((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Likewise of a file that skips itself as a whole."""
+    return _without_silent_skips((yield))
+
+
+def _without_silent_skips(report: AnyReport) -> AnyReport:
+    is_expected_failure = hasattr(report, "wasxfail")
+    if report.skipped and not is_expected_failure and not _may_be_skipped(report.nodeid):
+        why = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = (
+            f"{why}. A skipped test is a feature that nobody tested: only tests whose hardware is "
+            "absent may be skipped, and tests/absent_hardware.toml does not list this one"
+        )
+    return report
+
+
+def _may_be_skipped(test: str) -> bool:
+    return any(test == item or test.startswith((f"{item}::", f"{item}[")) for item in _listed())
+
+
+@cache
+def _listed() -> frozenset[str]:
+    text = Path(__file__).with_name("absent_hardware.toml").read_text(encoding="utf-8")
+    return frozenset(tomllib.loads(text)["tests"])
+
 
 CONDITIONS = Conditions(
     batch=1, resolution="8x8", precision="fp32", runtime="onnxruntime", threads=1

@@ -35,27 +35,6 @@ def written(
     return path, visits
 
 
-def test_what_was_appended_is_read_back_equal(
-    written: tuple[Path, list[Visit]], campaign: CampaignRecord
-) -> None:
-    path, visits = written
-    content = read_journal(path)
-    assert content.campaign == campaign
-    assert list(content.visits) == visits
-    assert content.torn_bytes == 0
-
-
-def test_a_failed_visit_keeps_its_reason(
-    path: Path, campaign: CampaignRecord, make_visits: MakeVisits
-) -> None:
-    failed = dataclasses.replace(
-        make_visits(campaign.spec)[0], timing=None, error="transient: the agent was killed"
-    )
-    with Journal.create(path, campaign) as journal:
-        journal.append(failed)
-    assert read_journal(path).visits == (failed,)
-
-
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(cut=st.integers(0, 10**6))
 def test_a_file_cut_anywhere_loses_at_most_the_last_line(
@@ -101,24 +80,6 @@ def test_a_damaged_byte_is_noticed_and_nothing_is_changed(
         assert position == len(data) - 1
         assert content.torn_bytes > 0
         assert list(content.visits) == visits[:-1]
-
-
-def test_a_repeated_visit_is_refused(
-    path: Path, campaign: CampaignRecord, make_visits: MakeVisits
-) -> None:
-    visit = make_visits(campaign.spec)[0]
-    with Journal.create(path, campaign) as journal:
-        journal.append(visit)
-        journal.append(visit)
-    with pytest.raises(InputError, match=r"line 3 .* repeats"):
-        read_journal(path)
-
-
-def test_an_existing_journal_is_never_replaced(path: Path, campaign: CampaignRecord) -> None:
-    path.write_text("mine")
-    with pytest.raises(InputError, match="File exists"):
-        Journal.create(path, campaign)
-    assert path.read_text() == "mine"
 
 
 def test_a_second_writer_is_refused(path: Path, campaign: CampaignRecord) -> None:

@@ -84,8 +84,3 @@ def test_an_agent_that_does_not_read_cannot_block_the_host() -> None:
     client = AgentClient(process)
     with pytest.raises(TransientDeviceError, match="no answer within"):
         client.ask("prepare", payload=b"x" * 10_000_000, timeout_s=0.5)
-
-
-def test_a_program_that_does_not_exist_is_a_stable_error() -> None:
-    with pytest.raises(StableDeviceError, match="cannot start"):
-        LocalProcess(["/no/such/program"])

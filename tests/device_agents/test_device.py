@@ -17,7 +17,6 @@ from joulemap.datasets import Timing
 from joulemap.device_agents.agent_archive import agent_archive
 from joulemap.device_agents.device import Device, Preparation
 from joulemap.device_agents.errors import StableDeviceError
-from joulemap.device_agents.transports.local import LocalTransport
 from joulemap.profiler import Protocol, networks
 from joulemap.profiler.protocol import reference_widths
 from joulemap.profiler.templates import cached_template
@@ -146,12 +145,3 @@ def test_the_archive_is_reproducible_and_needs_nothing_of_joulemap(tmp_path: Pat
         "assert not loaded, loaded\n"
     )
     subprocess.run([sys.executable, "-I", "-c", code], check=True)
-
-
-def test_the_cache_folder_that_cannot_be_written_is_named(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    (tmp_path / "joulemap").write_text("a file in the way")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with pytest.raises(StableDeviceError, match="XDG_CACHE_HOME"):
-        LocalTransport().push(b"content", "name")

@@ -1,0 +1,55 @@
+# Every target works on a fresh clone; PYTHON may name another interpreter (3.11 or newer).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SYSTEM_PACKAGES := g++ git make util-linux
+# Keeps the repository's root off sys.path, where models/ and datasets/ would shadow others' packages.
+export PYTHONSAFEPATH := 1
+
+.PHONY: demo test lint check benchmarks system-packages clean
+
+demo: $(VENV)/.installed
+	$(BIN)/joulemap demo
+
+test: $(VENV)/.installed-test
+	$(BIN)/pytest
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/vermin -t=3.9- --no-tips --quiet device_agents/onboard device_agents/runtimes
+
+check: lint test
+
+# Prints every figure of the README's table, on an otherwise idle machine in about ten minutes.
+benchmarks: $(VENV)/.installed-test
+	$(BIN)/python benchmarks/materialise.py
+	$(BIN)/python benchmarks/campaign.py
+	$(BIN)/python benchmarks/cost_module.py
+	$(BIN)/python benchmarks/command_line.py
+
+system-packages:
+	@missing=""; for package in $(SYSTEM_PACKAGES); do \
+	  dpkg -s $$package >/dev/null 2>&1 || missing="$$missing $$package"; done; \
+	if [ -n "$$missing" ]; then \
+	  if [ "$$(id -u)" = 0 ]; then as=""; else as="sudo"; fi; \
+	  $$as apt-get update -qq && \
+	  $$as apt-get install -y -qq --no-install-recommends $$missing; \
+	fi
+
+$(VENV)/bin/pip:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "joulemap needs Python 3.11 or newer; name one: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints-dev.txt | $(VENV)/bin/pip
+	$(BIN)/pip install --quiet --constraint constraints-dev.txt --editable .
+	touch $@
+
+$(VENV)/.installed-test: pyproject.toml constraints-dev.txt | $(VENV)/bin/pip
+	$(BIN)/pip install --quiet --constraint constraints-dev.txt --editable '.[test]'
+	touch $@ $(VENV)/.installed
+
+clean:
+	rm -rf $(VENV) build dist joulemap-demo .mypy_cache .ruff_cache .pytest_cache

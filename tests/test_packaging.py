@@ -1,0 +1,117 @@
+"""The five folders, their links, and the wheel: all of them name the same parts."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = {"profiler", "device_agents", "models", "datasets", "compressors"}
+
+
+def test_links_and_wheel_mapping_name_the_same_folders() -> None:
+    links = {p.name: p.resolve() for p in (ROOT / "src/joulemap").iterdir() if p.is_symlink()}
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
+    mapping = build["targets"]["wheel"]["sources"]
+    assert links == {name: ROOT / name for name in FOLDERS}
+    assert mapping == {name: f"joulemap/{name}" for name in FOLDERS} | {"src/joulemap": "joulemap"}
+    assert set(build["only-include"]) >= FOLDERS
+
+
+def test_links_are_relative_so_that_a_clone_can_be_moved() -> None:
+    for name in FOLDERS:
+        assert (ROOT / "src/joulemap" / name).readlink() == Path("../..") / name
+
+
+def test_root_package_has_no_module_the_wheel_would_miss() -> None:
+    files = {
+        p.name
+        for p in (ROOT / "src/joulemap").iterdir()
+        if not p.is_symlink() and p.name != "__pycache__"
+    }
+    assert files == {"__init__.py", "py.typed"}
+
+
+def test_every_folder_of_modules_is_a_package() -> None:
+    for folder in FOLDERS:
+        for module in (ROOT / folder).rglob("*.py"):
+            assert (module.parent / "__init__.py").exists(), module
+
+
+def test_installing_joulemap_does_not_expose_the_folders_as_top_level_packages() -> None:
+    code = f"""
+from importlib.util import find_spec
+print([spec.origin for name in {sorted(FOLDERS)} if (spec := find_spec(name))])
+"""
+    command = [sys.executable, "-I", "-c", code]
+    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert str(ROOT) not in found
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this tree, built with the packages that are installed."""
+    out = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-P", "-m", "build", "--wheel", "--no-isolation"]
+    done = subprocess.run(
+        [*command, "--outdir", str(out), str(ROOT)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\ninstall: pip install -e '.[test]'"
+    (file,) = out.glob("joulemap-*.whl")
+    return file
+
+
+@pytest.fixture(scope="module")
+def unpacked(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("unpacked")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(target)
+    return target
+
+
+def test_the_wheel_holds_every_module_and_nothing_else(unpacked: Path) -> None:
+    package = unpacked / "joulemap"
+    packed = {p.relative_to(package) for p in package.rglob("*") if p.is_file()}
+    sources = {
+        p.relative_to(ROOT)
+        for folder in FOLDERS
+        for p in (ROOT / folder).rglob("*")
+        if p.is_file() and "__pycache__" not in p.parts
+    }
+    assert packed == sources | {Path("__init__.py"), Path("py.typed")}
+    assert {p.name for p in unpacked.iterdir() if p.suffix != ".dist-info"} == {"joulemap"}
+
+
+def test_the_wheel_holds_what_travels_to_devices(unpacked: Path) -> None:
+    agents = unpacked / "joulemap/device_agents"
+    for part in ("onboard/agent.py", "onboard/materialise.py", "runtimes/onnx_runtime.py"):
+        assert (agents / part).is_file()
+    (about,) = unpacked.glob("*.dist-info")
+    assert "joulemap = joulemap.profiler.cli:main" in (about / "entry_points.txt").read_text()
+    assert (about / "licenses/LICENSE").is_file()
+
+
+def test_the_wheel_can_be_imported_from_anywhere(unpacked: Path, tmp_path: Path) -> None:
+    code = f"""
+import importlib, sys
+sys.path.insert(0, {str(unpacked)!r})
+names = ["datasets", "device_agents", "models", "profiler", "profiler.networks"]
+for name in names:
+    module = importlib.import_module("joulemap." + name)
+    assert module.__file__.startswith({str(unpacked)!r}), module.__file__
+    for public in module.__all__:
+        getattr(module, public)
+from joulemap.device_agents.agent_archive import agent_archive
+assert len(agent_archive()[1]) > 10_000
+from joulemap.profiler.cli import main
+assert main(["--version"]) == 0
+"""
+    command = [sys.executable, "-I", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("joulemap ")

@@ -1,0 +1,52 @@
+"""What the tests need of the system. A missing program fails, with the line that installs it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# Package -> a program of it that something here runs, and what for.
+PROGRAMS = {
+    "g++": ("g++", "torch.compile"),
+    "git": ("git", "cloning"),
+    "make": ("make", "the targets of the Makefile"),
+    "util-linux": ("unshare", "a file system of its own for the test of a full disk"),
+}
+
+
+def system_packages() -> list[str]:
+    """Return the packages that `make system-packages` installs."""
+    found = re.findall(r"^SYSTEM_PACKAGES := (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert len(found) == 1, "the Makefile has one line `SYSTEM_PACKAGES := ...`"
+    return str(found[0]).split()
+
+
+def check_program(package: str) -> None:
+    program, purpose = PROGRAMS[package]
+    if shutil.which(program) is None:
+        line = f"apt-get install -y --no-install-recommends {' '.join(system_packages())}"
+        pytest.fail(
+            f"{program} is missing (for {purpose}); install it with:\n{line}", pytrace=False
+        )
+
+
+def test_the_makefile_and_this_file_name_the_same_packages() -> None:
+    assert system_packages() == sorted(PROGRAMS)
+
+
+@pytest.mark.parametrize("package", sorted(PROGRAMS))
+def test_the_program_is_there(package: str) -> None:
+    check_program(package)
+
+
+def test_a_missing_program_fails_with_the_line_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    line = f"apt-get install -y --no-install-recommends {' '.join(system_packages())}"
+    with pytest.raises(pytest.fail.Exception, match=f"\n{re.escape(line)}$"):
+        check_program("g++")
