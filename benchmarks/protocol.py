@@ -4,9 +4,8 @@ python benchmarks/protocol.py [--campaigns 500] [--preset mixed] [--ecc-campaign
 
 Whole campaigns (real agent, client, journal and statistics) run on simulated devices in virtual
 time. The truth of a variant is its time per call in the fast, quiet, cool state at the start.
- "Shape" is the median error up to one
-factor that all variants of a campaign share: a lasting state or heat cannot be told from the truth
-when a campaign never sees the machine without it.
+"Shape" is the median error up to one factor that all variants of a campaign share: a lasting state
+or heat cannot be told from the truth when a campaign never sees the machine without it.
 
 ECC measures a variant by the mean of 1,000 calls back to back, right after loading it, once, with no
 reference. It meets the same disturbances on the same machines. "Device time to the same error":
