@@ -4,6 +4,8 @@ python benchmarks/protocol.py [--campaigns 500] [--preset mixed] [--ecc-campaign
 
 Whole campaigns (real agent, client, journal and statistics) run on simulated devices in virtual
 time. The truth of a variant is its time per call in the fast, quiet, cool state at the start.
+"Shape" is the median error up to one factor that all variants of a campaign share: a lasting state
+or heat cannot be told from the truth when a campaign never sees the machine without it.
 
 ECC measures a variant by the mean of 1,000 calls back to back, right after loading it, once, with no
 reference. It meets the same disturbances on the same machines. "Device time to the same error":
@@ -45,11 +47,21 @@ class Campaign:
     """What one campaign found, against the truth."""
 
     seed: int
-    errors: FloatArray
+    ratios: FloatArray
     is_covered: npt.NDArray[np.bool_]
     half_widths: FloatArray
     device_s_per_variant: float
     saw_the_fast_state: bool
+
+    @property
+    def errors(self) -> FloatArray:
+        """Relative errors."""
+        return np.abs(self.ratios - 1)
+
+    @property
+    def errors_of_shape(self) -> FloatArray:
+        """Relative errors up to one factor that all variants of the campaign share."""
+        return np.abs(self.ratios / np.median(self.ratios) - 1)
 
 
 @dataclass(frozen=True)
@@ -93,7 +105,7 @@ def measure(
     low, high = dataset.interval("latency_s")
     return Campaign(
         seed=seed,
-        errors=np.abs(dataset.latency_s / truth - 1),
+        ratios=dataset.latency_s / truth,
         is_covered=(low <= truth) & (truth <= high),
         half_widths=(high - low) / 2 / dataset.latency_s,
         device_s_per_variant=machine.busy_s / len(dataset),
@@ -144,12 +156,13 @@ def coverage_line(label: str, campaigns: Sequence[Campaign]) -> str:
     shares = np.array([campaign.is_covered.mean() for campaign in campaigns])
     half = 1.96 * shares.std(ddof=1) / np.sqrt(len(shares)) if len(shares) > 1 else np.nan
     errors = np.concatenate([campaign.errors for campaign in campaigns])
+    shape = np.concatenate([campaign.errors_of_shape for campaign in campaigns])
     widths = np.concatenate([campaign.half_widths for campaign in campaigns])
     device_s = np.mean([campaign.device_s_per_variant for campaign in campaigns])
     return (
         f"{label:24}{len(campaigns):6}{shares.mean():9.1%} ±{half:6.1%}"
         f"{np.median(widths):10.2%}{np.median(errors):10.2%}{np.quantile(errors, 0.9):10.2%}"
-        f"{device_s:10.2f}"
+        f"{np.median(shape):10.2%}{device_s:10.2f}"
     )
 
 
@@ -217,7 +230,7 @@ def main() -> None:
     )
     print(
         f"{'':24}{'n':>6}{'covered (95 %)':>18}{'± interval':>10}{'median err':>10}{'90 % err':>10}"
-        f"{'s/variant':>10}"
+        f"{'shape err':>10}{'s/variant':>10}"
     )
     for preset, campaigns in found.items():
         if not campaigns:
