@@ -96,6 +96,20 @@ class Stopwatch:
                 return calls, times, False
 
 
+def still_warming(blocks: list[dict[str, Any]], min_blocks: int) -> int:
+    """Return how many of the first blocks still belong to the warm-up.
+
+    A decay that is slow against a handful of runs shows between blocks.
+    """
+    if len(blocks) < 2 * min_blocks:
+        return 0
+    medians = [sorted(block["latencies_s"])[len(block["latencies_s"]) // 2] for block in blocks]
+    steady = steady_from(medians, min_blocks)
+    if steady is None:
+        steady = len(blocks) // 2
+    return min(steady, len(blocks) - min_blocks)
+
+
 def measure(
     run_variant: Callable[[], None],
     run_reference: Callable[[], None],
@@ -137,6 +151,10 @@ def measure(
                 raise SystemExit(0)
             blocks.append(stopwatch.block(run_variant, num_runs, calls))
         end = clock.monotonic_s()
+        late = still_warming(blocks, int(protocol["min_blocks"]))
+        for block in blocks[:late]:
+            warm_up += block["latencies_s"]
+        blocks = blocks[late:]
         after = stopwatch.block_of(run_reference, protocol["reference_s"])
         elapsed = clock.monotonic_s() - clocks[0]
         suspended = clock.boot_s() - clocks[1] - elapsed
