@@ -7,7 +7,9 @@ print goes to standard error, so it can never be taken for a frame.
 operation  request                                                  answer
 =========  =======================================================  ==============================
 probe      -                                                        the device's fingerprint
-prepare    template (payload), runtime, threads, reference widths   versions, CPUs, input shapes
+prepare    template (payload), runtime, threads, reference widths,  versions, CPUs, affinity,
+           lock_frequency                                           frequency lock
+ready      max_busy_share, max_temperature_c, timeout_s, interval_s whether the machine is ready
 visit      widths, protocol                                         raw times, conditions
 close      -                                                        an empty answer, then it ends
 =========  =======================================================  ==============================
@@ -25,9 +27,12 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any, BinaryIO
 
-from . import fingerprint, frames, host_state, visit
+from . import fingerprint, frames, visit
 from .clock import MachineClock
+from .frequency import FrequencyLock
+from .host_state import MACHINE, over_visit
 from .materialise import Materialiser
+from .readiness import wait_until_ready
 
 _MODULE_NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 # The folder beside `onboard` that holds the runtimes, both here and in the archive.
@@ -54,6 +59,7 @@ class Agent:
         self.runtime: Any = None
         self.reference: Any = None
         self.cpus = fingerprint.available_cpus()
+        self.frequency = FrequencyLock()
 
     def probe(self, request: dict[str, Any], payload: bytes) -> dict[str, Any]:
         """Return the device's fingerprint with the version of each runtime."""
@@ -76,7 +82,10 @@ class Agent:
         except ImportError as error:
             raise RequestError(f"{name} cannot be imported on the device: {error}") from error
         threads = int(request["threads"])
-        self.cpus = bind_cpus(threads)
+        self.cpus, unbound = bind_cpus(threads)
+        frequency_lock: dict[str, Any] = {"is_locked": False, "reason": None}
+        if request.get("lock_frequency"):
+            frequency_lock = self.frequency.lock(self.cpus)
         self.materialiser = Materialiser(payload.decode())
         self.runtime = module.Runtime(threads=threads)
         self.reference = self.runtime.load(
@@ -85,12 +94,32 @@ class Agent:
         )
         for _ in range(5):
             self.reference()
-        return {"runtime_version": version, "cpus": self.cpus, "pid": os.getpid()}
+        return {
+            "runtime_version": version,
+            "cpus": self.cpus,
+            "affinity": {"is_bound": unbound is None, "reason": unbound},
+            "frequency_lock": frequency_lock,
+            "pid": os.getpid(),
+        }
+
+    def ready(self, request: dict[str, Any], payload: bytes) -> dict[str, Any]:
+        """Wait until the machine is idle and cool enough, or the time limit passes."""
+        limit_c = request["max_temperature_c"]
+        return wait_until_ready(
+            MACHINE,
+            max_busy_share=float(request["max_busy_share"]),
+            max_temperature_c=None if limit_c is None else float(limit_c),
+            timeout_s=float(request["timeout_s"]),
+            interval_s=float(request["interval_s"]),
+            cpus=self.cpus,
+            is_cancelled=self.is_cancelled,
+        )
 
     def visit(self, request: dict[str, Any], payload: bytes) -> dict[str, Any]:
         """Materialise the variant, load it, measure it, forget it."""
         if self.materialiser is None or self.runtime is None:
             raise RequestError("visit came before prepare")
+        before = MACHINE.snapshot(self.cpus)
         began = self.clock.monotonic_s()
         model = self.materialiser.materialise(request["widths"])
         materialised = self.clock.monotonic_s()
@@ -108,7 +137,7 @@ class Agent:
             load_s=loaded - materialised,
             model_bytes=len(model),
             machine={
-                **host_state.snapshot(self.cpus),
+                **over_visit(before, MACHINE.snapshot(self.cpus)),
                 "suspended_s": result.pop("suspended_s"),
                 "clock_jump_s": result.pop("clock_jump_s"),
             },
@@ -116,22 +145,29 @@ class Agent:
         )
         return result
 
+    def close(self) -> None:
+        """Put back what `prepare` changed on the machine."""
+        for failure in self.frequency.restore():
+            print(failure, file=sys.stderr)
 
-def bind_cpus(threads: int) -> list[int]:
+
+def bind_cpus(threads: int) -> tuple[list[int], str | None]:
     """Bind the process to as many CPUs as threads, the last ones: the first serve interrupts.
 
     Returns:
-        The CPU numbers; all available ones where the system does not allow binding.
+        The CPU numbers, and why they are all the available ones where binding was not possible.
     """
     cpus = fingerprint.available_cpus()
     chosen = cpus[-threads:]
-    if len(chosen) == threads and hasattr(os, "sched_setaffinity"):
-        try:
-            os.sched_setaffinity(0, chosen)
-        except OSError:
-            return cpus
-        return chosen
-    return cpus
+    if len(chosen) < threads:
+        return cpus, f"{threads} threads share the {len(cpus)} CPUs that are available"
+    if not hasattr(os, "sched_setaffinity"):
+        return cpus, "this system cannot bind a process to CPUs"
+    try:
+        os.sched_setaffinity(0, chosen)
+    except OSError as error:
+        return cpus, f"binding to CPUs {chosen} is not permitted: {error.strerror}"
+    return chosen, None
 
 
 def _load_runtime(module: str) -> ModuleType:
@@ -157,7 +193,19 @@ def serve(stdin: BinaryIO, stdout: BinaryIO, runtimes: dict[str, str]) -> None:
         runtimes: Runtime name to the module (in the runtimes folder) that drives it.
     """
     agent = Agent(runtimes, lambda: _host_is_gone(stdin.fileno()))
-    operations = {"probe": agent.probe, "prepare": agent.prepare, "visit": agent.visit}
+    try:
+        _answer_all(agent, stdin, stdout)
+    finally:
+        agent.close()
+
+
+def _answer_all(agent: Agent, stdin: BinaryIO, stdout: BinaryIO) -> None:
+    operations = {
+        "probe": agent.probe,
+        "prepare": agent.prepare,
+        "ready": agent.ready,
+        "visit": agent.visit,
+    }
     while True:
         try:
             request, payload = frames.read_frame(stdin)
@@ -167,6 +215,8 @@ def serve(stdin: BinaryIO, stdout: BinaryIO, runtimes: dict[str, str]) -> None:
         operation = request.get("op")
         try:
             if operation == "close":
+                # Before the answer: the host kills the agent once it has it.
+                agent.close()
                 answer["result"] = {}
             elif operation in operations:
                 answer["result"] = operations[operation](request, payload)
