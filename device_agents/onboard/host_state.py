@@ -6,7 +6,6 @@ sensors that are switched off answer -274 degrees or 0, and what a kernel offers
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import time
@@ -99,12 +98,12 @@ class HostState:
     def lowest_frequency_hz(self, cpus: Sequence[int]) -> float | None:
         """Return the lowest current frequency of these CPUs, None if unknown."""
         files = [self._path(f"{_CPUS}/cpu{cpu}/cpufreq/scaling_cur_freq") for cpu in cpus]
-        return min(_within(files, 1e3, _FREQUENCIES_HZ), default=None)
+        return min(_within([khz * 1e3 for khz in _numbers(files)], _FREQUENCIES_HZ), default=None)
 
     def hottest_c(self) -> float | None:
         """Return the temperature of the hottest thermal zone in degrees Celsius, None if unknown."""
         zones = [os.path.join(zone, "temp") for zone in self._thermal("thermal_zone")]  # noqa: PTH118
-        return max(_within(zones, 1e-3, _TEMPERATURES_C), default=None)
+        return max(_within([mc / 1e3 for mc in _numbers(zones)], _TEMPERATURES_C), default=None)
 
     def throttle_events(self, cpus: Sequence[int]) -> float | None:
         """Return how often these CPUs or their package were throttled since boot, None if unknown.
@@ -113,9 +112,8 @@ class HostState:
             cpus: CPU numbers; their counts are added, the package's is counted once.
         """
         folders = [self._path(f"{_CPUS}/cpu{cpu}/thermal_throttle") for cpu in cpus]
-        everything = (0.0, math.inf)
-        cores = _within([f"{folder}/core_throttle_count" for folder in folders], 1, everything)
-        package = _within([f"{folder}/package_throttle_count" for folder in folders], 1, everything)
+        cores = _numbers([f"{folder}/core_throttle_count" for folder in folders])
+        package = _numbers([f"{folder}/package_throttle_count" for folder in folders])
         return sum(cores) + max(package, default=0.0) if cores or package else None
 
     def is_throttled(self) -> float | None:
@@ -129,8 +127,7 @@ class HostState:
             flags.append(bool(int(firmware, 16) & _PI_THROTTLED_NOW))
         if self._coolers is None:
             self._coolers = [path for path in self._thermal("cooling_device") if _cools_cpus(path)]
-        states = [read_number(f"{path}/cur_state") for path in self._coolers]
-        flags += [state > 0 for state in states if state is not None]
+        flags += [state > 0 for state in _numbers([f"{path}/cur_state" for path in self._coolers])]
         return float(any(flags)) if flags else None
 
     def pressure_share(self, resource: str) -> float | None:
@@ -241,9 +238,12 @@ def parse_number(text: str) -> float | None:
     return float(text) if _NUMBER.match(text) else None
 
 
-def _within(paths: Sequence[str], factor: float, bounds: tuple[float, float]) -> list[float]:
-    """Return the files' numbers times the factor, without those out of bounds."""
-    values = [value * factor for value in map(read_number, paths) if value is not None]
+def _numbers(paths: Sequence[str]) -> list[float]:
+    """Return the numbers of those files that hold one."""
+    return [value for value in map(read_number, paths) if value is not None]
+
+
+def _within(values: Sequence[float], bounds: tuple[float, float]) -> list[float]:
     return [value for value in values if bounds[0] <= value <= bounds[1]]
 
 
