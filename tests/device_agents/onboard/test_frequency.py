@@ -170,6 +170,27 @@ def test_the_watchdog_outlives_what_ends_everything_else(board: Path) -> None:
     assert wait_for(lambda: settings(board) == before)
 
 
+def test_nobody_locks_before_a_dead_programs_watchdog_is_done(
+    board: Path, lock: FrequencyLock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frequency, "LOCK_TIMEOUT_S", 0.2)
+    command = [sys.executable, "-P", "-c", HOLD, str(board)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        pid = int(holder.stdout.readline())
+        os.kill(pid, signal.SIGSTOP)
+        holder.kill()
+    try:
+        # Otherwise it would take the dead program's "performance" for what was there before.
+        assert not lock.lock([0, 1])["is_locked"]
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    monkeypatch.setattr(frequency, "LOCK_TIMEOUT_S", 10)
+    assert lock.lock([0, 1])["is_locked"]
+    assert lock.restore() == []
+    assert governors(board) == ["ondemand", "powersave"]
+
+
 def in_place(board: Path, command: list[str], then: str = "true") -> list[str]:
     """Return the command that runs with the board's CPU folder over the machine's."""
     return ["unshare", "-rm", "sh", "-c", MOUNT, "sh", str(board / CPUS), then, *command]
