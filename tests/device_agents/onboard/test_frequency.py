@@ -26,7 +26,7 @@ from joulemap.profiler.templates import cached_template
 CPUS = "sys/devices/system/cpu"
 # Over the real folder; `ro` makes it one that cannot be written even by root.
 MOUNT = 'mount --bind "$1" /sys/devices/system/cpu && $2 && shift 2 && exec "$@"'
-READ_ONLY = "mount -o remount,bind,ro /sys/devices/system/cpu"
+READ_ONLY = "mount -o remount,bind,ro,nosuid,nodev,noexec /sys/devices/system/cpu"
 
 
 def settings(root: Path) -> dict[str, str]:
