@@ -43,7 +43,7 @@ class AgentClient:
         """Return the agent's answer.
 
         Args:
-            operation: `probe`, `prepare`, `visit` or `close`.
+            operation: `probe`, `prepare`, `ready`, `visit` or `close`.
             request: Its arguments, JSON.
             payload: Bytes that go with it.
             timeout_s: Limit for the whole exchange.

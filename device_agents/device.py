@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Any, Self
+
+from joulemap import InputError
 
 from .agent_archive import agent_archive
 from .agent_client import AgentClient
@@ -17,6 +19,8 @@ PROBE_TIMEOUT_S = 60.0
 PREPARE_TIMEOUT_S = 120.0
 # Beyond the time that a visit means to take: load, three slow blocks, two references.
 VISIT_GRACE_S = 60.0
+# Beyond the time that the start gate means to take.
+READY_GRACE_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -28,12 +32,44 @@ class Preparation:
         reference_widths: The reference variant's widths in channels.
         runtime: What executes variants.
         threads: Threads inside one operator.
+        lock_frequency: Whether to hold the CPUs' frequency while the agent lives, where permitted.
     """
 
     template: bytes
     reference_widths: tuple[int, ...]
     runtime: str = "onnxruntime"
     threads: int = 1
+    lock_frequency: bool = False
+
+
+@dataclass(frozen=True)
+class StartGate:
+    """When a device counts as idle and cool enough to be measured on.
+
+    Args:
+        max_busy_share: Share of CPU time, 0 to 1, that other programs may use.
+        max_temperature_c: Limit of the hottest thermal zone, None for no limit.
+        timeout_s: How long to wait for it.
+        interval_s: How long each look watches the CPUs, and so the time between looks.
+
+    Raises:
+        InputError: A value makes no sense.
+    """
+
+    max_busy_share: float = 0.1
+    max_temperature_c: float | None = None
+    timeout_s: float = 300.0
+    interval_s: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_busy_share <= 1:
+            raise InputError(f"max_busy_share {self.max_busy_share} is not between 0 and 1")
+        if self.max_temperature_c is not None and not 0 < self.max_temperature_c <= 150:
+            raise InputError(f"max_temperature_c {self.max_temperature_c} is not in 0 to 150 deg C")
+        if not 0 <= self.timeout_s <= 86400:
+            raise InputError(f"timeout_s {self.timeout_s} is not between 0 and 86400 s")
+        if not 0.05 <= self.interval_s <= 60:
+            raise InputError(f"interval_s {self.interval_s} is not between 0.05 and 60 s")
 
 
 class Device:
@@ -62,6 +98,9 @@ class Device:
         self._preparation: Preparation | None = None
         self.runtime_version: str | None = None
         self.cpus: tuple[int, ...] = ()
+        # As the agent answered to the last `prepare`: `is_bound`, `is_locked`, each with `reason`.
+        self.affinity: Mapping[str, Any] = {}
+        self.frequency_lock: Mapping[str, Any] = {}
 
     def probe(self) -> dict[str, Any]:
         """Return the device's fingerprint (see `onboard.fingerprint`).
@@ -82,6 +121,19 @@ class Device:
         self._preparation = preparation
         self._stop_agent()
         self._prepared_agent()
+
+    def wait_until_ready(self, gate: StartGate) -> dict[str, Any]:
+        """Wait on the device until it is idle and cool enough (see `onboard.readiness`).
+
+        Returns:
+            `is_ready`, `waited_s`, `busy_share`, `temperature_c` and `reason`.
+
+        Raises:
+            DeviceError: The device cannot be reached.
+        """
+        return self._agent().ask(
+            "ready", asdict(gate), timeout_s=gate.timeout_s + gate.interval_s + READY_GRACE_S
+        )
 
     def visit(self, widths: Sequence[int], protocol: Mapping[str, Any]) -> dict[str, Any]:
         """Return the raw times of one visit of a variant (see `onboard.visit`).
@@ -133,6 +185,7 @@ class Device:
                     "runtime": wanted.runtime,
                     "threads": wanted.threads,
                     "reference_widths": list(wanted.reference_widths),
+                    "lock_frequency": wanted.lock_frequency,
                 },
                 payload=wanted.template,
                 timeout_s=PREPARE_TIMEOUT_S,
@@ -142,6 +195,8 @@ class Device:
             raise
         self.runtime_version = str(answer.get("runtime_version"))
         self.cpus = tuple(int(cpu) for cpu in answer.get("cpus", ()))
+        self.affinity = dict(answer.get("affinity") or {})
+        self.frequency_lock = dict(answer.get("frequency_lock") or {})
         return client
 
     def _agent(self) -> AgentClient:

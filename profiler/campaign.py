@@ -28,7 +28,7 @@ from joulemap import InputError, JoulemapError, __version__
 from ..datasets import Conditions, CostDataset, NetworkSpec, Timing, Visit
 from ..datasets.journal import FILE_NAME, CampaignRecord, Journal
 from ..datasets.store import export_campaign, make_folder
-from ..device_agents.device import Device, Preparation
+from ..device_agents.device import Device, Preparation, StartGate
 from ..device_agents.errors import DeviceError, StableDeviceError, TransientDeviceError
 from ..device_agents.registry import runtime_entry
 from . import networks
@@ -82,6 +82,7 @@ def profile(
     resolution: int | None = None,
     precision: str = "fp32",
     threads: int = 1,
+    lock_frequency: bool = False,
     protocol: Protocol | None = None,
     observer: Observer | None = None,
 ) -> CostDataset:
@@ -99,6 +100,8 @@ def profile(
         resolution: Height and width of the input; the network's own when None.
         precision: Number format.
         threads: Threads inside one operator.
+        lock_frequency: Hold the processor's clock while measuring, where permitted; what was there
+            before is put back at the end, also after a crash.
         protocol: How a variant is measured.
         observer: Is told how it goes.
 
@@ -125,7 +128,12 @@ def profile(
         fingerprint = device.probe()
         observer.message(f"device: {fingerprint.get('cpu_model')} ({fingerprint['device_id']})")
         template = cached_template(spec, batch).to_json().encode()
-        device.prepare(Preparation(template, reference_widths(spec), runtime, threads))
+        device.prepare(
+            Preparation(template, reference_widths(spec), runtime, threads, lock_frequency)
+        )
+        for answer in (device.affinity, device.frequency_lock):
+            if answer.get("reason"):
+                observer.message(f"warning: {answer['reason']}")
         campaign = CampaignRecord(
             spec=spec,
             conditions=conditions,
@@ -154,6 +162,16 @@ def profile(
                 journal.reject,
             )
             observer.started(plan.num_planned, plan.num_done, protocol)
+            if plan.num_done < plan.num_planned:
+                gate = device.wait_until_ready(
+                    StartGate(
+                        max_busy_share=protocol.max_busy_share,
+                        max_temperature_c=protocol.max_temperature_c,
+                        timeout_s=protocol.start_timeout_s,
+                    )
+                )
+                if gate.get("reason") and not gate.get("is_ready"):
+                    observer.message(f"warning: measuring all the same: {gate['reason']}")
             try:
                 _measure_all(device, plan, journal, observer)
             finally:

@@ -112,6 +112,9 @@ def profile(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the sample and the visits' order.")] = 0,
     *,
+    lock_frequency: Annotated[
+        bool, typer.Option(help="Hold the processor's clock while measuring, if permitted.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Measure how a device's cost depends on a network's widths. Continues where it stopped."""
@@ -136,6 +139,7 @@ def profile(
             resolution=resolution,
             precision=precision,
             threads=threads,
+            lock_frequency=lock_frequency,
             protocol=protocol,
             observer=progress,
         )

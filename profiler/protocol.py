@@ -33,6 +33,9 @@ class Protocol:
         rel_error: Half the 95 % interval over the latency that is aimed at.
         time_cap_s: Time on the device after which no further visit begins; None is without end.
         has_revisits: Whether max(40, 10 %) of the variants are measured twice for the noise floor.
+        max_busy_share: The campaign starts when other work takes at most this share of the machine,
+        max_temperature_c: ... and the device is at most this hot (None: as it is),
+        start_timeout_s: ... or after this time, with a warning.
         agent_visits: Visits after which a fresh agent takes over.
 
     Raises:
@@ -51,6 +54,9 @@ class Protocol:
     rel_error: float = 0.03
     time_cap_s: float | None = None
     has_revisits: bool = True
+    max_busy_share: float = 0.2
+    max_temperature_c: float | None = None
+    start_timeout_s: float = 20.0
     agent_visits: int = 50
 
     def __post_init__(self) -> None:
@@ -62,6 +68,8 @@ class Protocol:
                 continue
             if not (math.isfinite(value) and value > 0) or (item.type == "int" and value < 1):
                 raise InputError(f"protocol {item.name} is {value}; it must be above 0")
+        if self.max_busy_share > 1:
+            raise InputError(f"protocol max_busy_share is {self.max_busy_share}; at most 1")
         if self.warm_up_share > 1:
             raise InputError(f"protocol warm_up_share is {self.warm_up_share}; at most 1")
 

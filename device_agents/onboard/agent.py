@@ -7,7 +7,9 @@ print goes to standard error, so it can never be taken for a frame.
 operation  request                                                  answer
 =========  =======================================================  ==============================
 probe      -                                                        the device's fingerprint
-prepare    template (payload), runtime, threads, reference widths   versions, CPUs, input shapes
+prepare    template (payload), runtime, threads, reference widths,  versions, CPUs, affinity,
+           lock_frequency                                           frequency lock
+ready      max_busy_share, max_temperature_c, timeout_s, interval_s whether the machine is ready
 visit      widths, protocol                                         raw times, conditions
 close      -                                                        an empty answer, then it ends
 =========  =======================================================  ==============================
@@ -25,9 +27,12 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any, BinaryIO
 
-from . import fingerprint, frames, host_state, visit
+from . import fingerprint, frames, visit
 from .clock import MachineClock
+from .frequency import FrequencyLock
+from .host_state import MACHINE, over_visit
 from .materialise import Materialiser
+from .readiness import wait_until_ready
 
 _MODULE_NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 # The folder beside `onboard` that holds the runtimes, both here and in the archive.
@@ -61,14 +66,22 @@ class Agent:
         self.reference: Any = None
         self.cpus = fingerprint.available_cpus()
         self.pid = os.getpid()
+        self.frequency = FrequencyLock()
 
     def answer(self, request: dict[str, Any], payload: bytes) -> dict[str, Any]:
         """Return the answer to a request, a result or an error, as a frame's header."""
         answer: dict[str, Any] = {"id": request.get("id")}
-        operations = {"probe": self.probe, "prepare": self.prepare, "visit": self.visit}
+        operations = {
+            "probe": self.probe,
+            "prepare": self.prepare,
+            "ready": self.ready,
+            "visit": self.visit,
+        }
         operation = request.get("op")
         try:
             if operation == "close":
+                # Before the answer: the host kills the agent once it has it.
+                self.close()
                 answer["result"] = {}
             elif operation in operations:
                 answer["result"] = operations[operation](request, payload)
@@ -105,18 +118,41 @@ class Agent:
         except ImportError as error:
             raise RequestError(f"{name} cannot be imported on the device: {error}") from error
         threads = int(request["threads"])
-        self.cpus = self.bind_cpus(threads)
+        self.cpus, unbound = self.bind_cpus(threads)
+        frequency_lock: dict[str, Any] = {"is_locked": False, "reason": None}
+        if request.get("lock_frequency"):
+            frequency_lock = self.frequency.lock(self.cpus)
         self.materialiser = self.make_materialiser(payload.decode())
         self.runtime = module.Runtime(threads=threads)
         self.reference = self.materialiser.materialise(request["reference_widths"])
         # Fails here, not at the first visit, if the runtime cannot run it.
         self.runtime.load(self.reference, self.materialiser.make_inputs())()
-        return {"runtime_version": version, "cpus": self.cpus, "pid": self.pid}
+        return {
+            "runtime_version": version,
+            "cpus": self.cpus,
+            "affinity": {"is_bound": unbound is None, "reason": unbound},
+            "frequency_lock": frequency_lock,
+            "pid": self.pid,
+        }
+
+    def ready(self, request: dict[str, Any], payload: bytes) -> dict[str, Any]:
+        """Wait until the machine is idle and cool enough, or the time limit passes."""
+        limit_c = request["max_temperature_c"]
+        return wait_until_ready(
+            MACHINE,
+            max_busy_share=float(request["max_busy_share"]),
+            max_temperature_c=None if limit_c is None else float(limit_c),
+            timeout_s=float(request["timeout_s"]),
+            interval_s=float(request["interval_s"]),
+            cpus=self.cpus,
+            is_cancelled=self.is_cancelled,
+        )
 
     def visit(self, request: dict[str, Any], payload: bytes) -> dict[str, Any]:
         """Materialise the variant, load it, measure it, forget it."""
         if self.materialiser is None or self.runtime is None:
             raise RequestError("visit came before prepare")
+        before = self.machine_state()
         began = self.clock.monotonic_s()
         model = self.materialiser.materialise(request["widths"])
         materialised = self.clock.monotonic_s()
@@ -137,7 +173,7 @@ class Agent:
             load_s=loaded - materialised,
             model_bytes=len(model),
             machine={
-                **self.machine_state(),
+                **over_visit(before, self.machine_state()),
                 "suspended_s": result.pop("suspended_s"),
                 "clock_jump_s": result.pop("clock_jump_s"),
             },
@@ -151,8 +187,8 @@ class Agent:
         """Return what drives a runtime: it has `version` and `Runtime`."""
         return _load_runtime(self.runtimes[name])
 
-    def bind_cpus(self, threads: int) -> list[int]:
-        """Bind the process to as many CPUs as threads and return their numbers."""
+    def bind_cpus(self, threads: int) -> tuple[list[int], str | None]:
+        """Bind the process to as many CPUs as threads: their numbers, and why it was not done."""
         return bind_cpus(threads)
 
     def make_materialiser(self, template: str) -> Any:
@@ -160,25 +196,32 @@ class Agent:
         return Materialiser(template)
 
     def machine_state(self) -> dict[str, Any]:
-        """Return the readable conditions of the machine (see `host_state.snapshot`)."""
-        return host_state.snapshot(self.cpus)
+        """Return the readable conditions of the machine (see `host_state.HostState`)."""
+        return MACHINE.snapshot(self.cpus)
+
+    def close(self) -> None:
+        """Put back what `prepare` changed on the machine."""
+        for failure in self.frequency.restore():
+            print(failure, file=sys.stderr)
 
 
-def bind_cpus(threads: int) -> list[int]:
+def bind_cpus(threads: int) -> tuple[list[int], str | None]:
     """Bind the process to as many CPUs as threads, the last ones: the first serve interrupts.
 
     Returns:
-        The CPU numbers; all available ones where the system does not allow binding.
+        The CPU numbers, and why they are all the available ones where binding was not possible.
     """
     cpus = fingerprint.available_cpus()
     chosen = cpus[-threads:]
-    if len(chosen) == threads and hasattr(os, "sched_setaffinity"):
-        try:
-            os.sched_setaffinity(0, chosen)
-        except OSError:
-            return cpus
-        return chosen
-    return cpus
+    if len(chosen) < threads:
+        return cpus, f"{threads} threads share the {len(cpus)} CPUs that are available"
+    if not hasattr(os, "sched_setaffinity"):
+        return cpus, "this system cannot bind a process to CPUs"
+    try:
+        os.sched_setaffinity(0, chosen)
+    except OSError as error:
+        return cpus, f"binding to CPUs {chosen} is not permitted: {error.strerror}"
+    return chosen, None
 
 
 def _load_runtime(module: str) -> ModuleType:
@@ -204,16 +247,18 @@ def serve(stdin: BinaryIO, stdout: BinaryIO, runtimes: dict[str, str]) -> None:
         runtimes: Runtime name to the module (in the runtimes folder) that drives it.
     """
     agent = Agent(runtimes, lambda: _host_is_gone(stdin.fileno()))
-    while True:
-        try:
-            request, payload = frames.read_frame(stdin)
-        except frames.StreamClosed:
-            return
-        answer = agent.answer(request, payload)
-        stdout.write(frames.encode(answer))
-        stdout.flush()
-        if request.get("op") == "close":
-            return
+    try:
+        while True:
+            try:
+                request, payload = frames.read_frame(stdin)
+            except frames.StreamClosed:
+                return
+            stdout.write(frames.encode(agent.answer(request, payload)))
+            stdout.flush()
+            if request.get("op") == "close":
+                return
+    finally:
+        agent.close()
 
 
 def main(runtimes: dict[str, str]) -> None:

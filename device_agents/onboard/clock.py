@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from . import host_state
+from .host_state import MACHINE
 
 
 class MachineClock:
@@ -31,4 +31,4 @@ class MachineClock:
 
     def steal_s(self, cpus: Sequence[int]) -> float | None:
         """Return the time that the hypervisor withheld from these CPUs, None if unknown."""
-        return host_state.steal_s(cpus)
+        return MACHINE.steal_s(cpus)

@@ -7,7 +7,7 @@ import os
 import platform
 from typing import Any
 
-from .host_state import hottest_c, memory_bytes, read_number, read_text
+from .host_state import MACHINE, read_number, read_text
 
 
 def fingerprint(runtimes: dict[str, str | None]) -> dict[str, Any]:
@@ -22,7 +22,7 @@ def fingerprint(runtimes: dict[str, str | None]) -> dict[str, Any]:
     """
     cpu = cpu_model()
     cpus = available_cpus()
-    memory = memory_bytes("MemTotal")
+    memory = MACHINE.memory_bytes("MemTotal")
     machine = read_text("/etc/machine-id") or read_text("/var/lib/dbus/machine-id") or ""
     board = read_text("/proc/device-tree/model")
     # Rounded: the kernel's reserved share of the memory changes between its versions.
@@ -45,7 +45,7 @@ def fingerprint(runtimes: dict[str, str | None]) -> dict[str, Any]:
         "max_frequency_hz": _scaled(
             read_number("/sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq"), 1e3
         ),
-        "temperature_c": hottest_c(),
+        "temperature_c": MACHINE.hottest_c(),
         "is_virtual": is_virtual(),
     }
 

@@ -1,86 +1,275 @@
-"""What can be read about the machine while it measures: steal, load, frequency, temperature."""
+"""What can be read about the machine while it measures: steal, load, frequency, temperature.
+
+Every reading is None where the file is missing, cannot be read or holds no plausible value:
+sensors that are switched off answer -274 degrees or 0, and what a kernel offers differs.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import Any
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+MAX_BYTES = 65536
 
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+# No sign, exponent, "nan" or "inf": the kernel writes none of them where a reading is good.
+_NUMBER = re.compile(r"[0-9]{1,18}(\.[0-9]{1,9})?\Z")
+_HEXADECIMAL = re.compile(r"(0x)?[0-9a-f]{1,8}\Z")
+_FREQUENCIES_HZ = (1e6, 2e10)
+_TEMPERATURES_C = (0.001, 150.0)
+_CPUS = "sys/devices/system/cpu"
+_PI_FIRMWARE = "sys/devices/platform/soc/soc:firmware/get_throttled"
+# Bits of the Raspberry Pi's firmware: frequency capped, throttled, soft temperature limit.
+_PI_THROTTLED_NOW = 0b1110
+
+
+class HostState:
+    """Reads a machine's state from its files.
+
+    Args:
+        root: Where `proc` and `sys` are; another folder than `/` for tests.
+    """
+
+    def __init__(self, root: str = "/") -> None:
+        self.root = root
+        self._coolers: list[str] | None = None
+
+    def snapshot(self, cpus: Sequence[int]) -> dict[str, float | None]:
+        """Return the conditions at this moment; what cannot be read is None.
+
+        Args:
+            cpus: The CPUs that measure.
+
+        Returns:
+            `load_1min`; `num_runnable`, the threads that run or wait for a CPU, the caller's
+            included; `frequency_hz`, the lowest of the CPUs; `temperature_c`, the hottest zone;
+            `num_throttle_events` since boot; `is_throttled`, 1 or 0; `memory_pressure_share` and
+            `cpu_pressure_share`, the share of the last 10 s in which some process waited for
+            memory or for a CPU; `available_memory_bytes`.
+        """
+        load, runnable = self._load()
+        return {
+            "load_1min": load,
+            "num_runnable": runnable,
+            "frequency_hz": self.lowest_frequency_hz(cpus),
+            "temperature_c": self.hottest_c(),
+            "num_throttle_events": self.throttle_events(cpus),
+            "is_throttled": self.is_throttled(),
+            "memory_pressure_share": self.pressure_share("memory"),
+            "cpu_pressure_share": self.pressure_share("cpu"),
+            "available_memory_bytes": self.memory_bytes("MemAvailable"),
+        }
+
+    def steal_s(self, cpus: Sequence[int]) -> float | None:
+        """Return the seconds that the hypervisor withheld since boot, None if unknown.
+
+        Args:
+            cpus: CPU numbers; their counters are added.
+        """
+        ticks = self._cpu_ticks([f"cpu{cpu}" for cpu in cpus])
+        return sum(values[7] for values in ticks.values()) / _TICKS_PER_SECOND if ticks else None
+
+    def busy_share(
+        self,
+        interval_s: float,
+        cpus: Sequence[int] = (),
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> float | None:
+        """Return the share of CPU time, 0 to 1, that others than this process use, None if unknown.
+
+        Time that a hypervisor withholds counts as used.
+
+        Args:
+            interval_s: How long to watch; below about 0.2 s the counters' steps of 10 ms show.
+            cpus: The CPUs that measure. The answer is the greater of their share and the whole
+                machine's, since neighbours disturb through caches, memory and heat.
+            sleep: Waits.
+        """
+        measuring = [f"cpu{cpu}" for cpu in cpus]
+        before, own = self._cpu_ticks(["cpu", *measuring]), _own_ticks()
+        sleep(interval_s)
+        after, own = self._cpu_ticks(["cpu", *measuring]), _own_ticks() - own
+        shares = [_busy_share(before, after, own, names) for names in (["cpu"], measuring)]
+        known = [share for share in shares if share is not None]
+        return max(known) if known else None
+
+    def lowest_frequency_hz(self, cpus: Sequence[int]) -> float | None:
+        """Return the lowest current frequency of these CPUs, None if unknown."""
+        files = [self._path(f"{_CPUS}/cpu{cpu}/cpufreq/scaling_cur_freq") for cpu in cpus]
+        return min(_within([khz * 1e3 for khz in _numbers(files)], _FREQUENCIES_HZ), default=None)
+
+    def hottest_c(self) -> float | None:
+        """Return the temperature of the hottest thermal zone in degrees Celsius, None if unknown."""
+        zones = [os.path.join(zone, "temp") for zone in self._thermal("thermal_zone")]  # noqa: PTH118
+        return max(_within([mc / 1e3 for mc in _numbers(zones)], _TEMPERATURES_C), default=None)
+
+    def throttle_events(self, cpus: Sequence[int]) -> float | None:
+        """Return how often these CPUs or their package were throttled since boot, None if unknown.
+
+        Args:
+            cpus: CPU numbers; their counts are added, the package's is counted once.
+        """
+        folders = [self._path(f"{_CPUS}/cpu{cpu}/thermal_throttle") for cpu in cpus]
+        cores = _numbers([f"{folder}/core_throttle_count" for folder in folders])
+        package = _numbers([f"{folder}/package_throttle_count" for folder in folders])
+        return sum(cores) + max(package, default=0.0) if cores or package else None
+
+    def is_throttled(self) -> float | None:
+        """Return 1 if a cooling device or the firmware holds the CPUs back, 0 if not.
+
+        None where neither can be read.
+        """
+        flags: list[bool] = []
+        firmware = read_text(self._path(_PI_FIRMWARE))
+        if firmware is not None and _HEXADECIMAL.match(firmware):
+            flags.append(bool(int(firmware, 16) & _PI_THROTTLED_NOW))
+        if self._coolers is None:
+            self._coolers = [path for path in self._thermal("cooling_device") if _cools_cpus(path)]
+        flags += [state > 0 for state in _numbers([f"{path}/cur_state" for path in self._coolers])]
+        return float(any(flags)) if flags else None
+
+    def pressure_share(self, resource: str) -> float | None:
+        """Return the share of the last 10 s, 0 to 1, in which some process waited; None if unknown.
+
+        Args:
+            resource: `cpu`, `memory` or `io`.
+        """
+        for line in (read_text(self._path(f"proc/pressure/{resource}")) or "").splitlines():
+            if line.startswith("some avg10="):
+                percent = parse_number(line[len("some avg10=") :].partition(" ")[0])
+                return percent / 100 if percent is not None and percent <= 100 else None
+        return None
+
+    def memory_bytes(self, field: str) -> int | None:
+        """Return a field of /proc/meminfo in bytes, None if it is not there."""
+        for line in (read_text(self._path("proc/meminfo")) or "").splitlines():
+            name, _, rest = line.partition(":")
+            if name == field:
+                size = parse_number(rest.strip().partition(" ")[0])
+                return None if size is None else int(size) * 1024
+        return None
+
+    def _load(self) -> tuple[float | None, float | None]:
+        parts = (read_text(self._path("proc/loadavg")) or "").split()
+        if len(parts) < 4:
+            return None, None
+        return parse_number(parts[0]), parse_number(parts[3].partition("/")[0])
+
+    def _cpu_ticks(self, names: Sequence[str]) -> dict[str, list[float]]:
+        """Return eight counters for each of these lines of /proc/stat that can be read."""
+        ticks = {}
+        wanted = set(names)
+        for line in (read_text(self._path("proc/stat")) or "").splitlines():
+            if not line.startswith("cpu"):
+                break
+            name, *parts = line.split()
+            if name not in wanted:
+                continue
+            values = [parse_number(part) for part in parts[:8]]
+            known = [value for value in values if value is not None]
+            if len(known) == 8:
+                ticks[name] = known
+        return ticks
+
+    def _thermal(self, kind: str) -> list[str]:
+        folder = self._path("sys/class/thermal")
+        try:
+            return [f"{folder}/{name}" for name in os.listdir(folder) if name.startswith(kind)]  # noqa: PTH208
+        except OSError:
+            return []
+
+    def _path(self, path: str) -> str:
+        return os.path.join(self.root, path)  # noqa: PTH118
+
+
+def over_visit(
+    before: Mapping[str, float | None], after: Mapping[str, float | None]
+) -> dict[str, float | None]:
+    """Return a visit's conditions from the snapshots around it.
+
+    The snapshot after it stands, since before it the CPUs idle at a low frequency. Of temperature
+    and throttling the worse counts, of memory the lesser, and of throttle events the increase.
+    """
+    result = dict(after)
+    for name, worse in (
+        ("temperature_c", max),
+        ("is_throttled", max),
+        ("available_memory_bytes", min),
+    ):
+        known = [value for value in (before.get(name), after.get(name)) if value is not None]
+        result[name] = worse(known) if known else None
+    first, last = before.get("num_throttle_events"), after.get("num_throttle_events")
+    result["num_throttle_events"] = (
+        None if first is None or last is None else max(0.0, last - first)
+    )
+    return result
 
 
 def read_text(path: str) -> str | None:
     """Return a small file's stripped text, None if it cannot be read."""
+    parts = []
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:  # noqa: PTH123
-            return file.read(65536).strip()
+        # Unbuffered: sensors that are not ready answer EAGAIN, which buffered files turn into None.
+        fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        try:
+            missing = MAX_BYTES
+            while missing:
+                part = os.read(fd, missing)
+                if not part:
+                    break
+                parts.append(part)
+                missing -= len(part)
+        finally:
+            os.close(fd)
     except OSError:
         return None
+    return b"".join(parts).decode("utf-8", "replace").strip()
 
 
 def read_number(path: str) -> float | None:
-    """Return the number a sysfs file holds, None if there is none."""
-    text = read_text(path)
-    try:
-        return float(text) if text else None
-    except ValueError:
+    """Return the number, not negative, that a sysfs file holds; None if there is none."""
+    return parse_number(read_text(path) or "")
+
+
+def parse_number(text: str) -> float | None:
+    """Return the number that the text is, None if it is none, negative or absurdly long."""
+    return float(text) if _NUMBER.match(text) else None
+
+
+def _numbers(paths: Sequence[str]) -> list[float]:
+    """Return the numbers of those files that hold one."""
+    return [value for value in map(read_number, paths) if value is not None]
+
+
+def _within(values: Sequence[float], bounds: tuple[float, float]) -> list[float]:
+    return [value for value in values if bounds[0] <= value <= bounds[1]]
+
+
+def _cools_cpus(path: str) -> bool:
+    kind = read_text(f"{path}/type") or ""
+    return kind == "Processor" or "cpufreq" in kind
+
+
+def _own_ticks() -> float:
+    return time.process_time() * _TICKS_PER_SECOND
+
+
+def _busy_share(
+    before: Mapping[str, Sequence[float]],
+    after: Mapping[str, Sequence[float]],
+    own_ticks: float,
+    names: Sequence[str],
+) -> float | None:
+    """Return the share that others use of the CPUs with these names in /proc/stat."""
+    both = [name for name in names if name in before and name in after]
+    total = sum(sum(after[name]) - sum(before[name]) for name in both)
+    # Columns 3 and 4 are idle time and idle time with input or output pending.
+    idle = sum(sum(after[name][3:5]) - sum(before[name][3:5]) for name in both)
+    if total <= 0:
         return None
+    return min(1.0, max(0.0, (total - idle - own_ticks) / total))
 
 
-def steal_s(cpus: Sequence[int]) -> float | None:
-    """Return the seconds that the hypervisor withheld from these CPUs since boot, None if unknown.
-
-    Args:
-        cpus: CPU numbers; their counters are added.
-    """
-    text = read_text("/proc/stat")
-    if text is None:
-        return None
-    wanted = {f"cpu{cpu}" for cpu in cpus}
-    total: float | None = None
-    for line in text.splitlines():
-        parts = line.split()
-        if parts and parts[0] in wanted and len(parts) > 8:
-            total = (total or 0.0) + int(parts[8]) / _TICKS_PER_SECOND
-    return total
-
-
-def snapshot(cpus: Sequence[int]) -> dict[str, Any]:
-    """Return the readable conditions of the machine; what cannot be read is None.
-
-    Returns:
-        `load_1min`, `frequency_hz` (lowest of the CPUs), `temperature_c` (hottest zone),
-        `available_memory_bytes`.
-    """
-    load = read_text("/proc/loadavg")
-    frequencies = [
-        read_number(f"/sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_cur_freq") for cpu in cpus
-    ]
-    known = [value * 1e3 for value in frequencies if value is not None]
-    return {
-        "load_1min": float(load.split()[0]) if load else None,
-        "frequency_hz": min(known) if known else None,
-        "temperature_c": hottest_c(),
-        "available_memory_bytes": memory_bytes("MemAvailable"),
-    }
-
-
-def memory_bytes(field: str) -> int | None:
-    """Return a field of /proc/meminfo in bytes, None if it is not there."""
-    for line in (read_text("/proc/meminfo") or "").splitlines():
-        name, _, rest = line.partition(":")
-        if name == field and rest.split():
-            return int(rest.split()[0]) * 1024
-    return None
-
-
-def hottest_c() -> float | None:
-    """Return the temperature of the hottest thermal zone in degrees Celsius, None if unknown."""
-    folder = "/sys/class/thermal"
-    try:
-        zones = [name for name in os.listdir(folder) if name.startswith("thermal_zone")]  # noqa: PTH208
-    except OSError:
-        return None
-    readings = [read_number(os.path.join(folder, zone, "temp")) for zone in zones]  # noqa: PTH118
-    known = [value / 1e3 for value in readings if value is not None]
-    return max(known) if known else None
+MACHINE = HostState()

@@ -98,9 +98,29 @@ class SimulatedAgent(Agent):
         """Return the stand-in for every runtime."""
         return SimulatedRuntime(self.machine)
 
-    def bind_cpus(self, threads: int) -> list[int]:
+    def bind_cpus(self, threads: int) -> tuple[list[int], str | None]:
         """Return simulated CPU numbers; this process stays where it is."""
-        return list(range(threads))
+        return list(range(threads)), None
+
+    def ready(self, request: dict[str, Any], payload: bytes) -> dict[str, Any]:
+        """Let the simulated machine cool down for as long as the gate allows."""
+        machine, limit_c = self.machine, request["max_temperature_c"]
+        waited_s = 0.0
+        while (
+            limit_c is not None
+            and machine.temperature_c is not None
+            and machine.temperature_c > limit_c
+            and waited_s < request["timeout_s"]
+        ):
+            machine.idle(request["interval_s"])
+            waited_s += request["interval_s"]
+        return {
+            "is_ready": True,
+            "waited_s": waited_s,
+            "busy_share": 0.0,
+            "temperature_c": machine.temperature_c,
+            "reason": None,
+        }
 
     def make_materialiser(self, template: str) -> WidthsAsModel:
         """Return the stand-in; the template is not needed."""

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ import pytest
 from joulemap import InputError
 from joulemap.datasets import Timing
 from joulemap.device_agents.agent_archive import agent_archive
-from joulemap.device_agents.device import Device, Preparation
+from joulemap.device_agents.device import Device, Preparation, StartGate
 from joulemap.device_agents.errors import StableDeviceError
 from joulemap.profiler import Protocol, networks
 from joulemap.profiler.protocol import reference_widths
@@ -145,3 +146,34 @@ def test_the_archive_is_reproducible_and_needs_nothing_of_joulemap(tmp_path: Pat
         "assert not loaded, loaded\n"
     )
     subprocess.run([sys.executable, "-I", "-c", code], check=True)
+
+
+def test_the_start_gate_looks_at_the_real_machine(device: Device) -> None:
+    answer = device.wait_until_ready(StartGate(1.0, timeout_s=0, interval_s=0.2))
+    assert answer["is_ready"]
+    assert answer["reason"] is None
+    assert 0.1 < answer["waited_s"] < 5
+    assert 0 <= answer["busy_share"] <= 1
+    with Device("local:") as fresh:
+        assert fresh.wait_until_ready(StartGate(1.0, interval_s=0.1))["is_ready"]
+    for mistake in ({"max_busy_share": 1.5}, {"interval_s": 0}, {"max_temperature_c": -1}):
+        with pytest.raises(InputError, match=next(iter(mistake))):
+            StartGate(**mistake)
+
+
+def test_conditions_are_in_the_visit_and_an_unasked_lock_changes_nothing(device: Device) -> None:
+    timing = Timing.from_dict(device.visit([2, 4, 30, 21], PROTOCOL))
+    assert {"load_1min", "temperature_c", "is_throttled", "memory_pressure_share"} <= set(
+        timing.machine
+    )
+    assert device.affinity == {"is_bound": True, "reason": None}
+    assert device.frequency_lock == {"is_locked": False, "reason": None}
+
+
+def test_more_threads_than_cpus_are_not_bound_and_that_is_said(preparation: Preparation) -> None:
+    threads = len(os.sched_getaffinity(0)) + 1
+    with Device("local:") as device:
+        device.prepare(replace(preparation, threads=threads))
+        assert not device.affinity["is_bound"]
+        assert f"{threads} threads share" in device.affinity["reason"]
+        assert len(device.cpus) == threads - 1

@@ -31,6 +31,7 @@ FAST = Protocol(
     block_s=0.003,
     min_run_s=2e-4,
     reference_s=0.002,
+    start_timeout_s=0.01,
 )
 
 

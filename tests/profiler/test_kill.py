@@ -29,7 +29,7 @@ estimation.OUTLIER_CHANGE = estimation.MAX_STEAL_SHARE = 99.0
 networks.get("lenet5")
 out, acknowledged, samples = sys.argv[1], sys.argv[2], int(sys.argv[3])
 protocol = Protocol(visits=3, max_visit_s=0.02, block_s=0.003, min_run_s=2e-4,
-                    reference_s=0.002, max_attempts=100, has_revisits=False,
+                    reference_s=0.002, max_attempts=100, has_revisits=False, start_timeout_s=0.01,
                     max_further_visits=0)
 
 class Acknowledge(campaign.Silent):
