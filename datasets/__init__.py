@@ -3,8 +3,9 @@
 from .cost_dataset import CostDataset, DroppedRowsWarning
 from .cost_table import CostTable
 from .layer_spec import LayerSpec, ResolvedLayer
+from .measurement import Measurement
 from .network_spec import NetworkSpec, ResolvedNetwork, Width
-from .records import Block, Conditions, Measurement, Timing, Visit
+from .records import Block, Conditions, Timing, Visit
 from .size import Size
 
 __all__ = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -15,9 +14,10 @@ import pandas as pd
 
 from joulemap import InputError
 
+from .measurement import Measurement
 from .metrics import NoiseFloor, noise_floor
 from .network_spec import NetworkSpec
-from .records import CONDITION_NAMES, Measurement
+from .records import CONDITION_NAMES
 from .units import unit_of_column
 from .user_table import canonical_frame
 
@@ -29,11 +29,10 @@ ABOUT_COLUMNS = (
     "variant_id",
     "num_visits",
     "num_failed_visits",
+    "num_rejected_visits",
     "steal_share",
     "energy_source",
 )
-# How much the dataset's typical relative variance counts against a row's own.
-PRIOR_FREEDOM = 4.0
 # Suffixes that join a cost column to its own uncertainty: latency_s, latency_ci_low_s, ...
 _ABOUT_COST = ("_standard_error", "_ci_low", "_ci_high", "_revisit_a", "_revisit_b")
 
@@ -131,8 +130,15 @@ class CostDataset:
         protocol: Mapping[str, Any],
         source: str = "",
     ) -> CostDataset:
-        """Return the dataset of a campaign's measurements; variants without a visit are left out."""
-        rows = [_row(measurement, spec) for measurement in measurements if measurement.timings]
+        """Return the dataset of a campaign's measurements; variants without a visit are left out.
+
+        A variant whose visits were all rejected keeps its row, with missing costs.
+        """
+        rows = [
+            _row(measurement, spec)
+            for measurement in measurements
+            if measurement.num_failed < len(measurement.visits)
+        ]
         if not rows:
             raise InputError("there are no measurements yet: no visit has succeeded")
         return cls(
@@ -338,8 +344,7 @@ class CostDataset:
             X: `n x (k + varying conditions)`, columns as in `feature_names`.
             y: `n`, in the target's SI unit.
             w: `n`, mean 1, inversely proportional to each row's variance; all 1 where no variance is
-                known. With few visits a variance is itself a guess, so its relative size is pulled
-                towards the dataset's typical one.
+                known.
 
         Raises:
             InputError: No such column, no row has it, or a varying condition is not a number.
@@ -364,8 +369,7 @@ class CostDataset:
                 "each with where(...)"
             ) from error
         relative = self.variance(target) / y**2
-        visits = self._frame["num_visits"][kept] if "num_visits" in self._frame else None
-        return X[kept], y[kept], _weights(y[kept], relative[kept], visits)
+        return X[kept], y[kept], _weights(y[kept], relative[kept])
 
     def to_pandas(self) -> pd.DataFrame:
         """Return all columns as a DataFrame, with a `sparsity_<name>` column per width."""
@@ -422,41 +426,33 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _weights(y: FloatArray, relative_variance: FloatArray, num_visits: Any) -> FloatArray:
-    """Return weights 1 / variance of mean 1, relative variances shrunk as in limma's moderated t.
+def _weights(y: FloatArray, relative_variance: FloatArray) -> FloatArray:
+    """Return weights 1 / variance of mean 1; all 1 where no variance is known.
 
-    A variance over v visits has v - 1 degrees of freedom; it is averaged with the median one,
-    which counts as `PRIOR_FREEDOM` degrees of freedom.
+    A relative variance below half the typical one counts as that: no row is so much better than
+    the others that it may decide a fit alone.
     """
     known = np.isfinite(relative_variance)
     typical = float(np.median(relative_variance[known])) if known.any() else 0.0
     if typical <= 0:
         return np.ones_like(y)
-    freedom = np.ones_like(y)
-    if num_visits is not None:
-        freedom = np.maximum(np.asarray(num_visits, dtype=np.float64) - 1.0, 0.0)
-    freedom = np.where(known, freedom, 0.0)
-    own = np.where(known, relative_variance, 0.0)
-    shrunk = (PRIOR_FREEDOM * typical + freedom * own) / (PRIOR_FREEDOM + freedom)
-    weights = 1.0 / (shrunk * y**2)
+    variance = np.where(known, relative_variance, typical)
+    weights = 1.0 / (np.maximum(variance, typical / 2) * y**2)
     return np.asarray(weights / weights.mean(), dtype=np.float64)
 
 
 def _row(measurement: Measurement, spec: NetworkSpec) -> dict[str, Any]:
-    visit = measurement.visits[0]
-    latency, count = measurement.latency_s, len(measurement.timings)
-    spread, interval = measurement.latency_relative_sd, measurement.latency_ci_s
+    visit, latency = measurement.visits[0], measurement.latency
     pair = measurement.revisit_pair_s
-    error = None if spread is None or latency is None else spread * latency / math.sqrt(count)
     return {
         "spec_id": visit.spec_id,
         "variant_id": visit.variant_id,
         **dict(zip(spec.width_names, visit.widths, strict=True)),
         **asdict(visit.conditions),
-        "latency_s": latency,
-        "latency_standard_error_s": error,
-        "latency_ci_low_s": interval[0] if interval else None,
-        "latency_ci_high_s": interval[1] if interval else None,
+        "latency_s": latency.latency_s if latency else None,
+        "latency_standard_error_s": latency.standard_error * latency.latency_s if latency else None,
+        "latency_ci_low_s": latency.low_s if latency else None,
+        "latency_ci_high_s": latency.high_s if latency else None,
         "latency_revisit_a_s": pair[0] if pair else None,
         "latency_revisit_b_s": pair[1] if pair else None,
         "latency_mean_s": measurement.latency_mean_s,
@@ -466,6 +462,7 @@ def _row(measurement: Measurement, spec: NetworkSpec) -> dict[str, Any]:
         "energy_gross_j": None,
         "energy_source": None,
         "energy_estimate_j": None,
-        "num_visits": count,
-        "num_failed_visits": len(measurement.visits) - count,
+        "num_visits": latency.num_visits if latency else 0,
+        "num_failed_visits": measurement.num_failed,
+        "num_rejected_visits": measurement.num_rejected,
     }

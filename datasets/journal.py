@@ -1,7 +1,7 @@
 """A campaign's journal: one durable line per visit, before the next one starts.
 
-The file is JSON lines. The first line describes the campaign, every further line is a visit; each
-ends in the CRC-32 of what precedes it. A line counts once its newline is on disk, so a process or
+The file is JSON lines. The first line describes the campaign, every further line is a visit or says
+that an earlier visit was rejected, with the reason; each ends in the CRC-32 of what precedes it. A line counts once its newline is on disk, so a process or
 a machine that dies while writing leaves at most one torn last line, which readers report and the
 next writer cuts off. Anything else that does not check is corruption and is refused.
 """
@@ -21,6 +21,7 @@ from typing import Any, Self
 
 from joulemap import InputError
 
+from .estimation import VisitKey
 from .network_spec import NetworkSpec
 from .records import RECORD_VERSION, Conditions, Visit
 
@@ -127,11 +128,13 @@ class JournalContent:
     Args:
         campaign: What is measured, where and how.
         visits: In the order in which they were made.
+        rejections: Visits that the campaign rejected, with the reason.
         torn_bytes: Length of a torn last line, 0 if there is none.
     """
 
     campaign: CampaignRecord
     visits: tuple[Visit, ...]
+    rejections: Mapping[VisitKey, str]
     torn_bytes: int
 
 
@@ -151,12 +154,18 @@ def read_journal(path: str | Path) -> JournalContent:
     if not lines:
         raise InputError(f"{path} is no journal: it has no complete line")
     campaign: CampaignRecord | None = None
-    visits: dict[tuple[str, int, int], Visit] = {}
+    visits: dict[VisitKey, Visit] = {}
+    rejections: dict[VisitKey, str] = {}
     for number, line in enumerate(lines, start=1):
         try:
             record = _decode(line)
             if campaign is None:
                 campaign = CampaignRecord.from_dict(record)
+            elif "rejected" in record:
+                key, reason = _rejection(record)
+                if key not in visits or key in rejections:
+                    raise InputError("it rejects a visit that is not there, or twice")
+                rejections[key] = reason
             else:
                 visit = Visit.from_dict(record)
                 if visit.key in visits:
@@ -168,7 +177,7 @@ def read_journal(path: str | Path) -> JournalContent:
                 "changed: restore the file from a copy, or start in another folder"
             ) from error
     assert campaign is not None  # noqa: S101 - there is at least one line
-    return JournalContent(campaign, tuple(visits.values()), len(data) - end)
+    return JournalContent(campaign, tuple(visits.values()), rejections, len(data) - end)
 
 
 class Journal:
@@ -228,7 +237,17 @@ class Journal:
         Raises:
             InputError: The disk is full or the file cannot be written. The journal is as before.
         """
-        line = _encode(visit.to_dict())
+        self._write(_encode(visit.to_dict()))
+
+    def reject(self, key: VisitKey, reason: str) -> None:
+        """Write durably that a visit does not count, and why. The visit itself stays.
+
+        Raises:
+            InputError: As `append`.
+        """
+        self._write(_encode({"rejected": list(key), "reason": reason}))
+
+    def _write(self, line: bytes) -> None:
         try:
             os.lseek(self._fd, self._end, os.SEEK_SET)
             view = memoryview(line)
@@ -286,6 +305,17 @@ def _decode(line: bytes) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise InputError("it is not a JSON object")
     return record
+
+
+def _rejection(record: Mapping[str, Any]) -> tuple[VisitKey, str]:
+    key, reason = record["rejected"], record.get("reason")
+    if (
+        not isinstance(key, list)
+        or [type(part) for part in key] != [str, int, int]
+        or not isinstance(reason, str)
+    ):
+        raise InputError("it names no visit and reason")
+    return (key[0], key[1], key[2]), reason
 
 
 def _sync_folder(folder: Path) -> None:

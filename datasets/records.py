@@ -1,4 +1,4 @@
-"""Immutable records: what one visit measured, and what a variant's visits say together.
+"""Immutable records: what one visit measured.
 
 Raw times are kept; every statistic is computed from them. Missing is None, never 0. Times come
 from the device's monotonic clock; wall-clock time is a label only.
@@ -10,12 +10,11 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from joulemap import InputError
 
@@ -173,6 +172,8 @@ class Visit:
         started_at: Wall-clock time, ISO 8601; a label.
         timing: What was measured; None when it failed.
         error: Why it failed; None when it did not.
+        is_revisit: Whether it belongs to the second, independent measurement of a variant that the
+            noise floor is computed from.
         energy_j: Net joules per call; None without a meter.
         energy_gross_j: Joules per call with idle; None without a meter.
         energy_source: `counter`, `sampled` or `simulated`; None without a meter.
@@ -187,6 +188,7 @@ class Visit:
     started_at: str
     timing: Timing | None = None
     error: str | None = None
+    is_revisit: bool = False
     energy_j: float | None = None
     energy_gross_j: float | None = None
     energy_source: str | None = None
@@ -225,6 +227,7 @@ class Visit:
             widths=widths,
             conditions=conditions,
             timing=None if timing is None else Timing.from_dict(timing),
+            is_revisit=bool(values["is_revisit"]),
             **{key: _index(key, values[key]) for key in ("visit_index", "attempt", "sequence")},
         )
         return cls(**values)
@@ -234,92 +237,6 @@ def variant_id(spec_id: str, widths: Sequence[int], conditions: Conditions) -> s
     """Return a short hash that names a variant: a network at one width vector, one set of conditions."""
     text = json.dumps([spec_id, list(widths), asdict(conditions)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """The result for one variant: its visits, and what they say together.
-
-    Args:
-        visits: All visits of one variant, failed ones included, in the campaign's order.
-    """
-
-    visits: tuple[Visit, ...] = field(repr=False)
-
-    def __post_init__(self) -> None:
-        if len({visit.variant_id for visit in self.visits}) != 1:
-            raise InputError("a measurement holds the visits of exactly one variant")
-
-    @property
-    def timings(self) -> tuple[Timing, ...]:
-        """The visits that succeeded."""
-        return tuple(visit.timing for visit in self.visits if visit.timing is not None)
-
-    @cached_property
-    def visit_latencies_s(self) -> tuple[float, ...]:
-        """Latency of each successful visit, in seconds per call."""
-        return tuple(timing.latency_s for timing in self.timings)
-
-    @cached_property
-    def latency_s(self) -> float | None:
-        """Median over all blocks of the block medians, in seconds per call; None without visits."""
-        medians = [block.median_s for timing in self.timings for block in timing.blocks]
-        return float(np.median(medians)) if medians else None
-
-    @cached_property
-    def latency_mean_s(self) -> float | None:
-        """Mean over all timed calls, in seconds per call; None without visits."""
-        runs = [
-            run for timing in self.timings for block in timing.blocks for run in block.latencies_s
-        ]
-        return float(np.mean(runs)) if runs else None
-
-    @cached_property
-    def latency_relative_sd(self) -> float | None:
-        """Standard deviation of the visits' latencies over their mean; None below two visits."""
-        if len(self.visit_latencies_s) < 2:
-            return None
-        return float(np.std(np.log(self.visit_latencies_s), ddof=1))
-
-    @cached_property
-    def latency_ci_s(self) -> tuple[float, float] | None:
-        """95 % interval of the latency over visits as clusters, Student's t; None below two."""
-        spread, count = self.latency_relative_sd, len(self.visit_latencies_s)
-        if spread is None or self.latency_s is None:
-            return None
-        half = float(stats.t.ppf(0.975, count - 1)) * spread / math.sqrt(count)
-        return (self.latency_s * math.exp(-half), self.latency_s * math.exp(half))
-
-    @cached_property
-    def revisit_pair_s(self) -> tuple[float, float] | None:
-        """Two independent latencies: from the even and the odd visits; None below two visits."""
-        if len(self.visit_latencies_s) < 2:
-            return None
-        halves = (self.visit_latencies_s[0::2], self.visit_latencies_s[1::2])
-        return (float(np.median(halves[0])), float(np.median(halves[1])))
-
-    @cached_property
-    def cpu_time_s(self) -> float | None:
-        """CPU seconds per call of the agent's process; None without visits."""
-        blocks = [block for timing in self.timings for block in timing.blocks]
-        calls = sum(len(block.latencies_s) * block.calls_per_run for block in blocks)
-        return sum(block.cpu_s for block in blocks) / calls if calls else None
-
-    @cached_property
-    def steal_share(self) -> float | None:
-        """Share of the timed blocks that the hypervisor withheld; None if unknown."""
-        blocks = [block for timing in self.timings for block in timing.blocks]
-        stolen = [block.steal_s for block in blocks if block.steal_s is not None]
-        wall = sum(block.wall_s for block in blocks)
-        return sum(stolen) / wall if stolen and wall else None
-
-
-def measurements_of(visits: Sequence[Visit]) -> list[Measurement]:
-    """Return one measurement per variant, in the order of their first visits."""
-    grouped: dict[str, list[Visit]] = {}
-    for visit in visits:
-        grouped.setdefault(visit.variant_id, []).append(visit)
-    return [Measurement(tuple(group)) for group in grouped.values()]
 
 
 def _fields_of(cls: Any, content: Any) -> dict[str, Any]:

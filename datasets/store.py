@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,8 @@ from .cost_dataset import CostDataset
 from .dataset_card import dataset_card
 from .journal import FILE_NAME as JOURNAL
 from .journal import JournalContent, read_journal
+from .measurement import Measurement, measurements_of
 from .network_spec import NetworkSpec
-from .records import measurements_of
 
 MEASUREMENTS = "measurements.parquet"
 VISITS = "visits.parquet"
@@ -87,9 +87,13 @@ def load_dataset(path: str | Path) -> CostDataset:
 
 def dataset_of(journal: JournalContent) -> CostDataset:
     """Return the dataset of what a journal holds so far."""
+    return _dataset(journal, measurements_of(journal.visits, journal.rejections))
+
+
+def _dataset(journal: JournalContent, measurements: Sequence[Measurement]) -> CostDataset:
     campaign = journal.campaign
     return CostDataset.from_measurements(
-        measurements_of(journal.visits),
+        measurements,
         campaign.spec,
         device=campaign.device,
         protocol=campaign.protocol,
@@ -105,7 +109,9 @@ def export_campaign(folder: str | Path) -> CostDataset:
     """
     folder = Path(folder)
     journal = read_journal(folder / JOURNAL)
-    dataset = dataset_of(journal)
+    measurements = measurements_of(journal.visits, journal.rejections)
+    dataset = _dataset(journal, measurements)
+    campaign = measurements[0].campaign
     rows = []
     for visit in journal.visits:
         timing = visit.timing
@@ -116,7 +122,10 @@ def export_campaign(folder: str | Path) -> CostDataset:
                 "attempt": visit.attempt,
                 "sequence": visit.sequence,
                 "started_at": visit.started_at,
+                "is_revisit": visit.is_revisit,
                 "error": visit.error,
+                "rejected": campaign.rejections.get(visit.key),
+                "corrected_latency_s": campaign.corrected_visit_s(visit),
                 "latency_s": timing.latency_s if timing else None,
                 "latencies_s": [list(b.latencies_s) for b in timing.blocks] if timing else None,
                 "warm_up_s": list(timing.warm_up_s) if timing else None,

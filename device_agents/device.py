@@ -10,6 +10,7 @@ from typing import Any, Self
 from .agent_archive import agent_archive
 from .agent_client import AgentClient
 from .errors import DeviceError, StableDeviceError
+from .interfaces import Transport
 from .registry import open_transport, runtime_entry
 
 PROBE_TIMEOUT_S = 60.0
@@ -43,16 +44,19 @@ class Device:
 
     Args:
         url: Such as `local:`.
+        transport: How the device is reached; what the URL says when None.
         agent_visits: Visits after which a fresh agent takes over.
 
     Raises:
         InputError: The URL has no known form.
     """
 
-    def __init__(self, url: str, *, agent_visits: int = 50) -> None:
+    def __init__(
+        self, url: str, *, transport: Transport | None = None, agent_visits: int = 50
+    ) -> None:
         self.url = url
         self.agent_visits = agent_visits
-        self._transport = open_transport(url)
+        self._transport = transport or open_transport(url)
         self._client: AgentClient | None = None
         self._visits = 0
         self._preparation: Preparation | None = None

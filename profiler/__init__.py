@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import networks
-    from .campaign import Observer, VisitPlan, profile
+    from .campaign import Observer, profile
+    from .plan import VisitPlan
     from .protocol import Protocol
     from .sampling import sample
 
@@ -14,7 +15,7 @@ __all__ = ["Observer", "Protocol", "VisitPlan", "networks", "profile", "sample"]
 _HOMES = {
     "Observer": "campaign",
     "Protocol": "protocol",
-    "VisitPlan": "campaign",
+    "VisitPlan": "plan",
     "profile": "campaign",
     "sample": "sampling",
 }

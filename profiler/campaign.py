@@ -2,13 +2,15 @@
 
 ::
 
-    spec --sample--> variants --shuffle--> round 1 | round 2 | round 3      (each variant once a round)
-                                             |
-         widths --> agent on the device: materialise, load, reference, warm up, blocks, reference
-                                             |
-                                journal: one durable line per visit
-                                             |
-                                dataset: median over all blocks, interval over visits
+    spec --sample--> variants --plan--> round 1 | round 2 | round 3 | re-visits | where still imprecise
+                                          |                                            (see `plan`)
+       widths --> agent on the device: materialise, load, reference, warm up, blocks, reference
+                                          |
+                         journal: one durable line per visit
+                                          |
+        end of a round: judge all visits together, reject what was disturbed, make it again
+                                          |
+         dataset: drift-corrected median over blocks, 95 % interval over visits
 
 Nothing of a campaign lives in memory alone: it is interrupted at any moment and continued by the
 same call, which plans the same visits and skips what the journal holds.
@@ -16,9 +18,7 @@ same call, which plans the same visits and skips what the journal holds.
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol as TypingProtocol
@@ -27,13 +27,13 @@ from joulemap import InputError, JoulemapError, __version__
 
 from ..datasets import Conditions, CostDataset, NetworkSpec, Timing, Visit
 from ..datasets.journal import FILE_NAME, CampaignRecord, Journal
-from ..datasets.records import variant_id
 from ..datasets.store import export_campaign, make_folder
 from ..device_agents.device import Device, Preparation
 from ..device_agents.errors import DeviceError, StableDeviceError, TransientDeviceError
 from ..device_agents.registry import runtime_entry
 from . import networks
 from .noise import NoiseTracker
+from .plan import VisitPlan
 from .protocol import Protocol, reference_widths
 from .sampling import WidthTuple, sample, sampler_named
 from .templates import cached_template
@@ -52,8 +52,8 @@ class Observer(TypingProtocol):
     def started(self, total: int, done: int, protocol: Protocol) -> None:
         """Learn how many visits there are and how many were made before."""
 
-    def visited(self, visit: Visit, noise: float | None) -> None:
-        """Learn of one more visit and of the noise of single visits (a fraction) so far."""
+    def visited(self, visit: Visit, done: int, noise: float | None) -> None:
+        """Learn of one more visit, how many count by now, and the noise of a single one so far."""
 
 
 class Silent:
@@ -65,12 +65,12 @@ class Silent:
     def started(self, total: int, done: int, protocol: Protocol) -> None:
         """Ignore the start."""
 
-    def visited(self, visit: Visit, noise: float | None) -> None:
+    def visited(self, visit: Visit, done: int, noise: float | None) -> None:
         """Ignore the visit."""
 
 
 def profile(
-    url: str,
+    url: str | Device,
     network: str | NetworkSpec,
     *,
     samples: int,
@@ -88,7 +88,7 @@ def profile(
     """Return measured costs (seconds, joules) of `samples` variants; start, continue or extend.
 
     Args:
-        url: The device, such as `local:`.
+        url: The device, such as `local:`, or one that is open already; it is closed in the end.
         network: A name of `networks.names()`, `module:factory`, or a spec.
         samples: How many width vectors to measure.
         out: Folder of the campaign; the same call continues what is there.
@@ -119,7 +119,8 @@ def profile(
 
     runtime_entry(runtime)
 
-    with Device(url, agent_visits=protocol.agent_visits) as device:
+    opened = Device(url, agent_visits=protocol.agent_visits) if isinstance(url, str) else url
+    with opened as device:
         folder = make_folder(out)
         fingerprint = device.probe()
         observer.message(f"device: {fingerprint.get('cpu_model')} ({fingerprint['device_id']})")
@@ -142,15 +143,27 @@ def profile(
                     f"the journal ended in an unfinished line of {journal.content.torn_bytes} "
                     "bytes, which was cut off; that visit is made again"
                 )
-            plan = VisitPlan(spec, conditions, variants, protocol, seed, journal.content.visits)
-            observer.started(plan.num_visits, plan.num_done, protocol)
+            plan = VisitPlan(
+                spec,
+                conditions,
+                variants,
+                protocol,
+                seed,
+                journal.content.visits,
+                journal.content.rejections,
+                journal.reject,
+            )
+            observer.started(plan.num_planned, plan.num_done, protocol)
             try:
                 _measure_all(device, plan, journal, observer)
             finally:
-                if plan.num_done:
+                if any(visit.timing for visit in plan.visits):
                     export_campaign(folder)
     if not plan.num_done:
-        raise JoulemapError(f"no visit succeeded; the first failed so: {plan.first_error}")
+        rejected = f"; the first rejected: {next(iter(plan.rejections.values()), None)}"
+        raise JoulemapError(
+            f"no visit can be used; the first failed so: {plan.first_error}{rejected}"
+        )
     return CostDataset.load(folder)
 
 
@@ -162,7 +175,7 @@ def _measure_all(device: Device, plan: VisitPlan, journal: Journal, observer: Ob
         journal.append(record)
         plan.note(record)
         noise.add(record)
-        observer.visited(record, noise.single_visit)
+        observer.visited(record, plan.num_done, noise.single_visit)
         failures = failures + 1 if record.error else 0
         if failures >= MAX_FAILURES_IN_A_ROW:
             raise JoulemapError(
@@ -188,80 +201,6 @@ def _timing(answer: Mapping[str, object]) -> Timing:
         return Timing.from_dict(answer)
     except InputError as error:
         raise StableDeviceError(f"the device's answer makes no sense: {error}") from error
-
-
-@dataclass
-class VisitPlan:
-    """Which visits remain: rounds over all variants in random order, failures again at their end.
-
-    The order depends on the seed and the round alone, so an interrupted campaign goes on as if
-    nothing had happened.
-    """
-
-    spec: NetworkSpec
-    conditions: Conditions
-    variants: Sequence[WidthTuple]
-    protocol: Protocol
-    seed: int
-    made: Sequence[Visit] = ()
-    first_error: str | None = field(default=None, init=False)
-
-    def __post_init__(self) -> None:
-        self._done: set[tuple[str, int]] = set()
-        self._attempts: dict[tuple[str, int], int] = {}
-        self._given_up: set[tuple[str, int]] = set()
-        self._sequence = 0
-        for visit in self.made:
-            self.note(visit)
-
-    @property
-    def num_visits(self) -> int:
-        """Visits of the whole campaign."""
-        return len(self.variants) * self.protocol.visits
-
-    @property
-    def num_done(self) -> int:
-        """Visits that succeeded."""
-        return len(self._done)
-
-    def note(self, visit: Visit) -> None:
-        """Take a visit that was made into account."""
-        key = (visit.variant_id, visit.visit_index)
-        self._sequence = max(self._sequence, visit.sequence + 1)
-        self._attempts[key] = max(self._attempts.get(key, 0), visit.attempt + 1)
-        if visit.error is None:
-            self._done.add(key)
-            return
-        self.first_error = self.first_error or visit.error
-        is_stable = visit.error.startswith("stable")
-        if is_stable or self._attempts[key] >= self.protocol.max_attempts:
-            self._given_up.add(key)
-
-    def __iter__(self) -> Iterator[Visit]:
-        for index in range(self.protocol.visits):
-            order = list(self.variants)
-            random.Random(f"{self.seed}/{index}").shuffle(order)  # noqa: S311
-            while waiting := [widths for widths in order if self._is_open(widths, index)]:
-                for widths in waiting:
-                    yield self._visit(widths, index)
-
-    def _key(self, widths: WidthTuple, index: int) -> tuple[str, int]:
-        return (variant_id(self.spec.fingerprint, widths, self.conditions), index)
-
-    def _is_open(self, widths: WidthTuple, index: int) -> bool:
-        key = self._key(widths, index)
-        return key not in self._done and key not in self._given_up
-
-    def _visit(self, widths: WidthTuple, index: int) -> Visit:
-        return Visit(
-            spec_id=self.spec.fingerprint,
-            widths=widths,
-            conditions=self.conditions,
-            visit_index=index,
-            attempt=self._attempts.get(self._key(widths, index), 0),
-            sequence=self._sequence,
-            started_at="",
-        )
 
 
 def open_journal(folder: Path, campaign: CampaignRecord, variants: Sequence[WidthTuple]) -> Journal:

@@ -104,15 +104,25 @@ def profile(
     threads: Annotated[int, typer.Option(help="Threads inside one operator.")] = 1,
     visits: Annotated[int, typer.Option(help="Visits per variant.")] = 3,
     visit_s: Annotated[float, typer.Option(help="Seconds of warm-up and blocks per visit.")] = 1.5,
+    rel_error: Annotated[
+        float, typer.Option(help="Aim: half the 95 % interval over the latency.")
+    ] = 0.03,
+    time_cap: Annotated[
+        float | None, typer.Option(help="Seconds on the device after which it stops.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the sample and the visits' order.")] = 0,
     *,
     as_json: Json = False,
 ) -> None:
     """Measure how a device's cost depends on a network's widths. Continues where it stopped."""
+    from ..datasets.journal import FILE_NAME, read_journal
+    from .advice import advise
     from .campaign import profile as run_campaign
     from .protocol import Protocol
 
-    protocol = Protocol(visits=visits, max_visit_s=visit_s)
+    protocol = Protocol(
+        visits=visits, max_visit_s=visit_s, rel_error=rel_error, time_cap_s=time_cap
+    )
     with console.CampaignProgress() as progress:
         dataset = run_campaign(
             url,
@@ -129,7 +139,8 @@ def profile(
             protocol=protocol,
             observer=progress,
         )
-    _print_dataset(dataset, out, as_json=as_json)
+    advice = advise(read_journal(out / FILE_NAME))
+    _print_dataset(dataset, out, as_json=as_json, advice=advice)
 
 
 @app.command(name="import")
@@ -248,7 +259,7 @@ def export(
     console.RESULTS.print(f"Wrote {written}", soft_wrap=True)
 
 
-def _print_dataset(dataset: Any, out: Path, *, as_json: bool) -> None:
+def _print_dataset(dataset: Any, out: Path, *, as_json: bool, advice: Sequence[str] = ()) -> None:
     cost = dataset.cost_names[0]
     floor = dataset.noise_floor(cost)
     if as_json:
@@ -258,11 +269,15 @@ def _print_dataset(dataset: Any, out: Path, *, as_json: bool) -> None:
                 "variants": len(dataset),
                 "costs": {name: dataset.unit(name) for name in dataset.cost_names},
                 "noise_floor": floor.to_dict() if floor else None,
+                "advice": list(advice),
             }
         )
         return
     console.RESULTS.print(f"{len(dataset)} variants in {out}", soft_wrap=True)
+    console.RESULTS.print(console.error_text(dataset, cost))
     console.RESULTS.print(console.noise_text(floor))
+    for sentence in advice:
+        console.RESULTS.print(f"- {sentence}", markup=False)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from ..datasets import Visit
+    from ..datasets import CostDataset, Visit
     from ..datasets.metrics import NoiseFloor
     from ..models import CrossValidation
     from .protocol import Protocol
@@ -69,6 +69,18 @@ def print_cross_validation(table: CrossValidation) -> None:
         ],
     )
     RESULTS.print(noise_text(table.noise_floor))
+
+
+def error_text(dataset: CostDataset, cost: str) -> str:
+    """Return how precise a dataset's rows are, as a sentence."""
+    low, high = dataset.interval(cost)
+    known = sorted(value for value in (high - low) / 2 / dataset.cost(cost) if value >= 0)
+    if not known:
+        return "No intervals: the table has none."
+    return (
+        f"95 % intervals: +-{percent(known[len(known) // 2])} for half of the variants, at most "
+        f"+-{percent(known[-1])}."
+    )
 
 
 def quantity(value: float, unit: str) -> str:
@@ -127,19 +139,19 @@ class CampaignProgress:
             self._task = self._bar.add_task("", total=total, completed=done, status="")
             self._bar.start()
 
-    def visited(self, visit: Visit, noise: float | None) -> None:
+    def visited(self, visit: Visit, done: int, noise: float | None) -> None:
         """Move on by one visit."""
         now = time.monotonic()
         self._recent.append(now)
         if visit.error is not None:
             self.message(f"visit {visit.sequence + 1} failed and is tried again: {visit.error}")
-        else:
-            self._done += 1
+        # Rejected visits are made again and imprecise variants visited further: the total grows.
+        self._done, self._total = done, max(self._total, done)
         per_visit = (now - self._recent[0]) / max(1, len(self._recent) - 1)
         left = duration(per_visit * (self._total - self._done))
         status = f"{left} left, noise {percent(noise)}"
         if self._bar is not None:
-            self._bar.update(self._task, completed=self._done, status=status)
+            self._bar.update(self._task, completed=self._done, total=self._total, status=status)
             self._bar.refresh()
         elif now - self._logged >= LOG_EVERY_S:
             self._logged = now

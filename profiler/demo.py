@@ -14,7 +14,7 @@ from .fitting import fit_and_save
 from .protocol import Protocol
 
 NETWORK = "mobilenet_v1"
-PROTOCOL = Protocol(visits=3, max_visit_s=0.5)
+PROTOCOL = Protocol(visits=2, max_visit_s=0.4, max_further_visits=1)
 
 
 def run_demo(out: Path, samples: int) -> None:
@@ -57,7 +57,7 @@ def run_demo(out: Path, samples: int) -> None:
     models.to_onnx_file(predictor, out / "predictor.onnx")
     models.to_torch_file(predictor, out / "predictor.pt2")
     figure = Figure(figsize=(6, 5), layout="constrained")
-    predictor.plot_error(dataset, ax=figure.add_subplot())
+    predictor.plot_error(ax=figure.add_subplot())
     figure.savefig(out / "error.png", dpi=150)
     _show_gradient(predictor)
 

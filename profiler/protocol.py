@@ -28,7 +28,11 @@ class Protocol:
         min_blocks: Blocks of a visit, at least.
         min_run_s: Calls shorter than this are timed several at once.
         reference_s: Duration of the reference before and after a visit.
-        max_attempts: Tries at a visit that fails.
+        max_attempts: Tries at a visit that fails or is rejected.
+        max_further_visits: Visits beyond `visits` for a variant whose interval is too wide.
+        rel_error: Half the 95 % interval over the latency that is aimed at.
+        time_cap_s: Time on the device after which no further visit begins; None is without end.
+        has_revisits: Whether max(40, 10 %) of the variants are measured twice for the noise floor.
         agent_visits: Visits after which a fresh agent takes over.
 
     Raises:
@@ -43,11 +47,19 @@ class Protocol:
     min_run_s: float = 0.001
     reference_s: float = 0.03
     max_attempts: int = 3
+    max_further_visits: int = 3
+    rel_error: float = 0.03
+    time_cap_s: float | None = None
+    has_revisits: bool = True
     agent_visits: int = 50
 
     def __post_init__(self) -> None:
         for item in fields(self):
             value = getattr(self, item.name)
+            if value is None or isinstance(value, bool):
+                continue
+            if item.name == "max_further_visits" and value == 0:
+                continue
             if not (math.isfinite(value) and value > 0) or (item.type == "int" and value < 1):
                 raise InputError(f"protocol {item.name} is {value}; it must be above 0")
         if self.warm_up_share > 1:
@@ -59,7 +71,7 @@ class Protocol:
 
     @property
     def visit_duration_s(self) -> float:
-        """What a visit takes altogether, roughly: its window, two references, loading."""
+        """What a visit takes altogether, roughly, in seconds: window, two references, loading."""
         return self.max_visit_s + 2 * self.reference_s + 0.05
 
 

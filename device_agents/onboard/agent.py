@@ -39,7 +39,13 @@ class RequestError(Exception):
 
 
 class Agent:
-    """Answers requests one at a time; holds the template and the reference between visits."""
+    """Answers requests one at a time; holds the template and the reference between visits.
+
+    Args:
+        runtimes: Runtime name to the module (in the runtimes folder) that drives it.
+        is_cancelled: Asked while measuring; when true the agent ends.
+        clock: What visits are timed with; the machine's clocks when None.
+    """
 
     def __init__(
         self,
@@ -50,10 +56,33 @@ class Agent:
         self.runtimes = runtimes
         self.clock = clock or MachineClock()
         self.is_cancelled = is_cancelled
-        self.materialiser: Materialiser | None = None
+        self.materialiser: Any = None
         self.runtime: Any = None
         self.reference: Any = None
         self.cpus = fingerprint.available_cpus()
+        self.pid = os.getpid()
+
+    def answer(self, request: dict[str, Any], payload: bytes) -> dict[str, Any]:
+        """Return the answer to a request, a result or an error, as a frame's header."""
+        answer: dict[str, Any] = {"id": request.get("id")}
+        operations = {"probe": self.probe, "prepare": self.prepare, "visit": self.visit}
+        operation = request.get("op")
+        try:
+            if operation == "close":
+                answer["result"] = {}
+            elif operation in operations:
+                answer["result"] = operations[operation](request, payload)
+            else:
+                raise RequestError(f"unknown operation {operation!r}")
+        except RequestError as error:
+            answer["error"] = {"message": str(error), "is_transient": False}
+        except MemoryError:
+            answer["error"] = {"message": "the device is out of memory", "is_transient": True}
+        except Exception as error:  # noqa: BLE001 - whatever a runtime raises is this visit's answer
+            traceback.print_exc(file=sys.stderr)
+            message = f"{type(error).__name__}: {error}"
+            answer["error"] = {"message": message[:2000], "is_transient": False}
+        return answer
 
     def probe(self, request: dict[str, Any], payload: bytes) -> dict[str, Any]:
         """Return the device's fingerprint with the version of each runtime."""
@@ -71,13 +100,13 @@ class Agent:
         if name not in self.runtimes:
             raise RequestError(f"this agent knows no runtime '{name}'")
         try:
-            module = _load_runtime(self.runtimes[name])
+            module = self.runtime_module(name)
             version = module.version()
         except ImportError as error:
             raise RequestError(f"{name} cannot be imported on the device: {error}") from error
         threads = int(request["threads"])
-        self.cpus = bind_cpus(threads)
-        self.materialiser = Materialiser(payload.decode())
+        self.cpus = self.bind_cpus(threads)
+        self.materialiser = self.make_materialiser(payload.decode())
         self.runtime = module.Runtime(threads=threads)
         self.reference = self.runtime.load(
             self.materialiser.materialise(request["reference_widths"]),
@@ -85,7 +114,7 @@ class Agent:
         )
         for _ in range(5):
             self.reference()
-        return {"runtime_version": version, "cpus": self.cpus, "pid": os.getpid()}
+        return {"runtime_version": version, "cpus": self.cpus, "pid": self.pid}
 
     def visit(self, request: dict[str, Any], payload: bytes) -> dict[str, Any]:
         """Materialise the variant, load it, measure it, forget it."""
@@ -108,13 +137,31 @@ class Agent:
             load_s=loaded - materialised,
             model_bytes=len(model),
             machine={
-                **host_state.snapshot(self.cpus),
+                **self.machine_state(),
                 "suspended_s": result.pop("suspended_s"),
                 "clock_jump_s": result.pop("clock_jump_s"),
             },
-            pid=os.getpid(),
+            pid=self.pid,
         )
         return result
+
+    # -- what a simulated device replaces ----------------------------------------------------------
+
+    def runtime_module(self, name: str) -> Any:
+        """Return what drives a runtime: it has `version` and `Runtime`."""
+        return _load_runtime(self.runtimes[name])
+
+    def bind_cpus(self, threads: int) -> list[int]:
+        """Bind the process to as many CPUs as threads and return their numbers."""
+        return bind_cpus(threads)
+
+    def make_materialiser(self, template: str) -> Any:
+        """Return what turns widths into a model's bytes and makes its inputs."""
+        return Materialiser(template)
+
+    def machine_state(self) -> dict[str, Any]:
+        """Return the readable conditions of the machine (see `host_state.snapshot`)."""
+        return host_state.snapshot(self.cpus)
 
 
 def bind_cpus(threads: int) -> list[int]:
@@ -157,32 +204,15 @@ def serve(stdin: BinaryIO, stdout: BinaryIO, runtimes: dict[str, str]) -> None:
         runtimes: Runtime name to the module (in the runtimes folder) that drives it.
     """
     agent = Agent(runtimes, lambda: _host_is_gone(stdin.fileno()))
-    operations = {"probe": agent.probe, "prepare": agent.prepare, "visit": agent.visit}
     while True:
         try:
             request, payload = frames.read_frame(stdin)
         except frames.StreamClosed:
             return
-        answer: dict[str, Any] = {"id": request.get("id")}
-        operation = request.get("op")
-        try:
-            if operation == "close":
-                answer["result"] = {}
-            elif operation in operations:
-                answer["result"] = operations[operation](request, payload)
-            else:
-                raise RequestError(f"unknown operation {operation!r}")
-        except RequestError as error:
-            answer["error"] = {"message": str(error), "is_transient": False}
-        except MemoryError:
-            answer["error"] = {"message": "the device is out of memory", "is_transient": True}
-        except Exception as error:  # noqa: BLE001 - whatever a runtime raises is this visit's answer
-            traceback.print_exc(file=sys.stderr)
-            message = f"{type(error).__name__}: {error}"
-            answer["error"] = {"message": message[:2000], "is_transient": False}
+        answer = agent.answer(request, payload)
         stdout.write(frames.encode(answer))
         stdout.flush()
-        if operation == "close":
+        if request.get("op") == "close":
             return
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from joulemap.datasets import CostDataset, NetworkSpec, Visit
 from joulemap.datasets.journal import CampaignRecord
-from joulemap.datasets.records import measurements_of
+from joulemap.datasets.measurement import measurements_of
 from joulemap.datasets.testing import DatasetContract, JournalContract
 
 MakeVisits = Callable[..., list[Visit]]

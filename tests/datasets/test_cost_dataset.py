@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from joulemap import InputError
 from joulemap.datasets import CostDataset, CostTable, DroppedRowsWarning, NetworkSpec, Visit
 from joulemap.datasets.journal import CampaignRecord, Journal
-from joulemap.datasets.records import measurements_of
+from joulemap.datasets.measurement import measurements_of
 from joulemap.datasets.store import export_campaign, make_folder
 from joulemap.datasets.units import UNITS, si_column, unit_named, unit_of_column
 

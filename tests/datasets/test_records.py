@@ -5,15 +5,12 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
 
 from joulemap import InputError
-from joulemap.datasets import Block, Measurement, NetworkSpec, Timing, Visit
-from joulemap.datasets.records import measurements_of
+from joulemap.datasets import Block, NetworkSpec, Timing, Visit
 
 MakeVisits = Callable[..., list[Visit]]
 
@@ -21,49 +18,6 @@ MakeVisits = Callable[..., list[Visit]]
 def test_a_visit_survives_json_exactly(tiny_spec: NetworkSpec, make_visits: MakeVisits) -> None:
     for visit in make_visits(tiny_spec, variants=3):
         assert Visit.from_dict(json.loads(json.dumps(visit.to_dict()))) == visit
-
-
-def test_a_measurement_is_the_median_of_block_medians_with_an_interval_over_visits(
-    tiny_spec: NetworkSpec, make_visits: MakeVisits
-) -> None:
-    measurement = measurements_of(make_visits(tiny_spec, variants=1, visits=5))[0]
-    blocks = [block for timing in measurement.timings for block in timing.blocks]
-    assert measurement.latency_s == np.median([np.median(b.latencies_s) for b in blocks])
-    logs = np.log(measurement.visit_latencies_s)
-    low, high = measurement.latency_ci_s or (0.0, 0.0)
-    half = stats.t.ppf(0.975, 4) * logs.std(ddof=1) / np.sqrt(5)
-    assert np.log(high / low) == pytest.approx(2 * half)
-    assert low < (measurement.latency_s or 0) < high
-    assert measurement.latency_mean_s == pytest.approx(
-        np.mean([run for b in blocks for run in b.latencies_s])
-    )
-    assert measurement.steal_share == 0.0
-
-
-def test_one_visit_has_no_interval_and_no_visit_no_latency(
-    tiny_spec: NetworkSpec, make_visits: MakeVisits
-) -> None:
-    one = make_visits(tiny_spec, variants=1, visits=1)[0]
-    assert Measurement((one,)).latency_s is not None
-    assert Measurement((one,)).latency_ci_s is None
-    failed = Visit(**{**vars_of(one), "timing": None, "error": "transient: gone"})
-    measurement = Measurement((failed,))
-    assert (measurement.latency_s, measurement.latency_mean_s, measurement.cpu_time_s) == (
-        None,
-        None,
-        None,
-    )
-
-
-def vars_of(visit: Visit) -> dict[str, Any]:
-    return {name: getattr(visit, name) for name in Visit.__dataclass_fields__}
-
-
-def test_visits_of_two_variants_are_no_measurement(
-    tiny_spec: NetworkSpec, make_visits: MakeVisits
-) -> None:
-    with pytest.raises(InputError, match="one variant"):
-        Measurement(tuple(make_visits(tiny_spec, variants=2, visits=1)))
 
 
 GOOD_BLOCK = {

@@ -1,0 +1,345 @@
+"""From a campaign's visits to one latency per variant, corrected for drift, with its interval.
+
+Model, for visit i of variant v in state k, everything in logarithms::
+
+    visit_i = variant_v + b_state * state_shift_i + b_drift * drift_i + e_v * state_shift_i + noise_i
+
+`state_shift` and `drift` come from the reference (see `drift`). `b_state` and `b_drift` say how far
+variants follow the reference; they are estimated from the differences between visits of the same
+variant, so a reference that drifts by itself corrects nothing. `e_v` (standard deviation
+`elasticity_sd`) is how much variants differ in following a state. The noise has one variance per
+state, moderated per variant as in limma (Smyth 2004): a few visits say little about their own
+spread, all visits together say a lot.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import optimize, special, stats
+
+from .drift import SpeedHistory, speed_history
+from .records import Timing, Visit
+
+FloatArray = npt.NDArray[np.float64]
+VisitKey = tuple[str, int, int]
+
+# What is believed before the visits speak: variants follow a state fully, and a drift probably.
+STATE_PRIOR = (1.0, 0.15)
+DRIFT_PRIOR = (1.0, 0.5)
+ELASTICITY_SD_PRIOR = 0.05
+# How many variants seen in two states it takes to estimate how much they differ.
+MIN_CROSSED = 8
+# A visit is an outlier beyond so many standard deviations and this difference (10 %).
+OUTLIER_SD = 5.0
+OUTLIER_CHANGE = 0.10
+MAX_STEAL_SHARE = 0.05
+MAX_SUSPENDED_S = 0.01
+MIN_NOISE_SD = 1e-3
+# Variance of the median of n normal values times n, relative to that of their mean.
+_MEDIAN_COST = {1: 1.0, 2: 1.0, 3: 1.347, 4: 1.192, 5: 1.434, 6: 1.288, 7: 1.473, 8: 1.344}
+
+
+@dataclass(frozen=True)
+class LatencyEstimate:
+    """One variant's latency after correction.
+
+    Attributes:
+        latency_s: Weighted median over accepted blocks of the corrected block medians.
+        low_s: Lower end of the 95 % interval.
+        high_s: Upper end of the 95 % interval.
+        standard_error: Of the logarithm, so a relative error.
+        num_visits: Accepted visits.
+    """
+
+    latency_s: float
+    low_s: float
+    high_s: float
+    standard_error: float
+    num_visits: int
+
+    @property
+    def relative_error(self) -> float:
+        """Half the 95 % interval over the latency."""
+        return (self.high_s - self.low_s) / 2 / self.latency_s
+
+
+class CampaignEstimate:
+    """What all visits of a campaign say together.
+
+    Args:
+        visits: In the order in which they were made; failed ones are left out.
+        rejections: Visits that the campaign rejected while it ran, with the reason.
+
+    Attributes:
+        history: The machine's speed at each timed visit.
+        rejections: Every rejected visit with its reason, in plain words.
+        state_elasticity: How far variants follow a state of the reference; 1 is fully.
+        drift_elasticity: How far variants follow a drift of the reference.
+        elasticity_sd: How much variants differ in following a state.
+        noise_sd: Relative standard deviation of one visit, per state.
+    """
+
+    def __init__(
+        self, visits: Sequence[Visit], rejections: Mapping[VisitKey, str] | None = None
+    ) -> None:
+        timed = [(visit, visit.timing) for visit in visits if visit.timing is not None]
+        self.visits = [visit for visit, _ in timed]
+        self._timings = [timing for _, timing in timed]
+        self.rejections: dict[VisitKey, str] = dict(rejections or {})
+        self.state_elasticity, self.drift_elasticity = 1.0, 1.0
+        self.elasticity_sd = ELASTICITY_SD_PRIOR
+        if not timed:
+            return
+        self.history: SpeedHistory = speed_history(self._timings)
+        names = [visit.variant_id for visit in self.visits]
+        _, self._variant = np.unique(names, return_inverse=True)
+        self._log_latency = np.log([timing.latency_s for timing in self._timings])
+        self.noise_sd = np.full(len(self.history.level), 0.05)
+        self._reject_disturbed()
+        self._fit()
+        if self._reject_outliers():
+            self._fit()
+        self._moderate()
+        self._index = {visit.key: i for i, visit in enumerate(self.visits)}
+
+    # -- results ---------------------------------------------------------------------------------
+
+    def latency(self, visits: Sequence[Visit]) -> LatencyEstimate | None:
+        """Return the latency that some visits of one variant say; None if none was accepted.
+
+        Args:
+            visits: Visits of one variant, among those of the campaign.
+        """
+        chosen = [i for i in self._indices(visits) if self._accepted[i]]
+        if not chosen:
+            return None
+        rows = np.array(chosen)
+        weights = 1.0 / self._variance(rows)
+        center = self._weighted_median(rows, weights)
+        spread = self._corrected[rows] - np.average(self._corrected[rows], weights=weights)
+        freedom = len(rows) - 1
+        scale = (self._prior_freedom + float(np.sum(weights * spread**2))) / (
+            self._prior_freedom + freedom
+        )
+        noise = scale * self._noise_variance(rows)
+        share = weights / weights.sum()
+        cost = _MEDIAN_COST.get(len(rows), math.pi / 2)
+        shift = float(np.sum(share * self.history.state_shift[rows]))
+        variance = cost * float(np.sum(share**2 * noise))
+        variance += shift**2 * (self.elasticity_sd**2 + self._state_error**2)
+        error = math.sqrt(variance)
+        half = float(stats.t.ppf(0.975, self._prior_freedom + freedom)) * error
+        return LatencyEstimate(
+            latency_s=math.exp(center),
+            low_s=math.exp(center - half),
+            high_s=math.exp(center + half),
+            standard_error=error,
+            num_visits=len(rows),
+        )
+
+    def corrected_visit_s(self, visit: Visit) -> float | None:
+        """Return one visit's latency after correction in seconds, None if it failed."""
+        rows = self._indices([visit])
+        return float(np.exp(self._corrected[rows[0]])) if rows else None
+
+    @property
+    def correction(self) -> FloatArray:
+        """Logarithm of what each timed visit was slower than in the fastest state, `n`."""
+        return (
+            self.state_elasticity * self.history.state_shift
+            + self.drift_elasticity * self.history.drift
+        )
+
+    # -- rejection -------------------------------------------------------------------------------
+
+    def _reject_disturbed(self) -> None:
+        history = self.history
+        for i, (visit, timing) in enumerate(zip(self.visits, self._timings, strict=True)):
+            reason = None
+            suspended = timing.machine.get("suspended_s") or 0.0
+            stolen = _steal_share(timing)
+            if suspended > MAX_SUSPENDED_S:
+                reason = f"the device was suspended for {suspended:.2f} s during the visit"
+            elif abs(history.change[i]) > history.change_limit:
+                percent = 100 * math.expm1(history.change[i])
+                reason = f"the reference changed by {percent:+.0f} % within the visit"
+            elif history.state[i] < 0:
+                reason = "the reference was at a level that no lasting state of the machine has"
+            elif stolen is not None and stolen > MAX_STEAL_SHARE:
+                reason = f"the hypervisor withheld {100 * stolen:.0f} % of the time"
+            if reason is not None:
+                self.rejections.setdefault(visit.key, reason)
+        self._accept()
+
+    def _accept(self) -> None:
+        self._accepted = np.array([visit.key not in self.rejections for visit in self.visits])
+
+    def _reject_outliers(self) -> bool:
+        """Reject visits far from their variant's other visits; return whether there were any."""
+        found = False
+        for rows in self._groups():
+            if len(rows) < 3:
+                continue
+            for i in rows:
+                others = rows[rows != i]
+                difference = float(self._corrected[i] - np.median(self._corrected[others]))
+                limit = max(OUTLIER_CHANGE, OUTLIER_SD * math.sqrt(1.5 * float(self._variance(i))))
+                if abs(difference) > limit:
+                    percent = 100 * math.expm1(difference)
+                    self.rejections[self.visits[i].key] = (
+                        f"it differs by {percent:+.0f} % from the variant's other visits"
+                    )
+                    found = True
+                    break  # one at a time: an outlier moves the others' median
+        if found:
+            self._accept()
+        return found
+
+    # -- fit -------------------------------------------------------------------------------------
+
+    def _fit(self) -> None:
+        """Estimate elasticities and noise in turn; three rounds change nothing further."""
+        for _ in range(3):
+            self._correct()
+            self._fit_elasticities()
+            self._correct()
+            self._fit_noise()
+            self._fit_elasticity_sd()
+
+    def _correct(self) -> None:
+        self._corrected = self._log_latency - self.correction
+
+    def _fit_elasticities(self) -> None:
+        columns = np.column_stack([self.history.state_shift, self.history.drift])
+        within_x, within_y = [], []
+        for rows in self._groups():
+            if len(rows) < 2:
+                continue
+            root = np.sqrt(1.0 / self._variance(rows))
+            share = root**2 / np.sum(root**2)
+            within_x.append((columns[rows] - share @ columns[rows]) * root[:, None])
+            within_y.append((self._log_latency[rows] - share @ self._log_latency[rows]) * root)
+        priors = np.array([STATE_PRIOR, DRIFT_PRIOR])
+        precision = np.diag(priors[:, 1] ** -2.0)
+        right = precision @ priors[:, 0]
+        if within_x:
+            x, y = np.concatenate(within_x), np.concatenate(within_y)
+            # Huber's weights: a disturbed visit that slipped through must not tilt the fit.
+            residual = y - x @ np.array([self.state_elasticity, self.drift_elasticity])
+            huber = np.minimum(1.0, 2.0 / np.maximum(np.abs(residual), 1e-12))
+            precision = precision + (x * huber[:, None]).T @ x
+            right = right + (x * huber[:, None]).T @ y
+        covariance = np.linalg.inv(precision)
+        solution = covariance @ right
+        self.state_elasticity = float(solution[0])
+        self.drift_elasticity = float(max(0.0, solution[1]))
+        self._state_error = float(math.sqrt(covariance[0, 0]))
+
+    def _fit_noise(self) -> None:
+        """One noise variance per state from the spread of visits around their variant."""
+        squares = np.zeros(len(self.history.level))
+        freedom = np.zeros_like(squares)
+        pooled_squares, pooled_freedom = 0.0, 0.0
+        for rows in self._groups():
+            for state in np.unique(self.history.state[rows]):
+                same = rows[self.history.state[rows] == state]
+                if len(same) > 1:
+                    spread = self._corrected[same] - self._corrected[same].mean()
+                    squares[state] += float(np.sum(spread**2))
+                    freedom[state] += len(same) - 1
+        pooled_squares, pooled_freedom = float(squares.sum()), float(freedom.sum())
+        typical = pooled_squares / pooled_freedom if pooled_freedom else self.noise_sd[0] ** 2
+        # A state seen rarely leans on the others.
+        shrunk = (squares + 4.0 * typical) / (freedom + 4.0)
+        self.noise_sd = np.sqrt(np.maximum(shrunk, MIN_NOISE_SD**2))
+
+    def _fit_elasticity_sd(self) -> None:
+        """How much variants differ in following a state: excess spread between states."""
+        excess, crossed = 0.0, 0
+        for rows in self._groups():
+            shift = self.history.state_shift[rows]
+            fast, slow = rows[shift == 0], rows[shift > 0]
+            if not len(fast) or not len(slow):
+                continue
+            size = float(self.history.state_shift[slow].mean())
+            difference = float(self._corrected[slow].mean() - self._corrected[fast].mean())
+            expected = float(self._noise_variance(fast).sum()) / len(fast) ** 2
+            expected += float(self._noise_variance(slow).sum()) / len(slow) ** 2
+            excess += (difference**2 - expected) / size**2
+            crossed += 1
+        weight = MIN_CROSSED / (MIN_CROSSED + crossed)
+        own = max(0.0, excess / crossed) if crossed else 0.0
+        self.elasticity_sd = math.sqrt(weight * ELASTICITY_SD_PRIOR**2 + (1 - weight) * own)
+
+    def _moderate(self) -> None:
+        """Estimate how much variants' own variances differ (limma's prior degrees of freedom)."""
+        logs, freedoms = [], []
+        for rows in self._groups():
+            if len(rows) < 2:
+                continue
+            weights = 1.0 / self._variance(rows)
+            spread = self._corrected[rows] - np.average(self._corrected[rows], weights=weights)
+            freedom = len(rows) - 1
+            ratio = float(np.sum(weights * spread**2)) / freedom
+            logs.append(math.log(max(ratio, 1e-8)) - special.digamma(freedom / 2))
+            freedoms.append(freedom)
+        self._prior_freedom = 4.0
+        if len(logs) < 5:
+            return
+        excess = float(np.var(logs, ddof=1) - np.mean(special.polygamma(1, np.array(freedoms) / 2)))
+        if excess <= special.polygamma(1, 50.0):
+            self._prior_freedom = 100.0
+            return
+        half = (
+            optimize.brentq(lambda h: special.polygamma(1, h) - excess, 1.0, 50.0)
+            if (special.polygamma(1, 1.0) > excess)
+            else 1.0
+        )
+        self._prior_freedom = 2.0 * float(half)
+
+    # -- parts -----------------------------------------------------------------------------------
+
+    def _groups(self) -> list[npt.NDArray[np.int64]]:
+        """Rows of the accepted visits of each variant that has any."""
+        rows = np.flatnonzero(self._accepted)
+        if not len(rows):
+            return []
+        order = rows[np.argsort(self._variant[rows], kind="stable")]
+        cuts = np.flatnonzero(np.diff(self._variant[order])) + 1
+        return np.split(order, cuts)
+
+    def _indices(self, visits: Sequence[Visit]) -> list[int]:
+        if not self.visits:
+            return []
+        return [self._index[visit.key] for visit in visits if visit.key in self._index]
+
+    def _noise_variance(self, rows: npt.NDArray[np.int64] | int) -> FloatArray:
+        return np.asarray(self.noise_sd[np.maximum(self.history.state[rows], 0)] ** 2)
+
+    def _variance(self, rows: npt.NDArray[np.int64] | int) -> FloatArray:
+        """Variance of a visit around its variant, elasticity included."""
+        shift = self.history.state_shift[rows] * self.elasticity_sd
+        return np.asarray(self._noise_variance(rows) + shift**2)
+
+    def _weighted_median(self, rows: npt.NDArray[np.int64], weights: FloatArray) -> float:
+        values, masses = [], []
+        correction = self.correction
+        for row, weight in zip(rows, weights, strict=True):
+            blocks = self._timings[row].blocks
+            values += [math.log(block.median_s) - correction[row] for block in blocks]
+            masses += [weight / len(blocks)] * len(blocks)
+        order = np.argsort(values)
+        x, mass = np.array(values)[order], np.array(masses)[order]
+        middle = (np.cumsum(mass) - mass / 2) / mass.sum()
+        return float(np.interp(0.5, middle, x))
+
+
+def _steal_share(timing: Timing) -> float | None:
+    stolen = [block.steal_s for block in timing.blocks if block.steal_s is not None]
+    wall = sum(block.wall_s for block in timing.blocks)
+    return sum(stolen) / wall if stolen else None

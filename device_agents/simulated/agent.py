@@ -1,0 +1,116 @@
+"""The real agent on a virtual machine: its own requests, visits and statistics, simulated calls."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..onboard.agent import Agent
+from .virtual_machine import VirtualMachine
+
+VERSION = "simulated"
+# Seconds of undisturbed work.
+START_S = 0.3
+MATERIALISE_S = 0.005
+LOAD_S = 0.02
+# Process ids of the machine's agents: the first, and one more for each.
+FIRST_PID = 1000
+
+
+class WidthsAsModel:
+    """Stands in for the materialiser: a variant's widths are its model."""
+
+    def __init__(self, machine: VirtualMachine) -> None:
+        self._machine = machine
+
+    def materialise(self, widths: Sequence[int]) -> bytes:
+        """Return the widths as JSON."""
+        self._machine.run(MATERIALISE_S)
+        return json.dumps(list(widths)).encode()
+
+    def make_inputs(self) -> dict[str, Any]:
+        """Return no inputs: simulated calls read none."""
+        return {}
+
+
+class SimulatedRuntime:
+    """Stands in for a runtime and for its module.
+
+    Args:
+        machine: Where variants run.
+    """
+
+    def __init__(self, machine: VirtualMachine) -> None:
+        self._machine = machine
+
+    def version(self) -> str:
+        """Return that it is none."""
+        return VERSION
+
+    def Runtime(self, threads: int) -> SimulatedRuntime:
+        """Return the runtime; the cost does not depend on the threads."""
+        return self
+
+    def load(self, model: bytes, inputs: dict[str, Any]) -> Callable[[], None]:
+        """Return a function that advances the machine's clocks by one call."""
+        self._machine.run(LOAD_S)
+        return self._machine.load(json.loads(model))
+
+
+class SimulatedAgent(Agent):
+    """The agent with what it touches of its machine replaced.
+
+    Args:
+        machine: What it measures.
+        number: 0, 1, ... for the agents of one machine.
+    """
+
+    def __init__(self, machine: VirtualMachine, number: int = 0) -> None:
+        super().__init__({}, lambda: False, clock=machine)
+        self.machine = machine
+        self.cpus = [0]
+        self.pid = FIRST_PID + number
+        machine.run(START_S)
+
+    def probe(self, request: dict[str, Any], payload: bytes) -> dict[str, Any]:
+        """Return the fingerprint of the simulated device."""
+        machine = self.machine
+        identity = f"{machine.seed}/{machine.disturbances!r}".encode()
+        return {
+            "device_id": "sim-" + hashlib.sha256(identity).hexdigest()[:12],
+            "cpu_model": "simulated",
+            "num_cpus": 1,
+            "available_cpus": self.cpus,
+            "system": "simulated",
+            "runtimes": {},
+            "is_virtual": True,
+        }
+
+    def prepare(self, request: dict[str, Any], payload: bytes) -> dict[str, Any]:
+        """Load the reference variant, any runtime will do."""
+        self.machine.reference_widths = tuple(request["reference_widths"])
+        self.runtimes = {request["runtime"]: VERSION}
+        return super().prepare(request, payload)
+
+    def runtime_module(self, name: str) -> SimulatedRuntime:
+        """Return the stand-in for every runtime."""
+        return SimulatedRuntime(self.machine)
+
+    def bind_cpus(self, threads: int) -> list[int]:
+        """Return simulated CPU numbers; this process stays where it is."""
+        return list(range(threads))
+
+    def make_materialiser(self, template: str) -> WidthsAsModel:
+        """Return the stand-in; the template is not needed."""
+        return WidthsAsModel(self.machine)
+
+    def machine_state(self) -> dict[str, Any]:
+        """Return frequency and temperature where they are simulated."""
+        return {
+            "load_1min": None,
+            "frequency_hz": self.machine.frequency_hz,
+            "temperature_c": self.machine.temperature_c,
+            "available_memory_bytes": None,
+        }
