@@ -113,6 +113,13 @@ class NetworkSpec:
     layers: tuple[LayerSpec, ...]
     schema_version: int = field(default=SCHEMA_VERSION, kw_only=True)
 
+    def __repr__(self) -> str:
+        # Short: a predictor's parameters, and thus its text, hold the spec.
+        return (
+            f"NetworkSpec({self.name!r}, {self.source!r}, {len(self.widths)} widths, "
+            f"{len(self.layers)} layers)"
+        )
+
     def __post_init__(self) -> None:
         for name in ("input_shape", "widths", "layers"):
             object.__setattr__(self, name, tuple(getattr(self, name)))

@@ -78,13 +78,18 @@ def probe(
     if as_json:
         console.print_json(fingerprint)
         return
-    console.print_table(f"Device {url}", ("", "value"), console.fingerprint_rows(fingerprint))
+    rows = console.fingerprint_rows(fingerprint)
+    console.print_table(f"Device {url}", ("property", "value"), rows, has_numbers=False)
     versions = fingerprint["runtimes"]
     rows = [
         [name, versions.get(name) or "missing", "" if versions.get(name) else entry.install]
         for name, entry in RUNTIMES.items()
     ]
-    console.print_table("Runtimes", ("runtime", "version", "how to get it"), rows)
+    console.RESULTS.print()
+    console.print_table(
+        "Runtimes", ("runtime", "version", "how to get it"), rows, has_numbers=False
+    )
+    console.RESULTS.print()
     console.RESULTS.print("Meters: none. Energy is left empty in what this device measures.")
 
 
@@ -207,7 +212,7 @@ def predict(
         return
     unit = predictor.unit_
     console.print_table(
-        f"{predictor.target_} in {unit} ({100 * coverage:g} % interval of one new measurement)",
+        f"{predictor.target_} ({100 * coverage:g} % interval of one new measurement)",
         ("row", "cost", "from", "to"),
         [
             [str(number), *(console.quantity(row[key], unit) for key in ("cost", "low", "high"))]
@@ -280,8 +285,7 @@ def _print_dataset(dataset: Any, out: Path, *, as_json: bool, advice: Sequence[s
     console.RESULTS.print(f"{len(dataset)} variants in {out}", soft_wrap=True)
     console.RESULTS.print(console.error_text(dataset, cost))
     console.RESULTS.print(console.noise_text(floor))
-    for sentence in advice:
-        console.RESULTS.print(f"- {sentence}", markup=False)
+    console.print_list(advice)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
@@ -32,15 +33,34 @@ def print_json(content: Any) -> None:
     sys.stdout.write(json.dumps(content, indent=1, default=str) + "\n")
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a result as a table on standard output; all but the first column are right-aligned."""
-    RESULTS.print(f"[bold]{title}[/bold]")
+def print_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, has_numbers: bool = True
+) -> None:
+    """Print a result as a table on standard output.
+
+    Args:
+        title: What it shows.
+        columns: Their headings.
+        rows: Their cells.
+        has_numbers: Whether all but the first column hold numbers, which are right-aligned.
+    """
+    RESULTS.print(title, style="bold", markup=False)
     table = Table(show_edge=False)
     for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index else "left", overflow="fold")
+        justify: JustifyMethod = "right" if index and has_numbers else "left"
+        table.add_column(column, justify=justify, overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     RESULTS.print(table)
+
+
+def print_list(sentences: Sequence[str]) -> None:
+    """Print sentences as a list on standard output, each with a hanging indent."""
+    table = Table.grid(padding=(0, 1))
+    for sentence in sentences:
+        table.add_row("-", escape(sentence))
+    if sentences:
+        RESULTS.print(table)
 
 
 def percent(value: float | None) -> str:
@@ -171,11 +191,17 @@ class CampaignProgress:
 
 
 def fingerprint_rows(fingerprint: Mapping[str, Any]) -> list[list[str]]:
-    """Return a device's fingerprint as rows of a table."""
+    """Return a device's fingerprint as rows of a table, in readable units."""
     rows = []
     for key, value in fingerprint.items():
         if key == "runtimes":
             continue
-        shown = "not readable" if value is None else str(value)
-        rows.append([key, shown])
+        name, shown = key, "not readable" if value is None else str(value)
+        if key == "memory_bytes" and value is not None:
+            name, shown = "memory", f"{value / 2**30:.1f} GiB"
+        elif key == "max_frequency_hz" and value is not None:
+            name, shown = "max_frequency", f"{value / 1e9:.2f} GHz"
+        elif isinstance(value, list):
+            shown = ", ".join(map(str, value))
+        rows.append([name, shown])
     return rows

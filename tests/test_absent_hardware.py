@@ -70,5 +70,6 @@ def _run(folder: Path) -> tuple[int, str]:
         check=False,
         cwd=folder,
     )
+    assert done.stdout, done.stderr
     last = done.stdout.strip().splitlines()[-1]
     return done.returncode, last.partition(" in ")[0]

@@ -151,3 +151,7 @@ def test_a_damaged_spec_is_refused_with_a_clear_error(data: st.DataObject) -> No
         NetworkSpec.from_json(json.dumps(content))
     except InputError as error:
         assert str(error)  # noqa: PT017
+
+
+def test_a_spec_is_shown_in_one_line(tiny_spec: NetworkSpec) -> None:
+    assert repr(tiny_spec) == "NetworkSpec('tiny', 'zoo:tiny', 2 widths, 4 layers)"

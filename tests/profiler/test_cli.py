@@ -106,7 +106,7 @@ def test_profile_fit_predict_evaluate_export(tmp_path: Path) -> None:
     run = tmp_path / "run"
     done = joulemap(*PROFILE, "--samples", "14", "--out", run)
     assert done.returncode == 0, done.stderr
-    assert "28 visits" in done.stderr
+    assert "56 visits" in done.stderr  # two each, and two more of each for the noise floor
     assert "14 variants" in done.stdout
     assert "Noise floor" in done.stdout
     again = joulemap(*PROFILE, "--samples", "14", "--out", run, "--json")

@@ -1,0 +1,135 @@
+"""The documents: their Python runs, their commands exist, their links lead somewhere.
+
+Blocks marked `python` run in order, each page in a folder and a namespace of its own. A block that
+begins with `# file: NAME` is written to that file instead; files named test_* are run by pytest.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import typer.main
+
+from joulemap import models
+from joulemap.datasets import CostDataset
+from joulemap.profiler import Protocol, cli, networks, profile, sample
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+QUICK = Protocol(
+    visits=2, max_visit_s=0.02, block_s=0.005, has_revisits=False, max_further_visits=0
+)
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def blocks(page: Path, language: str) -> Iterator[tuple[int, str]]:
+    """Yield (line before the block's first, text) of each block of a language."""
+    text = page.read_text(encoding="utf-8")
+    for match in BLOCK.finditer(text):
+        if match[1] == language:
+            yield text[: match.start(2)].count("\n"), match[2]
+
+
+@pytest.fixture(scope="session")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what pages may take for granted: a campaign, a table, a predictor of each."""
+    folder = tmp_path_factory.mktemp("measured")
+    profile("local:", "lenet5", samples=16, out=folder / "runs/lenet5", protocol=QUICK)
+    spec = networks.get("lenet5")
+    rows = [[*widths, 0.02 + spec.at(widths).macs * 1e-7] for widths in sample(spec, 30)]
+    table = pd.DataFrame(rows, columns=[*spec.width_names, "latency_ms"])
+    table.to_csv(folder / "table.csv", index=False)
+    models.fit(CostDataset.from_frame(table, spec)).save(folder / "lenet5.safetensors")
+    return folder
+
+
+@pytest.fixture
+def folder(measured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty working folder, on the import path, for one page."""
+    loaded = set(sys.modules)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield tmp_path
+    for name in set(sys.modules) - loaded:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
+# Pages that begin where another has ended.
+NEEDS_MEASURED = ("README.md", "data.md", "predictors.md")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_python_of_a_page_runs(page: Path, folder: Path, measured: Path) -> None:
+    if page.name in NEEDS_MEASURED:
+        shutil.copytree(measured, folder, dirs_exist_ok=True)
+    namespace: dict[str, object] = {"__name__": "__main__"}
+    for line, text in blocks(page, "python"):
+        if found := re.match(r"# file: ([\w.]+)\n", text):
+            (folder / found[1]).write_text(text, encoding="utf-8")
+            continue
+        # Empty lines before it: a traceback then shows the page's own line numbers.
+        exec(compile("\n" * line + text, str(page), "exec"), namespace)  # noqa: S102
+    if list(folder.glob("test_*.py")):
+        command = [sys.executable, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+        # The folder is where the page's modules lie.
+        path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
+        done = subprocess.run(
+            [*command, "--import-mode=importlib", "-W", "error", str(folder)],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=os.environ | {"PYTHONPATH": path},
+        )
+        assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_commands_of_a_page_exist(page: Path) -> None:
+    group = typer.main.get_command(cli.app)
+    for line, text in blocks(page, "console"):
+        commands = text.replace("\\\n", " ").splitlines()
+        for command in commands:
+            words = shlex.split(command.removeprefix("$ "), comments=True)
+            if words[:1] == ["joulemap"] and not words[1].startswith("-"):
+                known = group.commands  # type: ignore[attr-defined]
+                assert words[1] in known, f"{page.name}:{line}: {command}"
+                known[words[1]].make_context(words[1], words[2:])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_of_a_page_lead_somewhere(page: Path) -> None:
+    text = BLOCK.sub("", page.read_text(encoding="utf-8"))
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if target.startswith(("http://", "https://", "mailto:")):
+            continue
+        file, _, heading = target.partition("#")
+        linked = (page.parent / file).resolve() if file else page
+        assert linked.exists(), f"{page.name} links to {target}"
+        if heading:
+            assert heading in headings(linked), f"{page.name} links to {target}"
+
+
+def headings(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as code hosts make them."""
+    lines = re.findall(r"^#+ (.+)$", BLOCK.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-") for line in lines}
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = (ROOT / "docs/README.md").read_text()
+    for page in (ROOT / "docs").glob("*.md"):
+        assert page.name == "README.md" or f"]({page.name})" in index
