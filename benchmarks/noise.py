@@ -56,7 +56,9 @@ def main() -> None:
     parser.add_argument("--network", default="mobilenet_v1")
     parser.add_argument("--variants", type=int, default=150)
     parser.add_argument("--sampling", default="sobol")
-    parser.add_argument("--out", type=Path, help="folder of the campaign; a temporary one if not given")
+    parser.add_argument(
+        "--out", type=Path, help="folder of the campaign; a temporary one if not given"
+    )
     arguments = parser.parse_args()
     cached_template(networks.get(arguments.network))
     with tempfile.TemporaryDirectory() as temporary:
@@ -79,7 +81,9 @@ def main() -> None:
         f"{len(dataset)} variants of {arguments.network}, {len(journal.visits)} visits "
         f"({len(journal.rejections)} rejected) in {wall_s / 60:.1f} min"
     )
-    print(f"95 % intervals: half of them within ±{np.nanmedian(half):.2%}, the widest ±{np.nanmax(half):.2%}")
+    print(
+        f"95 % intervals: half of them within ±{np.nanmedian(half):.2%}, the widest ±{np.nanmax(half):.2%}"
+    )
     print(f"{'noise floor':36}{'value':>8}   95 % interval      pairs")
     for name, floor in (
         ("joulemap's protocol", dataset.noise_floor()),
@@ -87,7 +91,9 @@ def main() -> None:
         ("median of the first 30 calls", single_visit_floor(journal, naive_latency_s)),
     ):
         if floor is not None:
-            print(f"{name:36}{floor.value:8.2%}   {floor.low:.2%} to {floor.high:.2%}   {floor.num_pairs:8}")
+            print(
+                f"{name:36}{floor.value:8.2%}   {floor.low:.2%} to {floor.high:.2%}   {floor.num_pairs:8}"
+            )
     for sentence in advise(journal):
         print(f"- {sentence}")
 

@@ -286,7 +286,8 @@ class CampaignEstimate:
                 own = self._corrected[rows] - self._corrected[rows].mean()
                 slope = float(np.sum(shift * own / self._noise_variance(rows))) / size
                 # One variant with a disturbed visit must not speak for all.
-                excess += min(slope**2 * size, 16.0) - 1.0
+                expected = 1.0 + self.elasticity_sd**2 * size
+                excess += min(slope**2 * size, 9.0 * expected) - 1.0
                 precision += size
         prior = MIN_CROSSED / ELASTICITY_SD_PRIOR**2
         estimate = max(0.0, excess + MIN_CROSSED) / (precision + prior)

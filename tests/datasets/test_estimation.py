@@ -43,9 +43,21 @@ def slowed(visit: Visit, variant: float, before: float, after: float | None = No
     return dataclasses.replace(visit, timing=changed)
 
 
-def errors(measurements: list[Measurement]) -> list[float]:
+def suspended(visit: Visit) -> Visit:
+    timing = visit.timing
+    assert timing is not None
+    timing = dataclasses.replace(timing, machine={**timing.machine, "suspended_s": 3.0})
+    return dataclasses.replace(visit, timing=timing)
+
+
+def test_a_burst_at_one_end_of_a_visit_spoils_nothing(visits: list[Visit]) -> None:
+    visits[10] = slowed(visits[10], 1.0, 1.0, after=1.5)
+    assert visits[10].key not in CampaignEstimate(visits).rejections
+
+
+def errors(measurements: list[Measurement], speed: float = 1.0) -> list[float]:
     return [
-        abs(m.latency.latency_s / true_latency_s(m.visits[0]) - 1)
+        abs(m.latency.latency_s / speed / true_latency_s(m.visits[0]) - 1)
         for m in measurements
         if m.latency is not None
     ]
@@ -124,14 +136,16 @@ def test_a_slow_drift_is_corrected(visits: list[Visit]) -> None:
         return 1 + 0.1 * math.sin(visit.sequence / len(visits) * 2 * math.pi)
 
     drifting = [slowed(visit, factor(visit), factor(visit)) for visit in visits]
-    corrected = measurements_of(drifting)
-    assert corrected[0].campaign.drift_elasticity == pytest.approx(1.0, abs=0.2)
-    assert np.mean(errors(corrected)) < 0.015
+    measurements = measurements_of(drifting)
+    assert measurements[0].campaign.drift_elasticity == pytest.approx(1.0, abs=0.2)
+    # Stated is the fastest speed that lasted for a twentieth of the visits.
+    fastest = float(np.quantile([factor(visit) for visit in visits], 0.05))
+    assert np.mean(errors(measurements, fastest)) < 0.02
     naive = [
         abs(np.median([t.latency_s for t in m.timings]) / true_latency_s(m.visits[0]) - 1)
-        for m in corrected
+        for m in measurements
     ]
-    assert np.mean(naive) > 2 * np.mean(errors(corrected))
+    assert np.mean(naive) > 2 * np.mean(errors(measurements, fastest))
 
 
 def test_a_reference_that_drifts_by_itself_corrects_nothing(visits: list[Visit]) -> None:
@@ -144,30 +158,31 @@ def test_a_reference_that_drifts_by_itself_corrects_nothing(visits: list[Visit])
 def test_disturbed_visits_are_rejected_with_a_reason(visits: list[Visit]) -> None:
     visits = list(visits)
     visits[10] = slowed(visits[10], 1.3, 1.0, after=1.5)
+    for number in range(11, 17):
+        visits[number] = slowed(visits[number], 1.5, 1.5)
+    visits[17] = slowed(visits[17], 1.2, 1.5, after=1.0)
     visits[20] = slowed(visits[20], 2.2, 2.2)
     visits[30] = slowed(visits[30], 1.6, 1.0)
-    timing = visits[40].timing
-    assert timing is not None
-    suspended = dataclasses.replace(timing, machine={**timing.machine, "suspended_s": 3.0})
-    visits[40] = dataclasses.replace(visits[40], timing=suspended)
+    visits[40] = suspended(visits[40])
     timing = visits[50].timing
     assert timing is not None
-    stolen = tuple(dataclasses.replace(b, steal_s=0.2 * b.wall_s) for b in timing.blocks)
+    stolen = tuple(dataclasses.replace(b, steal_s=0.4 * b.wall_s) for b in timing.blocks)
     visits[50] = dataclasses.replace(visits[50], timing=dataclasses.replace(timing, blocks=stolen))
     rejections = CampaignEstimate(visits).rejections
     reasons = {number: rejections.get(visits[number].key, "") for number in range(len(visits))}
     assert re.search(r"reference changed by \+(4|5)\d %", reasons[10])
-    assert "no lasting state" in reasons[20]
+    assert re.search(r"reference changed by -(2|3)\d %", reasons[17])
+    assert re.search(r"differs by \+1[0-9]{2} % from the variant", reasons[20])
     assert re.search(r"differs by \+(5|6)\d % from the variant", reasons[30])
     assert "suspended for 3.00 s" in reasons[40]
-    assert "withheld 20 %" in reasons[50]
-    assert sum(map(bool, reasons.values())) <= 7
+    assert "withheld 40 %" in reasons[50]
+    assert sum(map(bool, reasons.values())) <= 8
     assert np.mean(errors(measurements_of(visits))) < 0.015
 
 
 def test_a_variant_without_an_accepted_visit_has_no_latency(visits: list[Visit]) -> None:
     name = visits[0].variant_id
-    visits = [slowed(v, 1.5, 1.0, after=1.5) if v.variant_id == name else v for v in visits]
+    visits = [suspended(visit) if visit.variant_id == name else visit for visit in visits]
     measurement = next(m for m in measurements_of(visits) if m.visits[0].variant_id == name)
     assert measurement.latency is None
     assert measurement.num_rejected == 3
