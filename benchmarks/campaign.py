@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from joulemap.datasets.journal import read_journal
-from joulemap.profiler import networks, profile
+from joulemap.profiler import Protocol, networks, profile
 from joulemap.profiler.templates import cached_template
 
 
@@ -25,12 +25,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--network", default="mobilenet_v1")
     parser.add_argument("--variants", type=int, default=20)
+    parser.add_argument("--visit-s", type=float, default=1.5)
     arguments = parser.parse_args()
     cached_template(networks.get(arguments.network))
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         began = time.perf_counter()
-        dataset = profile("local:", arguments.network, samples=arguments.variants, out=out)
+        dataset = profile(
+            "local:",
+            arguments.network,
+            samples=arguments.variants,
+            out=out,
+            protocol=Protocol(max_visit_s=arguments.visit_s, max_further_visits=0),
+        )
         wall = time.perf_counter() - began
         visits = read_journal(out / "journal.jsonl").visits
     timings = [visit.timing for visit in visits if visit.timing is not None]

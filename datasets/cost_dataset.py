@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -30,6 +31,7 @@ ABOUT_COLUMNS = (
     "num_visits",
     "num_failed_visits",
     "num_rejected_visits",
+    "is_imprecise",
     "steal_share",
     "energy_source",
 )
@@ -135,7 +137,7 @@ class CostDataset:
         A variant whose visits were all rejected keeps its row, with missing costs.
         """
         rows = [
-            _row(measurement, spec)
+            _row(measurement, spec, float(protocol.get("rel_error", math.inf)))
             for measurement in measurements
             if measurement.num_failed < len(measurement.visits)
         ]
@@ -441,7 +443,7 @@ def _weights(y: FloatArray, relative_variance: FloatArray) -> FloatArray:
     return np.asarray(weights / weights.mean(), dtype=np.float64)
 
 
-def _row(measurement: Measurement, spec: NetworkSpec) -> dict[str, Any]:
+def _row(measurement: Measurement, spec: NetworkSpec, rel_error: float) -> dict[str, Any]:
     visit, latency = measurement.visits[0], measurement.latency
     pair = measurement.revisit_pair_s
     return {
@@ -465,4 +467,5 @@ def _row(measurement: Measurement, spec: NetworkSpec) -> dict[str, Any]:
         "num_visits": latency.num_visits if latency else 0,
         "num_failed_visits": measurement.num_failed,
         "num_rejected_visits": measurement.num_rejected,
+        "is_imprecise": latency is None or latency.relative_error > rel_error,
     }

@@ -29,7 +29,7 @@ from ..datasets import Conditions, CostDataset, NetworkSpec, Timing, Visit
 from ..datasets.journal import FILE_NAME, CampaignRecord, Journal
 from ..datasets.store import export_campaign, make_folder
 from ..device_agents.device import Device, Preparation, StartGate
-from ..device_agents.errors import DeviceError, StableDeviceError, TransientDeviceError
+from ..device_agents.errors import DeviceError, TransientDeviceError
 from ..device_agents.registry import runtime_entry
 from . import networks
 from .noise import NoiseTracker
@@ -119,7 +119,6 @@ def profile(
     variants = sample(spec, samples, sampling=sampling, seed=seed)
     size = "x".join(map(str, spec.input_shape[1:]))
     conditions = Conditions(batch, size, precision, runtime, threads)
-
     runtime_entry(runtime)
 
     opened = Device(url, agent_visits=protocol.agent_visits) if isinstance(url, str) else url
@@ -131,13 +130,11 @@ def profile(
         device.prepare(
             Preparation(template, reference_widths(spec), runtime, threads, lock_frequency)
         )
-        for answer in (device.affinity, device.frequency_lock):
-            if answer.get("reason"):
-                observer.message(f"warning: {answer['reason']}")
         campaign = CampaignRecord(
             spec=spec,
             conditions=conditions,
-            device=fingerprint,
+            device=fingerprint
+            | {"affinity": device.affinity, "frequency_lock": device.frequency_lock},
             runtime_version=str(device.runtime_version),
             protocol=protocol.to_dict(),
             sampling=sampling,
@@ -163,15 +160,7 @@ def profile(
             )
             observer.started(plan.num_planned, plan.num_done, protocol)
             if plan.num_done < plan.num_planned:
-                gate = device.wait_until_ready(
-                    StartGate(
-                        max_busy_share=protocol.max_busy_share,
-                        max_temperature_c=protocol.max_temperature_c,
-                        timeout_s=protocol.start_timeout_s,
-                    )
-                )
-                if gate.get("reason") and not gate.get("is_ready"):
-                    observer.message(f"warning: measuring all the same: {gate['reason']}")
+                _settle(device, protocol, observer)
             try:
                 _measure_all(device, plan, journal, observer)
             finally:
@@ -183,6 +172,22 @@ def profile(
             f"no visit can be used; the first failed so: {plan.first_error}{rejected}"
         )
     return CostDataset.load(folder)
+
+
+def _settle(device: Device, protocol: Protocol, observer: Observer) -> None:
+    """Wait for an idle, cool machine; say what could not be had."""
+    gate = device.wait_until_ready(
+        StartGate(
+            max_busy_share=protocol.max_busy_share,
+            max_temperature_c=protocol.max_temperature_c,
+            timeout_s=protocol.start_timeout_s,
+        )
+    )
+    if not gate.get("is_ready"):
+        observer.message(f"warning: measuring all the same: {gate.get('reason')}")
+    for answer in (device.affinity, device.frequency_lock):
+        if answer.get("reason"):
+            observer.message(f"warning: {answer['reason']}")
 
 
 def _measure_all(device: Device, plan: VisitPlan, journal: Journal, observer: Observer) -> None:
@@ -218,7 +223,7 @@ def _timing(answer: Mapping[str, object]) -> Timing:
     try:
         return Timing.from_dict(answer)
     except InputError as error:
-        raise StableDeviceError(f"the device's answer makes no sense: {error}") from error
+        raise TransientDeviceError(f"the device's answer makes no sense: {error}") from error
 
 
 def open_journal(folder: Path, campaign: CampaignRecord, variants: Sequence[WidthTuple]) -> Journal:

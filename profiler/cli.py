@@ -108,7 +108,7 @@ def profile(
     precision: Annotated[str, typer.Option(help="Number format.")] = "fp32",
     threads: Annotated[int, typer.Option(help="Threads inside one operator.")] = 1,
     visits: Annotated[int, typer.Option(help="Visits per variant.")] = 3,
-    visit_s: Annotated[float, typer.Option(help="Seconds of warm-up and blocks per visit.")] = 1.5,
+    visit_s: Annotated[float, typer.Option(help="Seconds of warm-up and blocks per visit.")] = 0.6,
     rel_error: Annotated[
         float, typer.Option(help="Aim: half the 95 % interval over the latency.")
     ] = 0.03,

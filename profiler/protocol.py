@@ -43,14 +43,14 @@ class Protocol:
     """
 
     visits: int = 3
-    max_visit_s: float = 1.5
+    max_visit_s: float = 0.6
     warm_up_share: float = 0.4
-    block_s: float = 0.1
+    block_s: float = 0.05
     min_blocks: int = 3
     min_run_s: float = 0.001
     reference_s: float = 0.03
     max_attempts: int = 3
-    max_further_visits: int = 3
+    max_further_visits: int = 5
     rel_error: float = 0.03
     time_cap_s: float | None = None
     has_revisits: bool = True
