@@ -21,9 +21,9 @@ class Protocol:
 
     Args:
         visits: Visits per variant, spread over the campaign.
-        max_visit_s: Time for warm-up and blocks of one visit; slow variants exceed it to complete
-            `min_blocks`.
-        warm_up_share: Largest share of that for the warm-up.
+        max_visit_s: Time for warm-up and blocks of one visit; exceeded by slow variants to complete
+            `min_blocks`, and by long warm-ups, which leave half of it for the blocks.
+        max_warm_up_s: When a warm-up that does not settle ends.
         block_s: Duration of a block.
         min_blocks: Blocks of a visit, at least.
         min_run_s: Calls shorter than this are timed several at once.
@@ -44,7 +44,7 @@ class Protocol:
 
     visits: int = 3
     max_visit_s: float = 0.6
-    warm_up_share: float = 0.4
+    max_warm_up_s: float = 2.0
     block_s: float = 0.05
     min_blocks: int = 3
     min_run_s: float = 0.001
@@ -70,8 +70,6 @@ class Protocol:
                 raise InputError(f"protocol {item.name} is {value}; it must be above 0")
         if self.max_busy_share > 1:
             raise InputError(f"protocol max_busy_share is {self.max_busy_share}; at most 1")
-        if self.warm_up_share > 1:
-            raise InputError(f"protocol warm_up_share is {self.warm_up_share}; at most 1")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the protocol as a dictionary for JSON."""

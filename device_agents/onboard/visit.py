@@ -89,7 +89,9 @@ class Stopwatch:
             if calls == 1 and len(times) == 2 and times[1] < min_run_s:
                 calls = math.ceil(min_run_s / max(times[1], 1e-7))
             if len(times) >= check_at:
-                if steady_from(times) is not None:
+                steady = steady_from(times)
+                # Half of the runs: a slow decay looks steady over its last few.
+                if steady is not None and steady <= len(times) // 2:
                     return calls, times, True
                 check_at = math.ceil(check_at * 1.3)
             if len(times) >= 2 and (ended >= deadline or len(times) >= MAX_WARM_UP_RUNS):
@@ -122,7 +124,7 @@ def measure(
     Args:
         run_variant: Calls the variant once.
         run_reference: Calls the reference variant once.
-        protocol: `max_visit_s`, `warm_up_share`, `block_s`, `min_blocks`, `min_run_s`,
+        protocol: `max_visit_s`, `max_warm_up_s`, `block_s`, `min_blocks`, `min_run_s`,
             `reference_s`.
         stopwatch: Times the runs.
         is_cancelled: Asked between blocks; when true the visit ends with `SystemExit`.
@@ -138,14 +140,16 @@ def measure(
         before = stopwatch.block_of(run_reference, protocol["reference_s"])
         start = clock.monotonic_s()
         calls, warm_up, settled = stopwatch.warm_up(
-            run_variant, start + window * protocol["warm_up_share"], protocol["min_run_s"]
+            run_variant, start + protocol["max_warm_up_s"], protocol["min_run_s"]
         )
+        # A long warm-up may not leave the blocks without time.
+        deadline = max(start + window, clock.monotonic_s() + window / 2)
         run_s = calls * sorted(warm_up)[len(warm_up) // 2]
         num_runs = max(1, math.ceil(protocol["block_s"] / run_s))
         blocks: list[dict[str, Any]] = []
         while (
             len(blocks) < protocol["min_blocks"]
-            or clock.monotonic_s() + num_runs * run_s <= start + window
+            or clock.monotonic_s() + num_runs * run_s <= deadline
         ):
             if is_cancelled():
                 raise SystemExit(0)
