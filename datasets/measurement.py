@@ -56,11 +56,12 @@ class Measurement:
     def revisit_pair_s(self) -> tuple[float, float] | None:
         """Two independent latencies in seconds: first visits and re-visits.
 
-        Without re-visits the even and the odd visits take their places; None below two visits.
+        In a campaign without re-visits the even and the odd visits take their places; None below two
+        visits, and for a variant that was not re-visited where others were.
         """
         again = [visit for visit in self.accepted if visit.is_revisit]
         first = [visit for visit in self.accepted if not visit.is_revisit]
-        if not again:
+        if not any(visit.is_revisit for visit in self.campaign.visits):
             first, again = first[0::2], first[1::2]
         pair = (self.campaign.latency(first), self.campaign.latency(again))
         if pair[0] is None or pair[1] is None:

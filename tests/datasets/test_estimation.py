@@ -209,6 +209,16 @@ def test_revisits_make_the_pair(visits: list[Visit]) -> None:
     assert measurement.latency.num_visits == 3
 
 
+def test_where_some_variants_were_revisited_only_they_make_pairs(visits: list[Visit]) -> None:
+    some = {visit.variant_id for visit in visits[:10]}
+    marked = [
+        dataclasses.replace(v, is_revisit=v.visit_index == 2 and v.variant_id in some)
+        for v in visits
+    ]
+    pairs = [m.revisit_pair_s for m in measurements_of(marked)]
+    assert sum(pair is not None for pair in pairs) == len(some)
+
+
 def test_no_visits_and_failed_visits_say_nothing(visits: list[Visit]) -> None:
     failed = [dataclasses.replace(v, timing=None, error="transient: gone") for v in visits[:3]]
     assert [m.latency for m in measurements_of(failed)] == [None] * 3
