@@ -6,7 +6,7 @@ SYSTEM_PACKAGES := g++ git make util-linux
 # Keeps the repository's root off sys.path, where models/ and datasets/ would shadow others' packages.
 export PYTHONSAFEPATH := 1
 
-.PHONY: demo test lint check benchmarks system-packages clean
+.PHONY: demo test lint check benchmarks benchmarks-protocol system-packages clean
 
 demo: $(VENV)/.installed
 	$(BIN)/joulemap demo
@@ -23,12 +23,17 @@ lint: $(VENV)/.installed-test
 
 check: lint test
 
-# Prints every figure of the README's table, on an otherwise idle machine in about ten minutes.
+# Print the figures of the README's table: the first on an otherwise idle machine in about three
+# minutes, the second in about half an hour, most of it simulation.
 benchmarks: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/materialise.py
 	$(BIN)/python benchmarks/campaign.py
 	$(BIN)/python benchmarks/cost_module.py
 	$(BIN)/python benchmarks/command_line.py
+
+benchmarks-protocol: $(VENV)/.installed-test
+	$(BIN)/python benchmarks/noise.py
+	$(BIN)/python benchmarks/protocol.py
 
 system-packages:
 	@missing=""; for package in $(SYSTEM_PACKAGES); do \
