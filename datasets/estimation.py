@@ -44,6 +44,7 @@ MAX_BLOCK_STEAL_SHARE = 0.05
 MAX_STEAL_SHARE = 0.3
 MAX_SUSPENDED_S = 0.01
 MIN_NOISE_SD = 1e-3
+FIT_ROUNDS = 3
 # Latencies are stated for the fastest speed that the machine held for this share of the visits.
 BASELINE_SHARE = 0.05
 # Variance of the median of n normal values times n, relative to that of their mean.
@@ -215,8 +216,8 @@ class CampaignEstimate:
     # -- fit -------------------------------------------------------------------------------------
 
     def _fit(self) -> None:
-        """Estimate elasticities and noise in turn; three rounds change nothing further."""
-        for _ in range(3):
+        """Estimate elasticities and noise in turn, each given the other."""
+        for _ in range(FIT_ROUNDS):
             self._correct()
             self._fit_elasticities()
             self._correct()
@@ -262,7 +263,6 @@ class CampaignEstimate:
         """One noise variance per state from the spread of visits around their variant."""
         squares = np.zeros(len(self.history.level))
         freedom = np.zeros_like(squares)
-        pooled_squares, pooled_freedom = 0.0, 0.0
         for rows in self._groups():
             for state in np.unique(self.history.state[rows]):
                 same = rows[self.history.state[rows] == state]
@@ -270,8 +270,7 @@ class CampaignEstimate:
                     spread = self._corrected[same] - self._corrected[same].mean()
                     squares[state] += float(np.sum(spread**2))
                     freedom[state] += len(same) - 1
-        pooled_squares, pooled_freedom = float(squares.sum()), float(freedom.sum())
-        typical = pooled_squares / pooled_freedom if pooled_freedom else self.noise_sd[0] ** 2
+        typical = squares.sum() / freedom.sum() if freedom.any() else self.noise_sd[0] ** 2
         # A state seen rarely leans on the others.
         shrunk = (squares + 4.0 * typical) / (freedom + 4.0)
         self.noise_sd = np.sqrt(np.maximum(shrunk, MIN_NOISE_SD**2))

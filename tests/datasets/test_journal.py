@@ -117,14 +117,14 @@ def test_every_difference_between_campaigns_is_named(campaign: CampaignRecord) -
 
 
 FULL_DISK = """
-import pickle, sys
+import sys
 from joulemap import InputError
 from joulemap.datasets.journal import Journal, read_journal
-campaign, visits = pickle.load(open(sys.argv[2], "rb"))
-with Journal.create(sys.argv[1], campaign) as journal:
+source = read_journal(sys.argv[2])
+with Journal.create(sys.argv[1], source.campaign) as journal:
     written = 0
     try:
-        for visit in visits:
+        for visit in source.visits:
             journal.append(visit)
             written += 1
     except InputError as error:
@@ -139,17 +139,15 @@ def test_a_full_disk_is_said_and_keeps_what_was_written(
     tmp_path: Path, campaign: CampaignRecord, make_visits: MakeVisits
 ) -> None:
     """On a real file system of 64 KiB, mounted in a name space of its own."""
-    import pickle
-
-    visits = make_visits(campaign.spec, variants=100)
-    (tmp_path / "visits.pickle").write_bytes(pickle.dumps((campaign, visits)))
+    source = tmp_path / "source.jsonl"
+    with Journal.create(source, campaign) as journal:
+        for visit in make_visits(campaign.spec, variants=100):
+            journal.append(visit)
     disk = tmp_path / "disk"
     disk.mkdir()
     script = 'mount -t tmpfs -o size=64k none "$1" && exec "$2" -P -c "$3" "$1/journal.jsonl" "$4"'
     command = ["unshare", "-rm", "sh", "-c", script, "sh", str(disk), sys.executable, FULL_DISK]
-    done = subprocess.run(
-        [*command, str(tmp_path / "visits.pickle")], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([*command, str(source)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "No space left on device" in done.stdout
     assert "same command continues" in done.stdout
