@@ -158,8 +158,9 @@ def profile(
                 journal.content.rejections,
                 journal.reject,
             )
-            observer.started(plan.num_planned, plan.num_done, protocol)
-            if plan.num_done < plan.num_planned:
+            num_open = 0 if plan.is_out_of_time else plan.num_open
+            observer.started(plan.num_done + num_open, plan.num_done, protocol)
+            if num_open:
                 _settle(device, protocol, observer)
             try:
                 _measure_all(device, plan, journal, observer)

@@ -73,9 +73,12 @@ class VisitPlan:
         return list(self.ids)[: count if self.protocol.has_revisits else 0]
 
     @property
-    def num_planned(self) -> int:
-        """Visits that are certain: the rounds and the re-visits."""
-        return (len(self.ids) + len(self.revisited)) * self.protocol.visits
+    def num_open(self) -> int:
+        """Visits that are known to remain; more may follow when they are judged."""
+        visits = self.protocol.visits
+        slots = [(name, i) for name in self.ids.values() for i in range(visits)]
+        slots += [(self.ids[v], visits + i) for v in self.revisited for i in range(visits)]
+        return sum(slot not in self._closed for slot in slots) or len(self._further())
 
     @property
     def num_done(self) -> int:
@@ -109,13 +112,33 @@ class VisitPlan:
     # -- order -----------------------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[Visit]:
-        visits = self.protocol.visits
-        for index in range(visits):
-            yield from self._round(index, list(self.ids), is_revisit=False)
-        for index in range(visits, 2 * visits):
-            yield from self._round(index, self.revisited, is_revisit=True)
-        for index in range(2 * visits, 2 * visits + self.protocol.max_further_visits):
-            yield from self._round(index, self._imprecise(), is_revisit=False)
+        # Judging late visits can open earlier ones again: over when a whole pass finds nothing.
+        made = -1
+        while made != len(self.visits):
+            made = len(self.visits)
+            visits = self.protocol.visits
+            for index in range(visits):
+                yield from self._round(index, list(self.ids), is_revisit=False)
+            for index in range(visits, 2 * visits):
+                yield from self._round(index, self.revisited, is_revisit=True)
+            while waiting := self._further():
+                random.Random(f"{self.seed}/{len(self.visits)}").shuffle(waiting)  # noqa: S311
+                for widths, index in waiting:
+                    if self.is_out_of_time:
+                        return
+                    yield self._visit(widths, index, is_revisit=False)
+                self._judge()
+
+    def _further(self) -> list[tuple[WidthTuple, int]]:
+        """The imprecise variants that have visits left, with the next one's index."""
+        first = 2 * self.protocol.visits
+        slots = range(first, first + self.protocol.max_further_visits)
+        found = []
+        for widths in self._imprecise():
+            index = next((i for i in slots if (self.ids[widths], i) not in self._closed), None)
+            if index is not None:
+                found.append((widths, index))
+        return found
 
     def _round(
         self, index: int, variants: list[WidthTuple], *, is_revisit: bool
