@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING, Any
 from .registry import PREDICTORS
 
 if TYPE_CHECKING:
+    from .aligned import AlignedBilinearPredictor
     from .bilinear import BilinearPredictor
     from .cost_module import CostModule
     from .export import to_onnx_file, to_torch_file
+    from .extrapolation import ExtrapolationWarning
     from .fitting import CrossValidation, cross_validate, fit
     from .flops import FlopsPredictor, ParametersPredictor
-    from .predictor import ExtrapolationWarning, FittableDataset, Predictor
+    from .predictor import FittableDataset, Predictor
     from .serialization import load, save
 
 __all__ = [
+    "AlignedBilinearPredictor",
     "BilinearPredictor",
     "CostModule",
     "CrossValidation",
@@ -39,7 +42,7 @@ __all__ = [
 _MODULES = {
     "CostModule": "cost_module",
     "CrossValidation": "fitting",
-    "ExtrapolationWarning": "predictor",
+    "ExtrapolationWarning": "extrapolation",
     "FittableDataset": "predictor",
     "Predictor": "predictor",
     "cross_validate": "fitting",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from os import PathLike
@@ -20,16 +19,13 @@ from joulemap import InputError
 from ..datasets import NetworkSpec
 from ..datasets.metrics import NoiseFloor
 from .cost_module import CostInfo, CostModule
+from .extrapolation import warn_outside
 from .intervals import FloatArray, HeldOut, hold_out
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 CONDITIONS = ("batch", "resolution", "precision", "runtime", "threads")
-
-
-class ExtrapolationWarning(UserWarning):
-    """A prediction was asked for widths outside the network's bounds."""
 
 
 class FittableDataset(Protocol):
@@ -225,7 +221,8 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
     def predict(self, X: ArrayLike) -> FloatArray:
         """Return the cost, float64 of shape (n,), in `unit_`.
 
-        Warns with ExtrapolationWarning where widths lie outside the spec's bounds.
+        Warns with ExtrapolationWarning where widths lie outside the spec's bounds, or outside the
+        measured ones by more than a quarter of their range.
 
         Args:
             X: Widths in channels: array (n, k), or DataFrame with a column per width.
@@ -365,7 +362,8 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
                     f"the predictor was fitted at {name} {self.conditions_[name]}, X has {value}"
                 )
         widths = self._checked_widths(X)
-        self._warn_outside(widths)
+        if self.spec is not None:
+            warn_outside(widths, self.spec, self.width_ranges_, stacklevel=3)
         return self.predict_arrays(widths)
 
     def _fit_predict(
@@ -378,7 +376,8 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
     def _checked_training(self, X: Any, y: Any) -> tuple[FloatArray, FloatArray]:
         try:
             if self.spec is None:
-                return validate_data(self, X, y, dtype=np.float64, y_numeric=True)  # type: ignore[no-any-return]
+                X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
+                return X, np.asarray(y, dtype=np.float64)
             X, y = check_X_y(self._matched(X), y, dtype=np.float64, y_numeric=True, estimator=self)
         except ValueError as error:
             raise _as_input_error(error) from error
@@ -441,22 +440,6 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
         if names is not None:
             return tuple(str(name) for name in names)
         return tuple(f"x{i}" for i in range(count))
-
-    def _warn_outside(self, X: FloatArray) -> None:
-        if self.spec is None:
-            return
-        low, high = np.array(self.spec.min_widths), np.array(self.spec.max_widths)
-        outside = np.less(X, low) | np.greater(X, high)
-        if outside.any():
-            name = self.spec.width_names[int(np.argmax(outside.any(axis=0)))]
-            width = next(width for width in self.spec.widths if width.name == name)
-            warnings.warn(
-                f"{int(outside.any(axis=1).sum())} of {len(X)} rows lie outside the bounds of "
-                f"{self.spec.name} (such as {name}: {width.min}..{width.max}); the prediction "
-                "extrapolates",
-                ExtrapolationWarning,
-                stacklevel=4,
-            )
 
 
 def _checked_weights(sample_weight: Any, count: int) -> FloatArray:

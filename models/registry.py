@@ -23,6 +23,7 @@ class Entry:
 
 # One line per predictor, sorted by name. Loaded when asked for, since torch is slow to import.
 PREDICTORS: dict[str, Entry] = {
+    "aligned": Entry("aligned", "AlignedBilinearPredictor"),
     "bilinear": Entry("bilinear", "BilinearPredictor"),
     "flops": Entry("flops", "FlopsPredictor"),
     "params": Entry("flops", "ParametersPredictor"),

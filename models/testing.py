@@ -19,8 +19,9 @@ from joulemap import InputError
 
 from ..datasets import NetworkSpec
 from ..datasets.metrics import NoiseFloor
+from .extrapolation import ExtrapolationWarning
 from .intervals import FloatArray
-from .predictor import ExtrapolationWarning, FittableDataset, Predictor
+from .predictor import FittableDataset, Predictor
 from .serialization import load
 
 

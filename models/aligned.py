@@ -1,0 +1,359 @@
+"""The aligned bilinear predictor: a few rates per kind of layer, and regimes by divisibility."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+from math import ceil, gcd, lcm
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+
+from joulemap import InputError
+
+from ..datasets import NetworkSpec
+from .aligned_fit import (
+    BILINEAR_ABSOLUTE,
+    BILINEAR_RELATIVE,
+    Design,
+    fit_candidate,
+    scale_of,
+    select,
+)
+from .aligned_module import AlignedCostModule, aligned_polynomial
+from .aligned_terms import COMPLEXITIES, SumOfProducts, TermTable, chain_of, functions_of
+from .cost_module import CostModule
+from .intervals import FloatArray
+from .polynomial import PolynomialCostModule
+from .predictor import FittableDataset, Predictor
+
+BILINEAR = "bilinear"
+DIVISORS = (1, 2, 4, 8, 16, 32)
+# Rows that are evaluated at once: bounds memory, not results.
+CHUNK = 1 << 13
+# Random width vectors that averages over the width space are taken over.
+NUM_DRAWS = 500
+LEAST_ROWS = 6
+
+
+class AlignedBilinearPredictor(Predictor):
+    """The cost as a sum of products of channel counts, in two regimes of divisibility.
+
+    cost = sum_t r_t sum_{layers l of t's family} c_tl f_t(in_l) g_t(out_l), all r_t >= 0, where
+    f and g are 1 or the channel count, within the regime that the layer's input channels are
+    multiples of a divisor d ('aligned') or not ('misaligned'); aligned layers compute whole
+    blocks of b output channels. The families (pointwise, depthwise, linear, ..) share their rates
+    r_t over the layers. d, b and how many terms there are come from cross-validation, in which
+    ECC's bilinear model takes part: where it predicts better it is what is fitted.
+
+    Args:
+        spec: The network; None for a chain of dense layers whose hidden widths are the columns
+            of X, between one input and one output.
+        divisor: d of {1, 2, 4, 8, 16, 32}; None chooses by cross-validation, 1 has no regimes.
+        block: b of {1, 2, 4, 8, 16, 32}; None chooses by cross-validation.
+        complexity: 'compute' (multiply-accumulates by family and regime), 'memory' (also weights,
+            inputs, outputs, changes of regime), 'overheads' (also per channel and per layer),
+            'bilinear' (ECC's form), or None, which chooses by cross-validation.
+        quantile: None fits the middle, robustly; a number such as 0.25 fits that quantile of
+            the relative errors, for raw labels that are too long more often than too short.
+
+    Attributes:
+        coef_: Rates of all terms, shape (p,): the cost of one MAC, element, channel or layer.
+        structure_: Chosen d, b and index of the complexity (negative is bilinear), and what
+            divides all widths of the data.
+        candidates_: What was compared, shape (m, 4): d, b, index of the complexity, and the mean
+            relative error on held-out rows, a fraction.
+    """
+
+    state_names: ClassVar[tuple[str, ...]] = ("coef_", "structure_", "candidates_")
+
+    coef_: FloatArray
+    structure_: FloatArray
+    candidates_: FloatArray
+
+    def __init__(
+        self,
+        spec: NetworkSpec | None = None,
+        *,
+        divisor: int | None = None,
+        block: int | None = None,
+        complexity: Literal["bilinear", "compute", "memory", "overheads"] | None = None,
+        quantile: float | None = None,
+    ) -> None:
+        super().__init__(spec)
+        self.divisor = divisor
+        self.block = block
+        self.complexity = complexity
+        self.quantile = quantile
+
+    # -- what was found --------------------------------------------------------------------------
+
+    @property
+    def alignment_(self) -> int:
+        """The divisor d that separates the regimes, in channels; 1 where there are none."""
+        return int(self.structure_[0])
+
+    @property
+    def block_(self) -> int:
+        """The block b of output channels that aligned layers are padded to; 1 for no padding."""
+        return int(self.structure_[1])
+
+    @property
+    def sampled_multiple_(self) -> int:
+        """The largest of {1, 2, 4, 8, 16, 32} that divides all widths of the data."""
+        return int(self.structure_[3])
+
+    @property
+    def complexity_(self) -> str:
+        """Which terms take part, as the hyperparameter of that name."""
+        index = int(self.structure_[2])
+        return COMPLEXITIES[index] if index >= 0 else BILINEAR
+
+    def describe(self) -> list[str]:
+        """Return what was found, in plain words: alignment, its cost, what to round widths to."""
+        from .aligned_words import describe
+
+        return describe(self)
+
+    def layer_costs(self, widths: ArrayLike) -> dict[str, float]:
+        """Return the cost of each layer at one width vector, in `unit_`; they add up to the whole.
+
+        The key '' is what belongs to the call and to no layer. Activations and norms that a
+        convolution absorbs are not listed. Empty where the bilinear form was chosen, which does
+        not know layers.
+
+        Args:
+            widths: Widths in channels, shape (k,).
+
+        Raises:
+            InputError: Not one width vector.
+        """
+        X = np.atleast_2d(np.asarray(widths, dtype=np.float64))
+        self._refuse_wrong_count(X)
+        if len(X) != 1:
+            raise InputError(f"layer_costs takes one width vector, not {len(X)}")
+        if self.complexity_ == BILINEAR:
+            return {}
+        table = self.terms()
+        values = self.functions(X)[0]
+        costs: dict[str, float] = {}
+        for term, rate in zip(table.terms, self.coef_, strict=True):
+            for piece, layer in zip(term.pieces, term.layers, strict=True) if rate else ():
+                cost = values[piece.left_index] * values[piece.right_index]
+                costs[layer] = costs.get(layer, 0.0) + float(rate * piece.coefficient * cost)
+        return costs
+
+    def advised_multiples(self) -> dict[str, int]:
+        """Return the multiple of channels that each width should have on this device; 1 for any.
+
+        It is what makes every channel count that depends on the width a multiple of `alignment_`
+        when the other widths are rounded too, combined with the width's own `multiple`.
+        """
+        table = self.terms()
+        multiples = {}
+        for index, name in enumerate(table.width_names):
+            step = self.spec.widths[index].multiple if self.spec is not None else 1
+            for size in table.channel_counts if self.alignment_ > 1 else ():
+                for monomial, coefficient in size.terms.items():
+                    if name in monomial:
+                        step = lcm(step, self.alignment_ // gcd(self.alignment_, coefficient))
+            multiples[self.width_names_[index]] = step
+        return multiples
+
+    def round_widths(self, widths: ArrayLike) -> np.ndarray:
+        """Return the widths rounded up to what the device likes, int64 of the same shape.
+
+        Up to the next advised multiple; down to the last one where that exceeds the width's
+        bound; unchanged where no multiple lies within the bounds.
+
+        Args:
+            widths: Widths in channels, shape (..., k).
+
+        Raises:
+            InputError: The last dimension is not k.
+        """
+        values = np.asarray(widths, dtype=np.float64)
+        if values.ndim == 0 or values.shape[-1] != len(self.width_names_):
+            raise InputError(
+                f"widths have shape {values.shape}; the last dimension must be "
+                f"{len(self.width_names_)} ({', '.join(self.width_names_)})"
+            )
+        rounded = np.ceil(values).astype(np.int64)
+        for index, step in enumerate(self.advised_multiples().values()):
+            up = -(-rounded[..., index] // step) * step
+            if self.spec is not None:
+                bounds = self.spec.widths[index]
+                last = bounds.max // step * step
+                fits = last >= bounds.min
+                up = np.minimum(up, last) if fits else rounded[..., index]
+            rounded[..., index] = up
+        return rounded
+
+    # -- what Predictor asks for -----------------------------------------------------------------
+
+    def fit_dataset(self, ds: FittableDataset, target: str = "latency_s") -> Self:
+        """Fit to one target of a dataset, and return self; see `Predictor.fit_dataset`."""
+        return super().fit_dataset(_RelativeWeights(ds), target)
+
+    def fit_arrays(self, X: FloatArray, y: FloatArray, weights: FloatArray) -> None:
+        """Choose divisor, block and complexity, and set the rates, from checked arrays."""
+        table = self.terms()
+        design = Design(table, X)
+        indices = {BILINEAR: (BILINEAR_RELATIVE, BILINEAR_ABSOLUTE)} | {
+            name: (index,) for index, name in enumerate(COMPLEXITIES)
+        }
+        wanted = (*COMPLEXITIES, BILINEAR) if self.complexity is None else (self.complexity,)
+        best, self.candidates_ = select(
+            design,
+            y,
+            weights,
+            DIVISORS if self.divisor is None else (self.divisor,),
+            DIVISORS if self.block is None else (self.block,),
+            [index for name in wanted for index in indices[name]],
+            self.quantile,
+        )
+        self.structure_ = np.array([*best.numbers, _divisor_of(X)], dtype=np.float64)
+        self.coef_ = fit_candidate(design, y, weights, best, self.quantile)
+
+    def predict_arrays(self, X: FloatArray) -> FloatArray:
+        """Return the cost, shape (n,), of checked widths (n, k)."""
+        table = self.terms()
+        total = SumOfProducts(table.terms, self.coef_)
+        cost = np.empty(len(X))
+        for start in range(0, len(X), CHUNK):
+            rows = slice(start, start + CHUNK)
+            cost[rows] = total.at(self.functions(X[rows]))
+        return cost
+
+    def exact_module(self) -> CostModule:
+        """Return the cost in both regimes, interpolated between integer channel counts."""
+        table = self.terms()
+        total = SumOfProducts(table.terms, self.coef_)
+        return AlignedCostModule(table, total, self.alignment_, self.block_, self.cost_info())
+
+    def smooth_module(self) -> CostModule:
+        """Return the polynomial of the aligned regime: what an optimiser that rounds will pay.
+
+        Equal to the exact cost where all channel counts are multiples of divisor and block. Its
+        `max_deviation` is the largest over the bounds and random integer widths, misaligned ones
+        included.
+        """
+        polynomial = aligned_polynomial(
+            self.terms(), self.coef_, self.alignment_, self.width_names_
+        )
+        module = PolynomialCostModule(polynomial, self.cost_info())
+        X = self.random_widths()
+        exact = self.predict_arrays(X)
+        with torch.no_grad():
+            smooth = module(torch.from_numpy(X)).numpy()
+        deviation = np.abs(smooth - exact) / scale_of(exact, np.ones(len(exact)))
+        module.info = replace(module.info, max_deviation=float(deviation.max()))
+        return module
+
+    def num_needed(self, num_widths: int) -> int:
+        """Return the least number of different rows: as ECC's model, but at least six.
+
+        Without a spec two, as for any scikit-learn regressor.
+        """
+        return 2 if self.spec is None else max(LEAST_ROWS, ceil((num_widths + 2) / 2))
+
+    def check_parameters(self) -> None:
+        """Check the hyperparameters.
+
+        Raises:
+            InputError: One of them is not usable.
+        """
+        for name in ("divisor", "block"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or value not in DIVISORS):
+                known = ", ".join(map(str, DIVISORS))
+                raise InputError(f"{name} is {value!r}; write None or one of {known}")
+        names = (*COMPLEXITIES, BILINEAR)
+        if self.complexity is not None and self.complexity not in names:
+            raise InputError(
+                f"complexity is {self.complexity!r}; write None or one of {', '.join(names)}"
+            )
+        quantile = self.quantile
+        if quantile is not None and not (
+            isinstance(quantile, int | float)
+            and not isinstance(quantile, bool)
+            and 0 < quantile < 1
+        ):
+            raise InputError(f"quantile is {quantile!r}; write None or a number between 0 and 1")
+
+    def check_state(self) -> None:
+        """Check the fitted arrays against the network.
+
+        Raises:
+            InputError: Wrong shapes or values.
+        """
+        num_terms = len(self.terms().terms)
+        if self.coef_.shape != (num_terms,) or np.any(self.coef_ < 0):
+            raise InputError(f"coef_ is not {num_terms} rates >= 0, one for each term")
+        structure = self.structure_
+        is_whole = structure.shape == (4,) and np.all(structure == np.round(structure))
+        if not (
+            is_whole
+            and structure[0] in DIVISORS
+            and structure[1] in DIVISORS
+            and structure[3] in DIVISORS
+            and BILINEAR_ABSOLUTE <= structure[2] < len(COMPLEXITIES)
+        ):
+            raise InputError(f"structure_ is {structure}, not a divisor, a block and a complexity")
+        if self.candidates_.ndim != 2 or self.candidates_.shape[1:] != (4,):
+            raise InputError("candidates_ is not a table of four columns")
+
+    # -- the network -----------------------------------------------------------------------------
+
+    def functions(self, X: FloatArray) -> FloatArray:
+        """Return the functions of channel counts that the terms are products of, shape (n, m)."""
+        return functions_of(self.terms(), X, self.alignment_, self.block_)
+
+    def terms(self) -> TermTable:
+        """Return the terms that `coef_` are the rates of, in order.
+
+        Raises:
+            InputError: The network has a layer that the model has no term for.
+        """
+        # By width names rather than X's columns, which need not be identifiers.
+        return _terms_of(chain_of(len(self.width_names_)) if self.spec is None else self.spec)
+
+    def random_widths(self) -> FloatArray:
+        """Return the bounds and random widths within them, shape (2 + 500, k), in channels."""
+        if self.spec is not None:
+            low, high = np.array(self.spec.min_widths), np.array(self.spec.max_widths)
+            steps = np.array([width.multiple for width in self.spec.widths])
+        elif self.width_ranges_ is not None:
+            low, high = np.ceil(self.width_ranges_[0]), np.floor(self.width_ranges_[1])
+            high, steps = np.maximum(low, high), np.ones(len(low))
+        else:
+            raise InputError("the predictor has neither a spec nor data, so no range of widths")
+        rng = np.random.default_rng(0)
+        draws = rng.integers(low // steps, high // steps, (NUM_DRAWS, len(low)), endpoint=True)
+        return np.vstack([low, high, draws * steps]).astype(np.float64)
+
+
+class _RelativeWeights:
+    """A dataset whose weights are for relative errors: those for absolute ones, times y^2."""
+
+    def __init__(self, ds: FittableDataset) -> None:
+        self._ds = ds
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ds, name)
+
+    def xyw(self, target: str) -> tuple[FloatArray, FloatArray, FloatArray]:
+        X, y, weights = self._ds.xyw(target)
+        weights = weights * scale_of(y, weights) ** 2
+        return X, y, weights / weights.mean()
+
+
+def _divisor_of(X: FloatArray) -> int:
+    return max((d for d in DIVISORS if np.all(np.mod(X, d) == 0)), default=1)
+
+
+@lru_cache(maxsize=32)
+def _terms_of(spec: NetworkSpec) -> TermTable:
+    return TermTable(spec)
