@@ -26,7 +26,12 @@ Factory: TypeAlias = Callable[..., NetworkDefinition]
 ZOO = {
     "alexnet": ("alexnet", "alexnet"),
     "lenet5": ("lenet5", "lenet5"),
+    "lenet5_caffe": ("lenet5_caffe", "lenet5_caffe"),
     "mobilenet_v1": ("mobilenet_v1", "mobilenet_v1"),
+    "mobilenet_v2": ("mobilenet_v2", "mobilenet_v2"),
+    "resnet18": ("resnet18", "resnet18"),
+    "squeezenet": ("squeezenet", "squeezenet"),
+    "vgg16": ("vgg16", "vgg16"),
 }
 
 

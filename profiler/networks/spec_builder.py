@@ -251,12 +251,17 @@ class SpecBuilder:
         *,
         stride: PairLike | None = None,
         padding: PairLike = 0,
+        ceil_mode: bool = False,
         inputs: Inputs = None,
     ) -> str:
-        """Add a pooling over windows, over the whole map without `kernel_size`; return its name."""
+        """Add a pooling over windows, over the whole map without `kernel_size`; return its name.
+
+        With `ceil_mode` a last window that is partly outside the map counts, as in torch.
+        """
         source = self._read(inputs)
         kernel = source.size if kernel_size is None else _pair(kernel_size)
         step, pad = kernel if stride is None else _pair(stride), _pair(padding)
+        out_size = self._window(name, source.size, kernel, step, pad, (1, 1), ceil_mode)
         return self._add(
             LayerSpec(
                 name,
@@ -267,7 +272,7 @@ class SpecBuilder:
                 stride=step,
                 padding=pad,
                 in_size=source.size,
-                out_size=self._window(name, source.size, kernel, step, pad, (1, 1)),
+                out_size=out_size,
                 bias=False,
                 **_reads(inputs),
             )
@@ -342,10 +347,19 @@ class SpecBuilder:
         return layer.name
 
     def _window(
-        self, name: str, size: Pair, kernel: Pair, step: Pair, pad: Pair, gap: Pair
+        self,
+        name: str,
+        size: Pair,
+        kernel: Pair,
+        step: Pair,
+        pad: Pair,
+        gap: Pair,
+        ceil_mode: bool = False,
     ) -> Pair:
         height, width = (
-            (size[axis] + 2 * pad[axis] - gap[axis] * (kernel[axis] - 1) - 1) // step[axis] + 1
+            _num_windows(
+                size[axis], gap[axis] * (kernel[axis] - 1) + 1, step[axis], pad[axis], ceil_mode
+            )
             for axis in (0, 1)
         )
         if height < 1 or width < 1:
@@ -354,6 +368,14 @@ class SpecBuilder:
                 "too small; use a larger resolution"
             )
         return height, width
+
+
+def _num_windows(size: int, extent: int, step: int, pad: int, ceil_mode: bool) -> int:
+    steps, rest = divmod(size + 2 * pad - extent, step)
+    # torch drops a partial window that would start in the padding behind the map.
+    if ceil_mode and rest and (steps + 1) * step < size + pad:
+        steps += 1
+    return steps + 1
 
 
 def _pair(value: PairLike) -> Pair:

@@ -24,6 +24,16 @@ class TestLeNet5(NetworkContract):
         assert self.spec().at(self.spec().max_widths).params == 61_706
 
 
+class TestLeNet5Caffe(NetworkContract):
+    name = "lenet5_caffe"
+    resolution = 32
+
+    def test_known_size(self) -> None:
+        full = self.spec().at(self.spec().max_widths)
+        assert full.params == 431_080
+        assert full.macs == 2_293_000
+
+
 class TestAlexNet(NetworkContract):
     name = "alexnet"
     resolution = (200, 256)
@@ -49,6 +59,75 @@ class TestMobileNetV1(NetworkContract):
 
     def test_ecc_widths(self) -> None:
         assert self.spec().max_widths == (32, 64, 128, 128, 256, 256, *[512] * 6, 1024, 1024)
+
+
+class TestMobileNetV2(NetworkContract):
+    name = "mobilenet_v2"
+    resolution = (96, 160)
+    num_samples = 3
+
+    def test_known_size(self) -> None:
+        full = self.spec().at(self.spec().max_widths)
+        assert full.params == 3_504_872
+        assert full.macs == 300_774_272
+
+    def test_widths(self) -> None:
+        widths = {width.name: width.max for width in self.spec().widths}
+        assert len(widths) == 25
+        streams = [widths[f"stage{stage}"] for stage in range(1, 8)]
+        assert streams == [16, 24, 32, 64, 96, 160, 320]
+        assert list(widths)[:4] == ["stem", "stage1", "block2_1_expand", "stage2"]
+        assert (widths["block2_1_expand"], widths["block7_1_expand"]) == (96, 960)
+
+
+class TestResNet18(NetworkContract):
+    name = "resnet18"
+    resolution = (64, 96)
+    num_samples = 5
+
+    def test_known_size(self) -> None:
+        full = self.spec().at(self.spec().max_widths)
+        assert full.params == 11_689_512
+        assert full.macs == 1_814_073_344
+
+    def test_all_layers_of_a_residual_stream_share_its_width(self) -> None:
+        adds = [layer for layer in self.spec().layers if layer.kind == "add"]
+        assert [str(layer.out_channels) for layer in adds] == [
+            f"stage{stage}" for stage in (1, 1, 2, 2, 3, 3, 4, 4)
+        ]
+        inner = [width.max for width in self.spec().widths if width.name.endswith("_inner")]
+        assert inner == [64, 64, 128, 128, 256, 256, 512, 512]
+
+
+class TestSqueezeNet(NetworkContract):
+    name = "squeezenet"
+    resolution = (66, 97)
+    num_samples = 5
+
+    def test_known_size(self) -> None:
+        full = self.spec().at(self.spec().max_widths)
+        assert full.params == 1_248_424
+        assert full["fire2.concat"].out_size == (54, 54)
+        assert full["fire5.squeeze"].in_size == (27, 27)
+
+    def test_sizes_of_concatenations(self) -> None:
+        (layer,) = (x for x in self.spec().layers if x.name == "fire3.squeeze")
+        assert layer.in_channels == "fire2_expand1+fire2_expand3"
+
+
+class TestVgg16(NetworkContract):
+    name = "vgg16"
+    resolution = (32, 70)
+    num_samples = 5
+
+    def test_known_size(self) -> None:
+        full = self.spec().at(self.spec().max_widths)
+        assert full.params == 138_357_544
+        assert full.macs == 15_470_264_320
+
+    def test_smallest_resolution(self) -> None:
+        with pytest.raises(InputError, match="larger resolution"):
+            networks.get("vgg16", 31)
 
 
 def test_every_registered_network_has_a_contract_class() -> None:
