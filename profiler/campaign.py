@@ -41,6 +41,8 @@ from .templates import cached_template
 # A device that fails so often in a row will not come back by itself.
 MAX_FAILURES_IN_A_ROW = 20
 PRECISIONS = ("fp32",)
+# The sampling's name where the caller listed the width vectors.
+LISTED = "listed"
 
 
 class Observer(TypingProtocol):
@@ -73,7 +75,8 @@ def profile(
     url: str | Device,
     network: str | NetworkSpec,
     *,
-    samples: int,
+    samples: int | None = None,
+    widths: Sequence[Sequence[int]] | None = None,
     out: str | Path,
     sampling: str = "sobol",
     seed: int = 0,
@@ -86,12 +89,13 @@ def profile(
     protocol: Protocol | None = None,
     observer: Observer | None = None,
 ) -> CostDataset:
-    """Return measured costs (seconds, joules) of `samples` variants; start, continue or extend.
+    """Return measured costs (seconds, joules) of variants; start, continue or extend.
 
     Args:
         url: The device, such as `local:`, or one that is open already; it is closed in the end.
         network: A name of `networks.names()`, `module:factory`, or a spec.
         samples: How many width vectors to measure.
+        widths: These width vectors in channels instead of a sample; more may be added at the end.
         out: Folder of the campaign; the same call continues what is there.
         sampling: How width vectors are chosen, see `sampling.SAMPLERS`.
         seed: Of the sampler and the visits' order.
@@ -116,7 +120,7 @@ def profile(
     if precision not in PRECISIONS:
         raise InputError(f"unknown precision '{precision}'; known: {', '.join(PRECISIONS)}")
     spec = network if isinstance(network, NetworkSpec) else networks.get(network, resolution)
-    variants = sample(spec, samples, sampling=sampling, seed=seed)
+    variants, sampling = _variants(spec, samples, widths, sampling, seed)
     size = "x".join(map(str, spec.input_shape[1:]))
     conditions = Conditions(batch, size, precision, runtime, threads)
     runtime_entry(runtime)
@@ -173,6 +177,24 @@ def profile(
             f"no visit can be used; the first failed so: {plan.first_error}{rejected}"
         )
     return CostDataset.load(folder)
+
+
+def _variants(
+    spec: NetworkSpec,
+    samples: int | None,
+    widths: Sequence[Sequence[int]] | None,
+    sampling: str,
+    seed: int,
+) -> tuple[list[WidthTuple], str]:
+    """Return the width vectors to measure, and the name of how they were chosen."""
+    if (samples is None) == (widths is None):
+        raise InputError("write either samples, a number, or widths, a list of width vectors")
+    if samples is not None:
+        return sample(spec, samples, sampling=sampling, seed=seed), sampling
+    listed = list(dict.fromkeys(spec.check_widths(vector) for vector in widths or ()))
+    if not listed:
+        raise InputError("widths is empty; there is nothing to measure")
+    return listed, LISTED
 
 
 def _settle(device: Device, protocol: Protocol, observer: Observer) -> None:
@@ -249,7 +271,9 @@ def open_journal(folder: Path, campaign: CampaignRecord, variants: Sequence[Widt
             )
         measured = {visit.widths for visit in journal.content.visits}
         if not measured <= set(variants):
-            is_stable = sampler_named(campaign.sampling).is_prefix_stable
+            is_stable = (
+                campaign.sampling == LISTED or sampler_named(campaign.sampling).is_prefix_stable
+            )
             why = (
                 f"it has measured {len(measured)} variants already, more than asked for now"
                 if is_stable
