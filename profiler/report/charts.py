@@ -171,11 +171,9 @@ class Chart:
 
     def rug(self, x: FloatArray, kind: str) -> None:
         """Draw a short stroke at the foot of the chart for every value."""
-        foot = np.full(len(x), self._y.low)
-        steps = "".join(
-            f"M{number(left)} {number(top)}v-5"
-            for left, top in self._place(np.unique(x), foot[: len(np.unique(x))])
-        )
+        values = np.unique(x)
+        places = self._place(values, np.full(len(values), self._y.low))
+        steps = "".join(f"M{number(left)} {number(top)}v-5" for left, top in places)
         self._parts.append(element("path", d=steps, class_=f"rug {kind}"))
 
     def render(self) -> Html:
@@ -210,7 +208,7 @@ class Chart:
     def _grid(self) -> Html:
         parts = []
         bottom, right = self._height - _BOTTOM, self._width - _RIGHT
-        for value in self._y.marks(max(2, int(self._inner_height / 38))):
+        for value in self._y.marks(max(2, int(self._inner_height / 28))):
             top = _TOP + (1.0 - float(self._y.position(value))) * self._inner_height
             parts.append(element("line", x1=_LEFT, x2=right, y1=top, y2=top, class_="grid"))
             parts.append(element("text", tick(value), x=_LEFT - 6, y=top + 3.5, class_="tick end"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -23,6 +23,8 @@ from ...models.learning_curve import LearningCurve, learning_curves
 BASELINES = ("bilinear", "flops")
 INTERVAL = 0.9
 _DRAWS = 2000
+# A bootstrap draws at most this many numbers at once.
+_MAX_DRAWN = 2_000_000
 
 
 @runtime_checkable
@@ -260,24 +262,35 @@ def _compare(dataset: CostDataset, predictor: Predictor) -> Comparison:
         high=high,
         widths=X,
         is_held_out=is_held_out,
-        error=bootstrap_mean(np.abs(predicted / y - 1.0)),
+        error=bootstrap(np.abs(predicted / y - 1.0)),
         coverage=coverage,
     )
 
 
-def bootstrap_mean(values: FloatArray, seed: int = 0) -> Estimate:
-    """Return the mean of values with its 95 % bootstrap interval.
+def bootstrap(
+    values: FloatArray, statistic: Callable[..., Any] = np.mean, seed: int = 0
+) -> Estimate:
+    """Return a statistic of values with its 95 % bootstrap interval.
 
     Args:
         values: At least one, shape (n,).
+        statistic: Takes an array and `axis`, such as `np.median`.
         seed: Seed of the draws.
     """
+    value = float(statistic(values, axis=0))
     if len(values) < 2:
-        return Estimate(float(values.mean()))
+        return Estimate(value)
+    # In bounded pieces: a large dataset times all draws would not fit into memory.
+    size = max(1, _MAX_DRAWN // len(values))
     rng = np.random.default_rng(seed)
-    draws = [float(rng.choice(values, len(values)).mean()) for _ in range(_DRAWS)]
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return Estimate(float(values.mean()), float(low), float(high))
+    drawn = np.concatenate(
+        [
+            statistic(values[rng.integers(len(values), size=(part, len(values)))], axis=1)
+            for part in (min(size, _DRAWS - start) for start in range(0, _DRAWS, size))
+        ]
+    )
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return Estimate(value, float(low), float(high))
 
 
 def _width_curve(dataset: CostDataset, predictor: Predictor, index: int) -> WidthCurve:

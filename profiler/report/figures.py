@@ -11,10 +11,10 @@ import numpy as np
 from ...datasets.estimation import CampaignEstimate
 from ...models.intervals import FloatArray
 from ...models.plots import cost_name, display_unit
-from .. import console
 from .charts import Axis, Bar, Chart, bar_chart, padded, round_values
 from .content import Comparison, Estimate, ReportContent, WidthCurve
-from .markup import Html, element, joined
+from .layout import cost_text
+from .markup import Html, joined
 
 # Beyond this ratio of largest to smallest a linear axis hides the small ones.
 _LOG_RATIO = 12.0
@@ -34,10 +34,11 @@ def compared(content: ReportContent) -> Html:
     low, high = padded(both, is_log=is_log)
     low = low if is_log else max(low, 0.0)
     label = f"{name} [{unit}]" if unit else name
+    marks = round_values(low, high, 8, is_log=is_log)
     chart = Chart(
         f"Predicted against measured {name} of {len(c.measured)} variants",
-        Axis(f"measured {label}", low, high, is_log),
-        Axis(f"predicted {label}", low, high, is_log),
+        Axis(f"measured {label}", low, high, is_log, marks),
+        Axis(f"predicted {label}", low, high, is_log, marks),
         400,
         380,
     )
@@ -62,11 +63,11 @@ def residuals(content: ReportContent) -> Html:
     measured, relative = c.measured * factor, 100 * c.relative
     is_log = float(measured.max() / measured.min()) > _LOG_RATIO
     low, high = padded(measured, is_log=is_log)
-    reach = 1.08 * float(np.abs(relative).max()) or 1.0
+    lowest, highest = padded(np.append(relative, [-1.0, 1.0]))
     chart = Chart(
         f"Signed error of the prediction against measured {name}",
         Axis(f"measured {name} [{unit}]" if unit else f"measured {name}", low, high, is_log),
-        Axis("prediction minus measurement [%]", -reach, reach),
+        Axis("prediction minus measurement [%]", lowest, highest),
         400,
         380,
     )
@@ -84,23 +85,21 @@ def residuals(content: ReportContent) -> Html:
 def learning(content: ReportContent) -> Html:
     """Return error on held-out variants against number of samples, one line per model."""
     curves = content.curves
-    shown = np.concatenate(
-        [100 * np.concatenate([c.mean, c.mean + c.spread, c.mean - c.spread]) for c in curves]
-    )
+    shown = [100 * (curve.mean + sign * curve.spread) for curve in curves for sign in (-1, 0, 1)]
+    # A spread as large as the mean would reach down to nothing, which a logarithm has no place for.
+    shown = [values[values > 0.3 * 100 * curves[0].mean.min()] for values in shown]
     floor = content.noise_floor
     if floor is not None:
-        shown = np.append(shown, [100 * floor.low])
-    low, high = padded(
-        np.maximum(shown, 0.3 * np.min([100 * c.mean.min() for c in curves])), is_log=True
-    )
+        shown.append(100 * np.array([max(floor.low, 1e-4), max(floor.high, 1e-4)]))
+    low, high = padded(np.concatenate(shown), is_log=True)
     counts = [count for curve in curves for count in curve.counts]
     first, last = padded(np.array(counts, dtype=np.float64), is_log=True)
     chart = Chart(
         "Error on held-out variants against the number of samples",
         Axis("samples [variants]", first, last, is_log=True, ticks=_spaced(curves[0].counts)),
         Axis("error on held-out variants [%]", low, high, is_log=True),
-        520,
-        320,
+        400,
+        300,
     )
     if floor is not None:
         ends = np.array([first, last])
@@ -170,7 +169,7 @@ def parts(content: ReportContent) -> Html:
         for name, part in items
     ]
     what = "Cost of each layer" if shares.is_by_layer else "Fall in cost when a width is halved"
-    return joined([bar_chart(what, bars, 760, "wide"), bar_chart(what, bars, 380, "narrow")])
+    return joined([bar_chart(what, bars, 1060, "wide"), bar_chart(what, bars, 380, "narrow")])
 
 
 def drift(estimate: CampaignEstimate) -> Html:
@@ -212,8 +211,8 @@ def _drift(estimate: CampaignEstimate, width: float, kind: str) -> Html:
             what = "no lasting state" if state < 0 else f"state {state + 1}"
             chart.shade(start + 0.5, end + 0.5, shade, f"visits {start + 1} to {end}: {what}")
     is_rejected = np.array([visit.key in estimate.rejections for visit in estimate.visits])
-    chart.dots(place[~is_rejected], slowdown[~is_rejected], "prediction")
     chart.line(place, np.exp(history.state_shift + history.drift), "trend")
+    chart.dots(place[~is_rejected], slowdown[~is_rejected], "prediction")
     chart.points(
         place[is_rejected],
         slowdown[is_rejected],
@@ -225,25 +224,6 @@ def _drift(estimate: CampaignEstimate, width: float, kind: str) -> Html:
         ],
     )
     return chart.render()
-
-
-def legend(*items: tuple[str, str]) -> Html:
-    """Return a legend: (class of the mark, what it stands for) each."""
-    return element(
-        "ul",
-        *[
-            element("li", element("span", class_=f"key {kind}", aria_hidden="true"), text)
-            for kind, text in items
-        ],
-        class_="legend",
-    )
-
-
-def cost_text(value: float, unit: str) -> str:
-    """Return a cost with a readable prefix, also a negative one: `3.42 ms`, `-1.2 mJ`."""
-    if value < 0:
-        return f"−{console.quantity(-value, unit)}"
-    return console.quantity(value, unit).strip()
 
 
 def _scatter(chart: Chart, x: FloatArray, y: FloatArray, hints: Sequence[str]) -> None:

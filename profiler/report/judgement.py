@@ -27,20 +27,26 @@ def _error(content: ReportContent) -> list[str]:
     error, floor = content.comparison.error, content.noise_floor
     if floor is None:
         return [
-            "The noise floor is unknown, since no variant was measured twice: nobody can say how "
-            "much of the error is the model's. Measure some variants again."
+            (
+                "The noise floor is unknown, since no variant was measured twice: nobody can say how "
+                "much of the error is the model's. Measure some variants again."
+            )
         ]
     if error.value <= floor.high:
         return [
-            f"The error of {_percent(error.value)} is no larger than what two measurements of one "
-            f"variant differ by (up to {_percent(floor.high)}): a better model could not be told "
-            "from this one with these data."
+            (
+                f"The error of {_percent(error.value)} is no larger than what two measurements of one "
+                f"variant differ by (up to {_percent(floor.high)}): a better model could not be told "
+                "from this one with these data."
+            )
         ]
     if error.value > 2 * floor.high:
         return [
-            f"The error of {_percent(error.value)} is {error.value / floor.value:.0f} times the noise "
-            f"floor of {_percent(floor.value)}: most of it is the model's, not the measurement's. "
-            "Try another model, or look below for widths where the cost jumps."
+            (
+                f"The error of {_percent(error.value)} is {error.value / floor.value:.0f} times the noise "
+                f"floor of {_percent(floor.value)}: most of it is the model's, not the measurement's. "
+                "Try another model, or look below for widths where the cost jumps."
+            )
         ]
     return []
 
@@ -54,8 +60,10 @@ def _baselines(content: ReportContent) -> list[str]:
     if gain > max(float(own.spread[-1]), 0.0):
         return []
     return [
-        f"With {own.counts[-1]} samples it is not clearly better than the simpler model "
-        f"'{best.model}' ({_percent(float(own.mean[-1]))} and {_percent(float(best.mean[-1]))})."
+        (
+            f"With {own.counts[-1]} samples it is not clearly better than the simpler model "
+            f"'{best.model}' ({_percent(float(own.mean[-1]))} and {_percent(float(best.mean[-1]))})."
+        )
     ]
 
 
@@ -101,8 +109,10 @@ def _ranges(content: ReportContent) -> list[str]:
         return []
     more = f" and {len(short) - 3} more" if len(short) > 3 else ""
     return [
-        f"The data span only part of some widths: {', '.join(short[:3])}{more}. Outside, the "
-        "predictor extrapolates."
+        (
+            f"The data span only part of some widths: {', '.join(short[:3])}{more}. Outside, the "
+            "predictor extrapolates."
+        )
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +16,7 @@ from ...datasets.journal import FILE_NAME, JournalContent, read_journal
 from ...datasets.metrics import NoiseFloor
 from ...datasets.store import dataset_of, write_atomically
 from ...models import Predictor, load
-from . import sections
+from . import provenance, sections
 from .content import Estimate, ReportContent, gather
 from .judgement import judge
 from .markup import Html, element, joined, raw
@@ -66,7 +67,7 @@ class Headline:
         content = asdict(self)
         for name in ("error", "full_network"):
             content[name] = {
-                key: None if value != value else value for key, value in content[name].items()
+                key: None if math.isnan(value) else value for key, value in content[name].items()
             }
         return content
 
@@ -157,8 +158,8 @@ def _page(content: ReportContent, sentences: list[str]) -> str:
             sections.parts(content),
             sections.rounding(content),
             sections.drift(content, estimate),
-            sections.provenance(content, now, __version__),
-            sections.definitions(),
+            provenance.provenance(content, now, __version__),
+            provenance.definitions(),
             element("footer", f"Made by joulemap {__version__} on {now}."),
         ),
     )

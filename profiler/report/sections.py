@@ -1,10 +1,9 @@
-"""The report's sections: each a function from the numbers to a piece of the page."""
+"""What the report shows: each section a function from the numbers to a piece of the page."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -12,10 +11,22 @@ from ...datasets import metrics
 from ...datasets.estimation import CampaignEstimate
 from ...models import registry
 from ...models.plots import cost_name
-from .. import console
 from . import figures
-from .content import INTERVAL, Estimate, KnowsAlignment, ReportContent, half
-from .markup import Content, Html, element, joined
+from .content import Estimate, KnowsAlignment, ReportContent, bootstrap, half
+from .layout import (
+    cost_text,
+    count,
+    legend,
+    moment,
+    percent,
+    section,
+    sentence,
+    share,
+    signed,
+    table,
+)
+from .markup import Html, element
+from .provenance import model_name
 
 
 def header(content: ReportContent) -> Html:
@@ -30,18 +41,18 @@ def header(content: ReportContent) -> Html:
         (
             f"Mean {kind}",
             percent(comparison.error.value),
-            f"{_ends(comparison.error)}, 95 % over {_count(len(comparison.measured), 'variant')}",
+            f"{_ends(comparison.error)}, 95 % over {count(len(comparison.measured), 'variant')}",
         ),
         (
             "Noise floor",
             "unknown" if floor is None else percent(floor.value),
             "no variant was measured twice"
             if floor is None
-            else f"{percent(floor.low)} to {percent(floor.high)}, 95 %, {_count(floor.num_pairs, 'pair')}",
+            else f"{percent(floor.low)} to {percent(floor.high)}, 95 %, {count(floor.num_pairs, 'pair')}",
         ),
         (
             f"Full network, {cost_name(predictor)}",
-            figures.cost_text(full.value, unit),
+            cost_text(full.value, unit),
             _cost_ends(full, unit, "90 % interval of the mean"),
         ),
         ("Variants", f"{len(comparison.measured):,}", _spread_of_measurements(content)),
@@ -57,7 +68,7 @@ def header(content: ReportContent) -> Html:
                     "div",
                     element("dt", name),
                     element("dd", number, class_="number"),
-                    element("dd", spread, class_="spread"),
+                    element("dd", sentence(spread), class_="spread"),
                     class_="figure",
                 )
                 for name, number, spread in cards
@@ -69,21 +80,12 @@ def header(content: ReportContent) -> Html:
 
 def warnings(sentences: Sequence[str]) -> Html:
     """Return what to know first, in plain words."""
+    title = "What to know first"
     if not sentences:
-        return element(
-            "section",
-            element("h2", "What to know first"),
-            element("p", "Nothing stood out: neither in the fit nor in the measurements."),
-            id="warnings",
-            class_="warnings none",
-        )
-    return element(
-        "section",
-        element("h2", "What to know first"),
-        element("ul", *[element("li", sentence) for sentence in sentences]),
-        id="warnings",
-        class_="warnings",
-    )
+        said = "Nothing stood out: neither in the fit nor in the measurements."
+        return section("warnings", title, element("p", said))
+    items = element("ul", *[element("li", sentence(said)) for said in sentences])
+    return section("warnings", title, items, kind="warnings")
 
 
 def accuracy(content: ReportContent) -> Html:
@@ -100,42 +102,43 @@ def accuracy(content: ReportContent) -> Html:
         marks.append(("whisker", "95 % interval of the measurement, over its visits"))
     if content.noise_floor is not None:
         marks.append(("noise-area", f"± noise floor ({percent(content.noise_floor.value)})"))
+    absolute = np.abs(c.relative)
     rows = [
-        ["mean error", f"{percent(c.error.value)} ({_ends(c.error)}, 95 %)"],
-        ["median error", percent(float(np.median(np.abs(c.relative))))],
-        ["mean signed error", _signed(float(c.relative.mean()))],
-        ["largest error", percent(float(np.abs(c.relative).max()))],
-        ["within 5 %", _share(metrics.share_within(c.measured, c.predicted, 0.05))],
-        ["within 10 %", _share(metrics.share_within(c.measured, c.predicted, 0.10))],
+        _figure("mean error", c.error, percent),
+        _figure("median error", bootstrap(absolute, np.median), percent),
+        _figure("mean signed error", bootstrap(c.relative), signed),
+        _figure("within 5 %", bootstrap((absolute <= 0.05).astype(float)), share),
+        _figure("within 10 %", bootstrap((absolute <= 0.10).astype(float)), share),
+        ["largest error", percent(float(absolute.max())), ""],
     ]
     if len(c.measured) > 1:
-        rows.append(["rank correlation", f"{metrics.spearman(c.measured, c.predicted):.3f}"])
+        rows.append(["rank correlation", f"{metrics.spearman(c.measured, c.predicted):.3f}", ""])
     if math.isfinite(c.coverage):
-        rows.append(["inside the 90 % interval", _share(c.coverage)])
-    return _section(
+        rows.append(["inside the 90 % interval", share(c.coverage), ""])
+    return section(
         "accuracy",
         "Predicted against measured",
         element("p", whose, class_="note"),
-        figures.legend(*marks),
+        legend(*marks),
         element(
             "div",
             element("figure", figures.compared(content)),
             element("figure", figures.residuals(content)),
             class_="pair",
         ),
-        table(("figure", "value"), rows, has_numbers=True),
+        table(("figure", "value", "95 % interval"), rows),
     )
 
 
 def learning(content: ReportContent) -> Html:
     """Return the error against the number of samples."""
     if not content.curves:
-        return _section(
+        return section(
             "learning",
             "Error against number of samples",
             element(
                 "p",
-                f"{_count(len(content.comparison.measured), 'variant')} are too few to hold some "
+                f"{count(len(content.comparison.measured), 'variant')} are too few to hold some "
                 "out and fit on parts of the rest.",
             ),
         )
@@ -150,13 +153,13 @@ def learning(content: ReportContent) -> Html:
                 f"{percent(float(c.mean[c.counts.index(count)]))} ± "
                 f"{percent(float(c.spread[c.counts.index(count)]))}"
                 if count in c.counts
-                else "–"
+                else "-"
                 for c in content.curves
             ),
         ]
         for count in content.curves[0].counts
     ]
-    return _section(
+    return section(
         "learning",
         "Error against number of samples",
         element(
@@ -166,11 +169,11 @@ def learning(content: ReportContent) -> Html:
             "the five ways to leave out a fifth. Both axes are logarithmic.",
             class_="note",
         ),
-        figures.legend(*marks),
+        legend(*marks),
         element(
             "div",
             element("figure", figures.learning(content)),
-            table(("samples", *(c.model for c in content.curves)), rows, has_numbers=True),
+            table(("samples", *(c.model for c in content.curves)), rows),
             class_="pair",
         ),
     )
@@ -183,7 +186,7 @@ def widths(content: ReportContent) -> Html:
     if content.predictor.held_out_ is not None:
         marks.append(("mean-area", "90 % interval of the mean"))
     marks.append(("rug", "a width that was measured, others anywhere"))
-    return _section(
+    return section(
         "widths",
         "Cost against each width",
         element(
@@ -193,11 +196,11 @@ def widths(content: ReportContent) -> Html:
             "the space of widths, where few variants are measured.",
             class_="note",
         ),
-        figures.legend(*marks),
+        legend(*marks),
         element(
             "div",
             *[
-                element("figure", figures.width_chart(content, curve))
+                element("figure", element("h3", curve.name), figures.width_chart(content, curve))
                 for curve in content.width_curves
             ],
             class_="multiples",
@@ -216,7 +219,7 @@ def parts(content: ReportContent) -> Html:
         else " No spread is known: there are too few data to fit parts of them."
     )
     full = (
-        f"The full network costs {figures.cost_text(shares.total.value, unit)} "
+        f"The full network costs {cost_text(shares.total.value, unit)} "
         f"({_cost_ends(shares.total, unit, '90 % interval of the mean')})."
     )
     if shares.is_by_layer:
@@ -232,7 +235,7 @@ def parts(content: ReportContent) -> Html:
             f"{full} The falls do not add up to it: neighbouring widths multiply."
         )
         title = "Which widths cost most"
-    return _section("parts", title, element("p", what + bar, class_="note"), figures.parts(content))
+    return section("parts", title, element("p", what + bar, class_="note"), figures.parts(content))
 
 
 def rounding(content: ReportContent) -> Html:
@@ -242,20 +245,20 @@ def rounding(content: ReportContent) -> Html:
         hint = (
             " `joulemap fit --model aligned` looks for it." if "aligned" in registry.names() else ""
         )
-        return _section(
+        return section(
             "rounding",
             title,
             element(
                 "p",
-                f"This model ({_model(predictor)}) assumes that cost changes smoothly with widths, so "
+                f"This model ({model_name(predictor)}) assumes that cost changes smoothly with widths, so "
                 f"it cannot say whether some multiples run faster.{hint}",
             ),
         )
     sentences = element(
-        "ul", *[element("li", said) for said in predictor.describe()], class_="findings"
+        "ul", *[element("li", sentence(said)) for said in predictor.describe()], class_="findings"
     )
     if content.rounding is None:
-        return _section("rounding", title, sentences)
+        return section("rounding", title, sentences)
     change, low, high = np.quantile(content.rounding, [0.5, 0.1, 0.9])
     spec = content.spec
     halves = [half(width.max, width.multiple, width.min) for width in spec.widths]
@@ -272,17 +275,17 @@ def rounding(content: ReportContent) -> Html:
         ]
         for i, name in enumerate(spec.width_names)
     ]
-    return _section(
+    return section(
         "rounding",
         title,
         sentences,
         element(
             "p",
             f"Rounding the {len(content.rounding)} measured variants changes their predicted cost by "
-            f"{_signed(float(change))} in the median ({_signed(float(low))} to "
-            f"{_signed(float(high))} for the middle 80 %).",
+            f"{signed(float(change))} in the median ({signed(float(low))} to "
+            f"{signed(float(high))} for the middle 80 %).",
         ),
-        table(("width", "largest", "half of it", "a third of it"), rows, has_numbers=True),
+        table(("width", "largest", "half of it", "a third of it"), rows),
     )
 
 
@@ -290,7 +293,7 @@ def drift(content: ReportContent, estimate: CampaignEstimate | None) -> Html:
     """Return how the device's speed changed over the campaign."""
     title = "Drift and states over the campaign"
     if content.journal is None or estimate is None or not estimate.visits:
-        return _section(
+        return section(
             "drift",
             title,
             element(
@@ -304,12 +307,12 @@ def drift(content: ReportContent, estimate: CampaignEstimate | None) -> Html:
     visits = estimate.visits
     rows = []
     for state, level in enumerate(history.level.tolist()):
-        share = float(np.mean(history.state == state))
+        part = float(np.mean(history.state == state))
         rows.append(
             [
                 f"{state + 1}" + (" (fastest)" if state == 0 else ""),
-                f"{math.exp(level):.2f} ×",
-                _share(share),
+                f"{math.exp(level):.2f} times",
+                share(part),
                 percent(float(estimate.noise_sd[state])),
             ]
         )
@@ -323,156 +326,43 @@ def drift(content: ReportContent, estimate: CampaignEstimate | None) -> Html:
     if (history.state < 0).any():
         marks.append(("unknown", "no lasting state"))
     size = float(np.ptp(history.drift))
-    return _section(
+    return section(
         "drift",
         title,
         element(
             "p",
-            f"{_count(len(visits), 'visit')} from {visits[0].started_at} to {visits[-1].started_at}. "
+            f"{count(len(visits), 'visit')} from {moment(visits[0].started_at)} to "
+            f"{moment(visits[-1].started_at)}. "
             "The same small variant, the reference, runs before and after every visit and shows the "
             f"device's speed. Within a state it drifted by {percent(size)}. Variants follow a change "
             f"of state by a factor of {estimate.state_elasticity:.2f} and a drift by "
             f"{estimate.drift_elasticity:.2f}; every latency is corrected accordingly. "
-            f"{_count(len(estimate.rejections), 'visit')} rejected.",
+            f"{count(len(estimate.rejections), 'visit')} rejected.",
             class_="note",
         ),
-        figures.legend(*marks),
+        legend(*marks),
         element("figure", figures.drift(estimate)),
         table(
             ("state", "slowdown", "visits", "spread of one visit (standard deviation)"),
             rows,
-            has_numbers=True,
         ),
     )
-
-
-def provenance(content: ReportContent, made_at: str, version: str) -> Html:
-    """Return device, conditions, protocol and predictor as tables."""
-    dataset, predictor, journal = content.dataset, content.predictor, content.journal
-    device = console.fingerprint_rows(dataset.device)
-    runtimes = dataset.device.get("runtimes")
-    conditions = [[name, str(value)] for name, value in dataset.fixed_conditions.items()]
-    if journal is not None:
-        conditions.append(["runtime version", journal.campaign.runtime_version])
-        conditions += [
-            ["sampling", f"{journal.campaign.sampling}, seed {journal.campaign.seed}"],
-            ["reference widths", ", ".join(map(str, journal.campaign.reference_widths))],
-        ]
-        if journal.visits:
-            conditions.append(["first visit", journal.visits[0].started_at])
-            conditions.append(["last visit", journal.visits[-1].started_at])
-        conditions.append(["measured by", f"joulemap {journal.campaign.joulemap_version}"])
-    else:
-        versions = runtimes if isinstance(runtimes, dict) else {}
-        known = versions.get(dataset.fixed_conditions.get("runtime"))
-        conditions += [
-            ["runtime version", str(known or "not stated")],
-            ["sampling", "not stated"],
-            ["date", "not stated"],
-            ["source", dataset.source or "not stated"],
-        ]
-    conditions.append(["report made", f"{made_at} by joulemap {version}"])
-    conditions = [[name, _stated(value)] for name, value in conditions]
-    protocol = [[name, _stated(value)] for name, value in sorted(dataset.protocol.items())]
-    model = [
-        ["model", _model(predictor)],
-        *[[f"  {name}", _stated(value)] for name, value in _hyperparameters(predictor).items()],
-        ["target", f"{predictor.target_} [{predictor.unit_ or 'no unit'}]"],
-        ["fitted on", _count(predictor.num_samples_, "measurement")],
-        ["network fingerprint", content.spec.fingerprint],
-    ]
-    not_stated = element("p", "Not stated: the dataset was imported.", class_="note")
-    return _section(
-        "provenance",
-        "How it was measured and fitted",
-        element(
-            "div",
-            element(
-                "div", element("h3", "Device"), table(("", ""), device) if device else not_stated
-            ),
-            element("div", element("h3", "Conditions"), table(("", ""), conditions)),
-            element(
-                "div",
-                element("h3", "Protocol"),
-                table(("", ""), protocol) if protocol else not_stated,
-            ),
-            element("div", element("h3", "Predictor"), table(("", ""), model)),
-            class_="pair",
-        ),
-    )
-
-
-def definitions() -> Html:
-    """Return what the words on the page mean."""
-    entries = [
-        (
-            "Error",
-            "the mean over variants of |measured − predicted| / measured. Held out: by a fit that has "
-            "not seen the variant. Its interval is a bootstrap over variants.",
-        ),
-        (
-            "Noise floor",
-            "how far two complete measurements of the same variant lie apart: the mean of |a − b| over "
-            "their mean, divided by the square root of 2, with a bootstrap interval over pairs. No "
-            "model can be shown to be better.",
-        ),
-        (
-            "Interval of a measurement",
-            "95 %, over its visits as clusters, with what is not known about the correction for drift. "
-            "One visit cannot see that the device was slow for all of it.",
-        ),
-        (
-            "Interval of the mean",
-            f"{100 * INTERVAL:.0f} %, from errors on held-out variants, less what is surely noise.",
-        ),
-        (
-            "Latency",
-            "one call of the stated batch: the median over accepted blocks of runs, at the fastest "
-            "speed that the device held for a twentieth of the campaign.",
-        ),
-    ]
-    return _section(
-        "definitions",
-        "What the words mean",
-        *[element("p", element("strong", name), f": {text}") for name, text in entries],
-    )
-
-
-def table(
-    columns: Sequence[str], rows: Sequence[Sequence[str]], *, has_numbers: bool = False
-) -> Html:
-    """Return a table in a box of its own that scrolls; numbers are right-aligned."""
-
-    def cells(tag: str, row: Sequence[Content]) -> Html:
-        kinds = ["value" if index and has_numbers else None for index in range(len(row))]
-        return joined(
-            element(tag, cell, class_=kind) for cell, kind in zip(row, kinds, strict=True)
-        )
-
-    head = element("thead", element("tr", cells("th", columns))) if any(columns) else None
-    body = element("tbody", *[element("tr", cells("td", row)) for row in rows])
-    return element("div", element("table", head, body), class_="scroll", tabindex="0")
-
-
-def percent(fraction: float) -> str:
-    """Return a fraction as a percentage with one decimal."""
-    return f"{100 * fraction:.1f} %"
-
-
-def _section(name: str, title: str, *children: Content) -> Html:
-    return element("section", element("h2", title), *children, id=name)
 
 
 def _subtitle(content: ReportContent) -> str:
     fixed = content.dataset.fixed_conditions
-    said = [f"{cost_name(content.predictor).capitalize()} predicted by {_model(content.predictor)}"]
+    said = [
+        f"{cost_name(content.predictor).capitalize()} predicted by {model_name(content.predictor)}"
+    ]
     if content.journal is not None:
         said.append(
             f"{content.journal.campaign.conditions.runtime} {content.journal.campaign.runtime_version}"
         )
-    for name in ("batch", "resolution", "precision", "threads"):
-        if name in fixed and fixed[name] is not None:
-            said.append(f"{name} {fixed[name]}")
+    said += [
+        f"{name} {fixed[name]}"
+        for name in ("batch", "resolution", "precision", "threads")
+        if fixed.get(name) is not None
+    ]
     return " · ".join(said)
 
 
@@ -488,36 +378,17 @@ def _spread_of_measurements(content: ReportContent) -> str:
 def _cost_ends(estimate: Estimate, unit: str, what: str) -> str:
     if not math.isfinite(estimate.low):
         return "no interval is known"
-    low, high = (figures.cost_text(end, unit) for end in (estimate.low, estimate.high))
+    low, high = (cost_text(end, unit) for end in (estimate.low, estimate.high))
     return f"{low} to {high}, {what}"
+
+
+def _figure(name: str, estimate: Estimate, text: Callable[[float], str]) -> list[str]:
+    if not math.isfinite(estimate.low):
+        return [name, text(estimate.value), ""]
+    return [name, text(estimate.value), f"{text(estimate.low)} to {text(estimate.high)}"]
 
 
 def _ends(estimate: Estimate) -> str:
     if not math.isfinite(estimate.low):
         return "no interval"
     return f"{percent(estimate.low)} to {percent(estimate.high)}"
-
-
-def _share(fraction: float) -> str:
-    return f"{100 * fraction:.0f} %"
-
-
-def _signed(fraction: float) -> str:
-    return f"{100 * fraction:+.1f} %".replace("-", "−")
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}" + ("" if number == 1 else "s")
-
-
-def _model(predictor: Any) -> str:
-    return type(predictor).__name__
-
-
-def _hyperparameters(predictor: Any) -> dict[str, Any]:
-    given = predictor.get_params(deep=False)
-    return {name: value for name, value in given.items() if name != "spec"}
-
-
-def _stated(value: Any) -> str:
-    return "not stated" if value is None or value == "None" else str(value)
