@@ -56,7 +56,7 @@ def cost(widths: tuple[int, ...]) -> float:
 def campaign_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A campaign on a simulated device whose speed changes."""
     folder = tmp_path_factory.mktemp("report") / "campaign"
-    device, _ = simulated_device(cost, PRESETS["realistic"](), 3)
+    device, _ = simulated_device(cost, PRESETS["shared_host"](), 3)
     protocol = Protocol(visits=3, max_visit_s=0.4, max_further_visits=0)
     profile(device, "lenet5", samples=40, out=folder, protocol=protocol)
     return folder
