@@ -13,7 +13,7 @@ from ...models.intervals import FloatArray
 from ...models.plots import cost_name, display_unit
 from .charts import Axis, Bar, Chart, bar_chart, padded, round_values
 from .content import Comparison, Estimate, ReportContent, WidthCurve
-from .layout import cost_text
+from .layout import cost_text, moment
 from .markup import Html, joined
 
 # Beyond this ratio of largest to smallest a linear axis hides the small ones.
@@ -212,7 +212,12 @@ def _drift(estimate: CampaignEstimate, width: float, kind: str) -> Html:
             chart.shade(start + 0.5, end + 0.5, shade, f"visits {start + 1} to {end}: {what}")
     is_rejected = np.array([visit.key in estimate.rejections for visit in estimate.visits])
     chart.line(place, np.exp(history.state_shift + history.drift), "trend")
-    chart.dots(place[~is_rejected], slowdown[~is_rejected], "prediction")
+    hints = [
+        f"visit {number + 1}, {moment(visit.started_at)}: {slowdown[number]:.3f} times"
+        for number, visit in enumerate(estimate.visits)
+        if not is_rejected[number]
+    ]
+    _scatter(chart, place[~is_rejected], slowdown[~is_rejected], hints)
     chart.points(
         place[is_rejected],
         slowdown[is_rejected],

@@ -9,13 +9,21 @@ from .content import ReportContent
 
 # Share of a width's range that the data should span.
 _SPAN = 0.8
+# Costs beyond this multiple of what was measured are extrapolations.
+_BEYOND = 1.25
 _FEW_PER_WIDTH = 5
 _NOTABLE_SHORTFALL = 0.1
 
 
 def judge(content: ReportContent) -> list[str]:
     """Return what to know and do, the fit first and the measurements after; empty if all is well."""
-    said = [*_error(content), *_baselines(content), *_samples(content), *_ranges(content)]
+    said = [
+        *_error(content),
+        *_baselines(content),
+        *_samples(content),
+        *_ranges(content),
+        *_corner(content),
+    ]
     said += _provenance(content)
     said += [f"{warning[0].upper()}{warning[1:]}." for warning in content.warnings if warning]
     if content.journal is not None:
@@ -112,6 +120,20 @@ def _ranges(content: ReportContent) -> list[str]:
         (
             f"The data span only part of some widths: {', '.join(short[:3])}{more}. Outside, the "
             "predictor extrapolates."
+        )
+    ]
+
+
+def _corner(content: ReportContent) -> list[str]:
+    full, largest = content.shares.total.value, float(content.comparison.measured.max())
+    if content.predictor.held_out_ is None or full <= _BEYOND * largest:
+        return []
+    return [
+        (
+            f"The full network is predicted to cost {full / largest:.1f} times the dearest variant that "
+            "was measured. That is an extrapolation, and its interval, which comes from errors on "
+            "measured variants, may be too narrow. The same holds for the curves over single widths. "
+            "Measure the full network, or variants near it."
         )
     ]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from .. import console
-from .markup import Content, Html, element
+from .markup import Content, Html, element, joined
 
 MINUS, _NO_BREAK, _MICRO = "\N{MINUS SIGN}", "\N{NO-BREAK SPACE}", "\N{MICRO SIGN}"
 
@@ -79,10 +79,15 @@ def count(number: int, what: str) -> str:
     return f"{number:,}{_NO_BREAK}{what}" + ("" if number == 1 else "s")
 
 
-def sentence(text: str) -> str:
-    """Return a sentence written for a terminal as a page shows it."""
+def sentence(text: str) -> Html:
+    """Return a sentence written for a terminal as a page shows it, with options as code."""
     text = text.replace("+-", "\N{PLUS-MINUS SIGN}")
-    return re.sub(r"(?<=\d) %", f"{_NO_BREAK}%", text)
+    text = re.sub(r"(?<=\d) %", f"{_NO_BREAK}%", text)
+    pieces = re.split(r"(`[^`]+`|(?<![\w-])--[a-z][a-z-]+)", text)
+    return joined(
+        element("code", piece.strip("`")) if piece.startswith(("`", "--")) else piece
+        for piece in pieces
+    )
 
 
 def moment(text: str) -> str:

@@ -242,16 +242,16 @@ def rounding(content: ReportContent) -> Html:
     """Return what to round widths to."""
     predictor, title = content.predictor, "What to round widths to"
     if not isinstance(predictor, KnowsAlignment):
-        hint = (
-            " `joulemap fit --model aligned` looks for it." if "aligned" in registry.names() else ""
-        )
+        hint = " `joulemap fit --model aligned` does." if "aligned" in registry.names() else ""
         return section(
             "rounding",
             title,
             element(
                 "p",
-                f"This model ({model_name(predictor)}) assumes that cost changes smoothly with widths, so "
-                f"it cannot say whether some multiples run faster.{hint}",
+                sentence(
+                    f"This model ({model_name(predictor)}) does not look for multiples of channels at "
+                    f"which the device runs faster.{hint}"
+                ),
             ),
         )
     sentences = element(
@@ -337,13 +337,14 @@ def drift(content: ReportContent, estimate: CampaignEstimate | None) -> Html:
             f"device's speed. Within a state it drifted by {percent(size)}. Variants follow a change "
             f"of state by a factor of {estimate.state_elasticity:.2f} and a drift by "
             f"{estimate.drift_elasticity:.2f}; every latency is corrected accordingly. "
-            f"{count(len(estimate.rejections), 'visit')} rejected.",
+            f"{count(len(estimate.rejections), 'visit')} rejected. The spread below is the standard "
+            "deviation of a visit around its variant.",
             class_="note",
         ),
         legend(*marks),
         element("figure", figures.drift(estimate)),
         table(
-            ("state", "slowdown", "visits", "spread of one visit (standard deviation)"),
+            ("state", "slowdown", "visits", "spread"),
             rows,
         ),
     )
@@ -385,7 +386,8 @@ def _cost_ends(estimate: Estimate, unit: str, what: str) -> str:
 def _figure(name: str, estimate: Estimate, text: Callable[[float], str]) -> list[str]:
     if not math.isfinite(estimate.low):
         return [name, text(estimate.value), ""]
-    return [name, text(estimate.value), f"{text(estimate.low)} to {text(estimate.high)}"]
+    low = text(estimate.low).removesuffix("%").rstrip()
+    return [name, text(estimate.value), f"{low} to {text(estimate.high)}"]
 
 
 def _ends(estimate: Estimate) -> str:

@@ -77,7 +77,17 @@ def predictor(imported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_help_and_version_are_there() -> None:
     done = joulemap("--help")
     assert done.returncode == 0
-    for command in ("demo", "probe", "profile", "import", "fit", "predict", "evaluate", "report", "export"):
+    for command in (
+        "demo",
+        "probe",
+        "profile",
+        "import",
+        "fit",
+        "predict",
+        "evaluate",
+        "report",
+        "export",
+    ):
         assert command in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
     assert joulemap("--version").stdout.startswith("joulemap ")

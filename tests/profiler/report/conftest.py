@@ -41,7 +41,7 @@ class AlignedStandIn(BilinearPredictor):
         return ["Fast at multiples of 4 & slower <b>elsewhere</b>."]
 
     def round_widths(self, widths: FloatArray) -> npt.NDArray[Any]:
-        return np.maximum(4, 4 * np.floor(np.asarray(widths) / 4))
+        return np.asarray(np.maximum(4, 4 * np.floor(np.asarray(widths) / 4)))
 
     def _slowdown(self, X: FloatArray) -> FloatArray:
         return np.asarray(1.0 + 0.2 * (X % 4 != 0).mean(axis=1))

@@ -90,5 +90,8 @@ def test_texts_for_readers() -> None:
     assert cost_text(-0.0012, "s").endswith("1.2\N{NO-BREAK SPACE}ms")
     assert cost_text(3e-6, "J") == "3\N{NO-BREAK SPACE}\N{MICRO SIGN}J"
     assert sentence("+-3 %") == "\N{PLUS-MINUS SIGN}3\N{NO-BREAK SPACE}%"
+    assert sentence("with --visit-s or `<b>`") == (
+        "with <code>--visit-s</code> or <code>&lt;b&gt;</code>"
+    )
     assert moment("2026-11-22T03:04:05.000+02:00") == "2026-11-22 01:04 UTC"
     assert moment("<yesterday>") == "<yesterday>"
