@@ -211,6 +211,8 @@ def fingerprint_rows(fingerprint: Mapping[str, Any]) -> list[list[str]]:
             name, shown = "memory", f"{value / 2**30:.1f} GiB"
         elif key == "max_frequency_hz" and value is not None:
             name, shown = "max_frequency", f"{value / 1e9:.2f} GHz"
+        elif isinstance(value, Mapping):
+            shown = ", ".join(f"{part}: {item}" for part, item in value.items() if item is not None)
         elif isinstance(value, list):
             shown = ", ".join(map(str, value))
         rows.append([name, shown])

@@ -19,6 +19,7 @@ from ...models import Predictor, load
 from . import provenance, sections
 from .content import Estimate, ReportContent, gather
 from .judgement import judge
+from .layout import moment
 from .markup import Html, element, joined, raw
 
 _LINKS = {
@@ -160,7 +161,7 @@ def _page(content: ReportContent, sentences: list[str]) -> str:
             sections.drift(content, estimate),
             provenance.provenance(content, now, __version__),
             provenance.definitions(),
-            element("footer", f"Made by joulemap {__version__} on {now}."),
+            element("footer", f"Made by joulemap {__version__} on {moment(now)}."),
         ),
     )
     document: Html = element("html", head, body, lang="en")
