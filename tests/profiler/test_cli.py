@@ -321,17 +321,23 @@ def test_report_writes_a_page_and_gives_json(
     assert result["unit"] == "s"
 
 
-def test_report_refuses_in_one_sentence(imported: Path, predictor: Path, tmp_path: Path) -> None:
+def test_report_refuses_in_one_sentence(
+    imported: Path, predictor: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "report.html"
-    assert "--predictor" in refused("report", imported, "--out", out)
-    nowhere = refused(
-        "report", imported, "--predictor", predictor, "--out", tmp_path / "no/report.html"
-    )
-    assert "there is no folder" in nowhere
-    missing = refused("report", tmp_path / "no", "--predictor", predictor, "--out", out)
-    assert "no dataset at" in missing
     spec = networks.get("alexnet")
     other = tmp_path / "alexnet.safetensors"
     models.FlopsPredictor(spec).fit([spec.max_widths, spec.min_widths], [2.0, 1.0]).save(other)
-    assert "another network" in refused("report", imported, "--predictor", other, "--out", out)
+    for folder, of, to, sentence in (
+        (imported, None, out, "--predictor"),
+        (imported, predictor, tmp_path / "no/report.html", "there is no folder"),
+        (tmp_path / "no", predictor, out, "no dataset at"),
+        (imported, other, out, "another network"),
+    ):
+        given = [] if of is None else ["--predictor", str(of)]
+        assert cli.main(["report", str(folder), *given, "--out", str(to)]) == 2
+        done = capsys.readouterr()
+        assert sentence in " ".join(done.err.split())
+        assert "Traceback" not in done.err
+        assert done.out == ""
     assert not out.exists()
