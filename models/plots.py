@@ -48,7 +48,7 @@ def plot_error(predictor: Predictor, ds: FittableDataset | None, ax: Axes | None
     else:
         raise InputError("the predictor was not fitted on data; pass a dataset to compare with")
     ax = _axes(ax, (4.6, 4.4))
-    factor, unit = _display_unit(np.concatenate([measured, predicted]), predictor.unit_)
+    factor, unit = display_unit(np.concatenate([measured, predicted]), predictor.unit_)
     measured, predicted = measured * factor, predicted * factor
     low, high = min(measured.min(), predicted.min()), max(measured.max(), predicted.max())
     margin = 0.04 * ((high - low) or 1.0)
@@ -75,13 +75,13 @@ def plot_error(predictor: Predictor, ds: FittableDataset | None, ax: Axes | None
         label=f"{len(measured)} {what}{error}",
         zorder=2,
     )
-    name = _cost_name(predictor)
+    name = _with_unit(cost_name(predictor), unit)
     ax.set(
         xlim=ends,
         ylim=ends,
         aspect="equal",
-        xlabel=f"measured {name}{unit}",
-        ylabel=f"predicted {name}{unit}",
+        xlabel=f"measured {name}",
+        ylabel=f"predicted {name}",
     )
     ax.set_title(_title(predictor), loc="left", fontsize="medium")
     ax.legend(frameon=False, fontsize="small", loc="upper left")
@@ -128,7 +128,7 @@ def plot_width(
     widths[:, index] = values
     ax = _axes(ax, (5.0, 3.4))
     cost = predictor.predict(widths)
-    factor, unit = _display_unit(cost, predictor.unit_)
+    factor, unit = display_unit(cost, predictor.unit_)
     if predictor.held_out_ is not None:
         lower, upper = predictor.predict_interval(widths, coverage=0.9, of="mean")
         ax.fill_between(
@@ -144,7 +144,7 @@ def plot_width(
     rest = f"{_listed(others)}, rest" if others else "others"
     ax.set(
         xlabel=f"{name} [channels]; {rest} at their largest",
-        ylabel=f"{_cost_name(predictor)}{unit}",
+        ylabel=_with_unit(cost_name(predictor), unit),
     )
     ax.set_xlim(values.min(), values.max())
     ax.set_ylim(bottom=min(0.0, float(cost.min() * factor)))
@@ -175,21 +175,31 @@ def _bounds(predictor: Predictor) -> tuple[FloatArray, FloatArray]:
     return predictor.width_ranges_[0], predictor.width_ranges_[1]
 
 
-def _display_unit(values: FloatArray, unit: str) -> tuple[float, str]:
-    if unit not in ("J", "s", "W"):
-        return 1.0, f" [{unit}]" if unit else ""
-    largest = float(np.max(np.abs(values), initial=0.0))
-    for scale, prefix in _PREFIXES:
-        if largest >= scale:
-            return 1 / scale, f" [{prefix}{unit}]"
-    return 1.0, f" [{unit}]"
+def display_unit(values: FloatArray, unit: str) -> tuple[float, str]:
+    """Return what to multiply costs with for a readable axis, and the unit they are in then.
+
+    Args:
+        values: Costs in `unit`.
+        unit: SI unit, '' where it was not stated.
+    """
+    if unit in ("J", "s", "W"):
+        largest = float(np.max(np.abs(values), initial=0.0))
+        for scale, prefix in _PREFIXES:
+            if largest >= scale:
+                return 1 / scale, f"{prefix}{unit}"
+    return 1.0, unit
 
 
-def _cost_name(predictor: Predictor) -> str:
+def cost_name(predictor: Predictor) -> str:
+    """Return the name of a predictor's target for readers, without its unit: `cpu time`."""
     target, unit = predictor.target_, predictor.unit_
     ending = f"_{unit.lower()}"
     name = target.removesuffix(ending) if unit else target
     return name.replace("_", " ")
+
+
+def _with_unit(name: str, unit: str) -> str:
+    return f"{name} [{unit}]" if unit else name
 
 
 def _title(predictor: Predictor) -> str:

@@ -57,7 +57,7 @@ def demo(
     ),
     samples: Annotated[int, typer.Option(help="Width vectors to measure.")] = 40,
 ) -> None:
-    """Profile this machine, fit, export: the main job in under three minutes."""
+    """Profile this machine, fit, export, report: the main job in under three minutes."""
     from .demo import run_demo
 
     run_demo(out, samples)
@@ -250,6 +250,26 @@ def evaluate(
     console.RESULTS.print(console.noise_text(result.noise_floor))
     for warning in result.warnings:
         console.ERRORS.print(f"warning: {warning}", markup=False)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="A dataset; a campaign's folder shows drift too.")],
+    predictor: Annotated[Path, typer.Option(help="A predictor file of the same network.")],
+    out: Annotated[Path, typer.Option(help="The HTML file to write.")],
+    target: Annotated[str | None, typer.Option(help="Which cost, if the file has several.")] = None,
+    *,
+    as_json: Json = False,
+) -> None:
+    """Write one HTML page that shows measurements, fit, and how far to trust them."""
+    from .report import write_report
+
+    headline = write_report(folder, predictor, out, target)
+    if as_json:
+        console.print_json({"file": str(out), **headline.to_dict()})
+        return
+    console.print_headline(headline)
+    console.RESULTS.print(f"Wrote {out}", soft_wrap=True)
 
 
 @app.command()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..datasets.metrics import NoiseFloor
     from ..models import CrossValidation
     from .protocol import Protocol
+    from .report import Headline
 
 # Messages and progress go to standard error, results to standard output.
 ERRORS = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -88,6 +89,21 @@ def print_cross_validation(table: CrossValidation) -> None:
         ],
     )
     RESULTS.print(noise_text(table.noise_floor))
+
+
+def print_headline(headline: Headline) -> None:
+    """Print a report's headline figures and warnings."""
+    error, held_out = headline.error, "held-out " if headline.is_held_out else ""
+    ends = (
+        f" ({percent(error.low)} to {percent(error.high)}, 95 %)" if error.low == error.low else ""
+    )
+    RESULTS.print(
+        f"{headline.target} of {headline.num_variants} variants of {headline.network}: {held_out}"
+        f"error {percent(error.value)}{ends}.",
+        markup=False,
+    )
+    RESULTS.print(noise_text(headline.noise_floor))
+    print_list(headline.warnings)
 
 
 def error_text(dataset: CostDataset, cost: str) -> str:
@@ -195,6 +211,8 @@ def fingerprint_rows(fingerprint: Mapping[str, Any]) -> list[list[str]]:
             name, shown = "memory", f"{value / 2**30:.1f} GiB"
         elif key == "max_frequency_hz" and value is not None:
             name, shown = "max_frequency", f"{value / 1e9:.2f} GHz"
+        elif isinstance(value, Mapping):
+            shown = ", ".join(f"{part}: {item}" for part, item in value.items() if item is not None)
         elif isinstance(value, list):
             shown = ", ".join(map(str, value))
         rows.append([name, shown])

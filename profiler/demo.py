@@ -12,13 +12,14 @@ from . import console
 from .campaign import profile
 from .fitting import fit_and_save
 from .protocol import Protocol
+from .report import write_report
 
 NETWORK = "mobilenet_v1"
 PROTOCOL = Protocol(visits=2, max_visit_s=0.4, max_further_visits=1)
 
 
 def run_demo(out: Path, samples: int) -> None:
-    """Profile this machine, fit a cost model, export it, and say where everything lies.
+    """Profile this machine, fit a cost model, export it, report, and say where everything lies.
 
     Args:
         out: Folder for everything.
@@ -60,9 +61,11 @@ def run_demo(out: Path, samples: int) -> None:
     predictor.plot_error(ax=figure.add_subplot())
     figure.savefig(out / "error.png", dpi=150)
     _show_gradient(predictor)
+    write_report(out / "campaign", predictor, out / "report.html")
 
     print_(f"\nDone in {console.duration(time.monotonic() - began)}. In {out}:", soft_wrap=True)
     for name, what in (
+        ("report.html", "everything on one page: open it in a browser"),
         ("campaign/", "the measurements: journal, Parquet, dataset card"),
         ("predictor.safetensors", "the cost model: joulemap.models.load(...)"),
         ("predictor.onnx, .pt2", "the same without joulemap: onnxruntime, torch.export.load"),

@@ -69,7 +69,7 @@ def folder(measured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
 
 
 # Pages that begin where another has ended.
-NEEDS_MEASURED = ("README.md", "data.md", "predictors.md")
+NEEDS_MEASURED = ("README.md", "data.md", "predictors.md", "report.md")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

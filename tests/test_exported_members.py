@@ -24,6 +24,7 @@ PACKAGES = (
     "joulemap.models",
     "joulemap.profiler",
     "joulemap.profiler.networks",
+    "joulemap.profiler.report",
 )
 
 

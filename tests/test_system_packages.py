@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # Package -> a program of it that something here runs, and what for.
 PROGRAMS = {
+    "chromium": ("chromium", "the report in a real browser"),
     "g++": ("g++", "torch.compile"),
     "git": ("git", "cloning"),
     "make": ("make", "the targets of the Makefile"),

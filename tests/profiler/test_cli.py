@@ -77,7 +77,17 @@ def predictor(imported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_help_and_version_are_there() -> None:
     done = joulemap("--help")
     assert done.returncode == 0
-    for command in ("demo", "probe", "profile", "import", "fit", "predict", "evaluate", "export"):
+    for command in (
+        "demo",
+        "probe",
+        "profile",
+        "import",
+        "fit",
+        "predict",
+        "evaluate",
+        "report",
+        "export",
+    ):
         assert command in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
     assert joulemap("--version").stdout.startswith("joulemap ")
@@ -291,3 +301,43 @@ def test_debug_shows_the_traceback() -> None:
     done = joulemap("--debug", "probe", "nowhere:")
     assert done.returncode == 2
     assert "Traceback" in done.stderr
+
+
+def test_report_writes_a_page_and_gives_json(
+    imported: Path, predictor: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "report.html"
+    done = joulemap("report", imported, "--predictor", predictor, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    for said in ("60 variants of lenet5", "held-out error", "95 %", "Noise floor", f"Wrote {out}"):
+        assert said in done.stdout, said
+    assert out.read_text(encoding="utf-8").startswith("<!doctype html>")
+    again = joulemap("report", imported, "--predictor", predictor, "--out", out, "--json")
+    result = json.loads(again.stdout)
+    assert result["file"] == str(out)
+    assert result["error"]["low"] < result["error"]["value"] < result["error"]["high"]
+    assert result["noise_floor"] is None
+    assert result["unit"] == "s"
+
+
+def test_report_refuses_in_one_sentence(
+    imported: Path, predictor: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "report.html"
+    spec = networks.get("alexnet")
+    other = tmp_path / "alexnet.safetensors"
+    models.FlopsPredictor(spec).fit([spec.max_widths, spec.min_widths], [2.0, 1.0]).save(other)
+    for folder, of, to, sentence in (
+        (imported, None, out, "--predictor"),
+        (imported, predictor, tmp_path / "no/report.html", "there is no folder"),
+        (tmp_path / "no", predictor, out, "no dataset at"),
+        (imported, other, out, "another network"),
+    ):
+        given = [] if of is None else ["--predictor", str(of)]
+        assert cli.main(["report", str(folder), *given, "--out", str(to)]) == 2
+        done = capsys.readouterr()
+        assert sentence in " ".join(done.err.split())
+        assert "Traceback" not in done.err
+        assert done.out == ""
+    assert not out.exists()
