@@ -59,14 +59,16 @@ def _alignment(predictor: AlignedBilinearPredictor, errors: dict[tuple[int, ...]
             return "No alignment was looked for."
         return (
             "No alignment was found: channel counts that are multiples of 2 to 32 do not predict "
-            f"held-out variants better (error {searched[1]:.1%} without regimes, "
-            f"{min(searched.values()):.1%} with the best)."
+            f"held-out variants better (error {100 * searched[1]:.1f} % without regimes, "
+            f"{100 * min(searched.values()):.1f} % with the best)."
         )
     text = f"Channel counts that are multiples of {divisor} run on faster kernels"
     if 1 in searched and divisor in searched:
-        others = [f"{error:.1%} by {other}" for other, error in searched.items() if other > 1]
+        others = [
+            f"{100 * error:.1f} % by {other}" for other, error in searched.items() if other > 1
+        ]
         text += (
-            f": held-out error {searched[1]:.1%} without regimes, with regimes of divisibility "
+            f": held-out error {100 * searched[1]:.1f} % without regimes, with regimes of divisibility "
             f"{', '.join(others)}"
         )
     return text + "."

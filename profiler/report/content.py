@@ -355,7 +355,8 @@ def _parts(predictor: Predictor) -> dict[str, float]:
     assert predictor.spec is not None  # noqa: S101 - checked by check_match
     full = np.array(predictor.spec.max_widths, dtype=np.float64)
     if isinstance(predictor, PredictsLayers):
-        return {name: float(cost) for name, cost in predictor.layer_costs(full).items()}
+        costs = predictor.layer_costs(full)
+        return {name or "the call itself": float(cost) for name, cost in costs.items()}
     halved = np.tile(full, (len(full) + 1, 1))
     for index, width in enumerate(predictor.spec.widths):
         halved[index, index] = half(width.max, width.multiple, width.min)
