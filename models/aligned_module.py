@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -13,13 +14,31 @@ from .cost_module import CostInfo, CostModule
 from .intervals import FloatArray
 from .polynomial import Polynomial
 
+# What each function of a size is in terms of the basis: [(basis function, factor), ...].
+_ONE, _VALUE, _ALIGNED, _ALIGNED_VALUE, _PADDED, _ALIGNED_PADDED = range(6)
+_IN_BASIS: dict[Function, list[tuple[int, float]]] = {
+    Function.ONE: [(_ONE, 1.0)],
+    Function.VALUE: [(_VALUE, 1.0)],
+    Function.ALIGNED: [(_ALIGNED, 1.0)],
+    Function.MISALIGNED: [(_ONE, 1.0), (_ALIGNED, -1.0)],
+    Function.ALIGNED_VALUE: [(_ALIGNED_VALUE, 1.0)],
+    Function.MISALIGNED_VALUE: [(_VALUE, 1.0), (_ALIGNED_VALUE, -1.0)],
+    Function.PADDED: [(_PADDED, 1.0)],
+    Function.ALIGNED_PADDED: [(_ALIGNED_PADDED, 1.0)],
+}
+_Key: TypeAlias = tuple[int, int]
+"""A basis function and the size that it is taken of; (0, 0) is the constant 1."""
+
 
 class AlignedCostModule(CostModule):
     """A sum of products of functions of channel counts: widths (..., k) -> cost (...).
 
-    The functions (see `aligned_terms.Function`) are evaluated side by side as F (..., m), and the
-    cost is sum_j (F M)_j F_j with the products' coefficients in M: two dense operations instead
-    of one for each layer.
+    With L (..., p) the functions on the left of the products side by side, R (..., q) those on
+    the right, and the products' coefficients in a matrix, the cost is
+
+        constant + L . left + (L coupling + right) . R,
+
+    one dense product instead of one for each layer.
 
     Args:
         table: The network's terms and sizes.
@@ -32,6 +51,9 @@ class AlignedCostModule(CostModule):
     size_matrix: torch.Tensor
     size_constant: torch.Tensor
     steps: torch.Tensor
+    constant: torch.Tensor
+    left: torch.Tensor
+    right: torch.Tensor
     coupling: torch.Tensor
 
     def __init__(
@@ -44,28 +66,34 @@ class AlignedCostModule(CostModule):
     ) -> None:
         super().__init__(info)
         self.divisor, self.block = divisor, block
-        used = sorted({*total.left.tolist(), *total.right.tolist()})
-        sizes = sorted({column // len(Function) for column in used})
-        position = {size: number for number, size in enumerate(sizes)}
-        # Column of each used function when the functions of the used sizes lie one after another.
-        self.columns = [
-            (column % len(Function)) * len(sizes) + position[column // len(Function)]
-            for column in used
-        ]
-        matrix, constant, self.products = _as_matrix(
+        entries = _entries(total)
+        sizes = sorted({size for pair in entries for kind, size in pair if kind != _ONE})
+        self.left_kinds = sorted({left[0] for left, _ in entries} - {_ONE})
+        self.right_kinds = sorted({right[0] for _, right in entries} - {_ONE})
+        rows = _places(self.left_kinds, sizes)
+        columns = _places(self.right_kinds, sizes)
+        constant, left = 0.0, np.zeros(len(rows))
+        right, coupling = np.zeros(len(columns)), np.zeros((len(rows), len(columns)))
+        for (first, second), coefficient in entries.items():
+            if first[0] == _ONE and second[0] == _ONE:
+                constant += coefficient
+            elif second[0] == _ONE:
+                left[rows[first]] += coefficient
+            elif first[0] == _ONE:
+                right[columns[second]] += coefficient
+            else:
+                coupling[rows[first], columns[second]] += coefficient
+        matrix, offset, self.products = _as_matrix(
             [table.sizes[size] for size in sizes], table.width_names
         )
-        coupling = np.zeros((len(used), len(used)))
-        place = {column: number for number, column in enumerate(used)}
-        for left, right, coefficient in zip(
-            total.left.tolist(), total.right.tolist(), total.coefficients, strict=True
-        ):
-            coupling[place[left], place[right]] += coefficient
-        steps = [float(content(table.sizes[size])) for size in sizes]
+        steps = np.array([float(content(table.sizes[size])) for size in sizes])
         for name, values in (
-            ("size_matrix", matrix),
-            ("size_constant", constant),
-            ("steps", np.array(steps, dtype=np.float64)),
+            ("size_matrix", matrix / steps),
+            ("size_constant", offset / steps),
+            ("steps", steps),
+            ("constant", np.array(constant)),
+            ("left", left),
+            ("right", right),
             ("coupling", coupling),
         ):
             self.register_buffer(name, torch.from_numpy(values))
@@ -76,35 +104,70 @@ class AlignedCostModule(CostModule):
         if self.products:
             more = [widths[..., columns].prod(dim=-1) for columns in self.products]
             monomials = torch.cat([widths, torch.stack(more, dim=-1)], dim=-1)
-        value = monomials @ self.size_matrix + self.size_constant
-        counts = value / self.steps
-        low = counts.floor().detach()
-        share = counts - low
-        below, above = low * self.steps, (low + 1) * self.steps
-        aligned = (1 - share) * self._divides(below) + share * self._divides(above)
-        padded = (1 - share) * self._padded(below) + share * self._padded(above)
-        misaligned = 1 - aligned
-        # In the order of Function.
-        functions = torch.cat(
-            [
-                torch.ones_like(value),
-                value,
-                aligned,
-                misaligned,
-                aligned * value,
-                misaligned * value,
-                padded,
-                aligned * padded,
-            ],
-            dim=-1,
-        )[..., self.columns]
-        return ((functions @ self.coupling) * functions).sum(-1)
+        functions = self._functions(monomials @ self.size_matrix + self.size_constant)
+        total = widths[..., 0] * 0.0 + self.constant
+        weights = self.right
+        if self.left_kinds:
+            left = _side_by_side([functions[kind] for kind in self.left_kinds])
+            total = total + left @ self.left
+            weights = left @ self.coupling + self.right
+        if self.right_kinds:
+            right = _side_by_side([functions[kind] for kind in self.right_kinds])
+            total = total + (weights * right).sum(-1)
+        return total
+
+    def _functions(self, counts: torch.Tensor) -> dict[int, torch.Tensor]:
+        """Return the basis functions, each (..., sizes), of sizes counted in their steps."""
+        used = {*self.left_kinds, *self.right_kinds}
+        low = counts.detach().floor()
+        below, share = low * self.steps, counts - low
+        above = below + self.steps
+        found = {_VALUE: counts * self.steps}
+        if used & {_ALIGNED, _ALIGNED_VALUE, _ALIGNED_PADDED}:
+            found[_ALIGNED] = torch.lerp(self._divides(below), self._divides(above), share)
+        if used & {_PADDED, _ALIGNED_PADDED}:
+            found[_PADDED] = torch.lerp(self._padded(below), self._padded(above), share)
+        if _ALIGNED_VALUE in used:
+            found[_ALIGNED_VALUE] = found[_ALIGNED] * found[_VALUE]
+        if _ALIGNED_PADDED in used:
+            found[_ALIGNED_PADDED] = found[_ALIGNED] * found[_PADDED]
+        return found
 
     def _divides(self, value: torch.Tensor) -> torch.Tensor:
         return (value.remainder(self.divisor) == 0).to(value.dtype)
 
     def _padded(self, value: torch.Tensor) -> torch.Tensor:
         return (value / self.block).ceil() * self.block
+
+
+def _entries(total: SumOfProducts) -> dict[tuple[_Key, _Key], float]:
+    """Return the sum's coefficients between basis functions."""
+    entries: dict[tuple[_Key, _Key], float] = {}
+    for left, right, coefficient in zip(
+        total.left.tolist(), total.right.tolist(), total.coefficients.tolist(), strict=True
+    ):
+        for first, one in _in_basis(left):
+            for second, other in _in_basis(right):
+                key = (first, second)
+                entries[key] = entries.get(key, 0.0) + coefficient * one * other
+    return entries
+
+
+def _in_basis(column: int) -> list[tuple[_Key, float]]:
+    size, function = divmod(column, len(Function))
+    return [
+        ((kind, size if kind != _ONE else 0), factor)
+        for kind, factor in _IN_BASIS[Function(function)]
+    ]
+
+
+def _places(kinds: Sequence[int], sizes: Sequence[int]) -> dict[_Key, int]:
+    pairs = [(kind, size) for kind in kinds for size in sizes]
+    return {pair: place for place, pair in enumerate(pairs)}
+
+
+def _side_by_side(blocks: Sequence[torch.Tensor]) -> torch.Tensor:
+    return blocks[0] if len(blocks) == 1 else torch.cat(list(blocks), dim=-1)
 
 
 def aligned_polynomial(
