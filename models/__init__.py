@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from .cost_module import CostModule
     from .export import to_onnx_file, to_torch_file
     from .extrapolation import ExtrapolationWarning
+    from .fittable import FittableDataset
     from .fitting import CrossValidation, cross_validate, fit
     from .flops import FlopsPredictor, ParametersPredictor
-    from .predictor import FittableDataset, Predictor
+    from .predictor import Predictor
     from .serialization import load, save
 
 __all__ = [
@@ -43,7 +44,7 @@ _MODULES = {
     "CostModule": "cost_module",
     "CrossValidation": "fitting",
     "ExtrapolationWarning": "extrapolation",
-    "FittableDataset": "predictor",
+    "FittableDataset": "fittable",
     "Predictor": "predictor",
     "cross_validate": "fitting",
     "fit": "fitting",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import lru_cache
 from math import ceil, gcd, lcm
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from .aligned_terms import COMPLEXITIES, SumOfProducts, TermTable, chain_of, fun
 from .cost_module import CostModule
 from .intervals import FloatArray
 from .polynomial import PolynomialCostModule
-from .predictor import FittableDataset, Predictor
+from .predictor import Predictor
 
 BILINEAR = "bilinear"
 DIVISORS = (1, 2, 4, 8, 16, 32)
@@ -193,9 +193,10 @@ class AlignedBilinearPredictor(Predictor):
 
     # -- what Predictor asks for -----------------------------------------------------------------
 
-    def fit_dataset(self, ds: FittableDataset, target: str = "latency_s") -> Self:
-        """Fit to one target of a dataset, and return self; see `Predictor.fit_dataset`."""
-        return super().fit_dataset(_RelativeWeights(ds), target)
+    def weights_of(self, y: FloatArray, weights: FloatArray) -> FloatArray:
+        """Return weights of squared relative errors from those of squared absolute ones."""
+        relative = weights * scale_of(y, weights) ** 2
+        return np.asarray(relative / relative.mean())
 
     def fit_arrays(self, X: FloatArray, y: FloatArray, weights: FloatArray) -> None:
         """Choose divisor, block and complexity, and set the rates, from checked arrays."""
@@ -333,21 +334,6 @@ class AlignedBilinearPredictor(Predictor):
         rng = np.random.default_rng(0)
         draws = rng.integers(low // steps, high // steps, (NUM_DRAWS, len(low)), endpoint=True)
         return np.vstack([low, high, draws * steps]).astype(np.float64)
-
-
-class _RelativeWeights:
-    """A dataset whose weights are for relative errors: those for absolute ones, times y^2."""
-
-    def __init__(self, ds: FittableDataset) -> None:
-        self._ds = ds
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._ds, name)
-
-    def xyw(self, target: str) -> tuple[FloatArray, FloatArray, FloatArray]:
-        X, y, weights = self._ds.xyw(target)
-        weights = weights * scale_of(y, weights) ** 2
-        return X, y, weights / weights.mean()
 
 
 def _divisor_of(X: FloatArray) -> int:

@@ -15,15 +15,16 @@ from joulemap import InputError
 from ..datasets import metrics
 from ..datasets.metrics import NoiseFloor
 from . import registry
+from .fittable import FittableDataset
 from .intervals import assign_folds
-from .predictor import FittableDataset, Predictor
+from .predictor import Predictor
 
 BASELINES = ("flops", "params")
 
 
 def fit(
     ds: FittableDataset,
-    model: str = "bilinear",
+    model: str = "aligned",
     target: str = "latency_s",
     **hyperparameters: Any,
 ) -> Predictor:
@@ -157,7 +158,7 @@ def cross_validate(
     Raises:
         InputError: Unknown model, too few variants for the folds, or costs that are not positive.
     """
-    X, y, weights = ds.xyw(target)
+    X, y, _ = ds.xyw(target)
     if splits < 2:
         raise InputError(f"splits is {splits}, not at least 2")
     folds, distinct = assign_folds(np.asarray(X, dtype=np.float64), splits, seed)
@@ -167,11 +168,10 @@ def cross_validate(
     rows = []
     for label, model in candidates.items():
         errors, ranks = [], []
+        predictions = _fresh(model).predict_held_out(ds, target, folds)
         for fold in range(splits):
             test = folds == fold
-            predictor = _fresh(model)
-            subset = _Subset(ds, X[~test], y[~test], weights[~test])
-            prediction = predictor.fit_dataset(subset, target).predict(X[test])
+            prediction = predictions[test]
             errors.append(metrics.mape(y[test], prediction))
             ranks.append(metrics.spearman(y[test], prediction) if test.sum() > 1 else np.nan)
         known = [rank for rank in ranks if np.isfinite(rank)]
@@ -186,22 +186,6 @@ def cross_validate(
         )
     rows.sort(key=lambda row: row.mape)
     return CrossValidation(tuple(rows), target, ds.unit(target), len(y), ds.noise_floor(target))
-
-
-class _Subset:
-    """Some rows of a dataset's target; everything else is the dataset's."""
-
-    def __init__(
-        self, ds: FittableDataset, X: np.ndarray, y: np.ndarray, weights: np.ndarray
-    ) -> None:
-        self._ds = ds
-        self._rows = (X, y, weights)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._ds, name)
-
-    def xyw(self, target: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return self._rows
 
 
 def _make(model: str, hyperparameters: dict[str, Any]) -> Predictor:

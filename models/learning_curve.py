@@ -12,8 +12,9 @@ from joulemap import InputError
 
 from ..datasets import metrics
 from . import registry
+from .fittable import FittableDataset
 from .intervals import FloatArray, assign_folds
-from .predictor import FittableDataset, Predictor
+from .predictor import Predictor
 
 FOLDS = 5
 

@@ -11,8 +11,9 @@ from sklearn.utils.validation import check_is_fitted
 from joulemap import InputError
 
 from ..datasets import metrics
+from .fittable import FittableDataset
 from .intervals import FloatArray
-from .predictor import FittableDataset, Predictor
+from .predictor import Predictor
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

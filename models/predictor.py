@@ -6,7 +6,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from os import PathLike
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -20,49 +20,13 @@ from ..datasets import NetworkSpec
 from ..datasets.metrics import NoiseFloor
 from .cost_module import CostInfo, CostModule
 from .extrapolation import warn_outside
+from .fittable import FittableDataset
 from .intervals import FloatArray, HeldOut, hold_out
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 CONDITIONS = ("batch", "resolution", "precision", "runtime", "threads")
-
-
-class FittableDataset(Protocol):
-    """What `Predictor.fit_dataset` needs of a dataset; `joulemap.datasets.CostDataset` has it."""
-
-    @property
-    def spec(self) -> NetworkSpec:
-        """The network whose variants were measured."""
-
-    @property
-    def width_names(self) -> tuple[str, ...]:
-        """Names of its k widths, in order."""
-
-    @property
-    def feature_names(self) -> tuple[str, ...]:
-        """Names of X's columns: the widths, then the conditions that vary."""
-
-    @property
-    def conditions(self) -> pd.DataFrame:
-        """Conditions of each row: batch, resolution, precision, runtime, threads."""
-
-    @property
-    def fixed_conditions(self) -> Mapping[str, Any]:
-        """The conditions that are the same in all rows."""
-
-    @property
-    def device_id(self) -> str | None:
-        """The device that was measured."""
-
-    def xyw(self, target: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return X (n, k + varying conditions), y (n,) and weights (n,)."""
-
-    def unit(self, target: str) -> str:
-        """Return the unit of a target."""
-
-    def noise_floor(self, target: str) -> NoiseFloor | None:
-        """Return the noise floor of a target, None without re-visited variants."""
 
 
 class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sklearn is untyped
@@ -176,17 +140,9 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
         Raises:
             InputError: As `fit`, or the predictor was made for another network.
         """
-        if self.spec is not None and self.spec.fingerprint != ds.spec.fingerprint:
-            raise InputError(
-                f"the predictor was made for {self.spec.name} and the dataset measured "
-                f"{ds.spec.name} with other widths or layers; leave out spec or pass the dataset's"
-            )
-        k = len(ds.spec.width_names)
-        if varying := tuple(ds.feature_names)[k:]:
-            raise _varying_conditions(type(self).__name__, varying)
+        self._adopt(ds)
         X, y, weights = ds.xyw(target)
-        self.spec = ds.spec
-        self.fit(X, y, sample_weight=weights)
+        self.fit(X, y, sample_weight=self.weights_of(y, weights))
         self.unit_, self.target_ = ds.unit(target), target
         self.noise_floor_ = ds.noise_floor(target)
         self.conditions_ = {
@@ -194,6 +150,41 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
         }
         self.device_id_ = ds.device_id
         return self
+
+    def predict_held_out(self, ds: FittableDataset, target: str, folds: np.ndarray) -> FloatArray:
+        """Return a prediction for every row, shape (n,), by fits on the other folds.
+
+        As `fit_dataset` on each fold's training rows, without what only intervals need.
+
+        Args:
+            ds: The measurements.
+            target: Column to predict.
+            folds: Fold of each row, shape (n,), from 0 on.
+
+        Raises:
+            InputError: As `fit_dataset`.
+        """
+        before = vars(self).copy()
+        try:
+            self.check_parameters()
+            self._adopt(ds)
+            X, y, weights = ds.xyw(target)
+            X, y = self._checked_training(X, y)
+            weights = self.weights_of(y, weights)
+            self.bind(ds.spec.width_names, unit=ds.unit(target), target=target)
+            predicted = np.empty_like(y)
+            for fold in range(int(folds.max()) + 1):
+                test = folds == fold
+                rest = X[~test], y[~test], weights[~test]
+                self._refuse_too_few(rest[0])
+                predicted[test] = self._fit_predict(*rest, X[test])
+            return predicted
+        finally:
+            self.__dict__ = before
+
+    def weights_of(self, y: FloatArray, weights: FloatArray) -> FloatArray:
+        """Return what `fit` takes as weights of a dataset's rows, from those 1 / variance."""
+        return weights
 
     def bind(
         self,
@@ -300,6 +291,10 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
 
     # -- files and figures -----------------------------------------------------------------------
 
+    def describe(self) -> list[str]:
+        """Return what the fit found, in plain words; nothing where there is nothing to say."""
+        return []
+
     def save(self, path: str | PathLike[str]) -> None:
         """Write the fitted predictor to a safetensors file, which `joulemap.models.load` reads.
 
@@ -401,6 +396,18 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
         if missing := [name for name in names if name not in X.columns]:
             raise InputError(f"X has no column for the widths {', '.join(missing)}")
         return X[list(names)]
+
+    def _adopt(self, ds: FittableDataset) -> None:
+        """Take over the dataset's network, after checking that the predictor can be fitted to it."""
+        if self.spec is not None and self.spec.fingerprint != ds.spec.fingerprint:
+            raise InputError(
+                f"the predictor was made for {self.spec.name} and the dataset measured "
+                f"{ds.spec.name} with other widths or layers; leave out spec or pass the dataset's"
+            )
+        k = len(ds.spec.width_names)
+        if varying := tuple(ds.feature_names)[k:]:
+            raise _varying_conditions(type(self).__name__, varying)
+        self.spec = ds.spec
 
     def _conditions_of(self, X: Any) -> dict[str, Any]:
         found: dict[str, Any] = {}

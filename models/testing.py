@@ -20,8 +20,9 @@ from joulemap import InputError
 from ..datasets import NetworkSpec
 from ..datasets.metrics import NoiseFloor
 from .extrapolation import ExtrapolationWarning
+from .fittable import FittableDataset
 from .intervals import FloatArray
-from .predictor import FittableDataset, Predictor
+from .predictor import Predictor
 from .serialization import load
 
 

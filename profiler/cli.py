@@ -176,7 +176,7 @@ def import_table(
 def fit(
     folders: Annotated[list[Path], typer.Argument(help="Datasets of one network and device.")],
     out: Annotated[Path, typer.Option(help="File for the predictor.")],
-    model: Annotated[str, typer.Option(help="flops, params or bilinear.")] = "bilinear",
+    model: Annotated[str, typer.Option(help="aligned, bilinear, flops or params.")] = "aligned",
     target: Target = "latency_s",
     *,
     as_json: Json = False,
@@ -190,6 +190,7 @@ def fit(
         return
     for table in tables:
         console.print_cross_validation(table)
+        console.print_findings(out, table.target)
     console.RESULTS.print(f"Wrote {out}", soft_wrap=True)
 
 

@@ -7,6 +7,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console, JustifyMethod
@@ -89,6 +90,13 @@ def print_cross_validation(table: CrossValidation) -> None:
         ],
     )
     RESULTS.print(noise_text(table.noise_floor))
+
+
+def print_findings(file: Path, target: str) -> None:
+    """Print what the predictor of a target in a file says about what it found."""
+    from .. import models
+
+    print_list(models.load(file, target).describe())
 
 
 def print_headline(headline: Headline) -> None:

@@ -38,6 +38,7 @@ def run_demo(out: Path, samples: int) -> None:
             NETWORK,
             samples=samples,
             out=out / "campaign",
+            sampling="aligned",
             protocol=PROTOCOL,
             observer=progress,
         )
@@ -50,8 +51,9 @@ def run_demo(out: Path, samples: int) -> None:
 
     print_("\n[bold]2. Fit[/bold] cost models and test them on variants they have not seen")
     file = out / "predictor.safetensors"
-    for table in fit_and_save([out / "campaign"], "bilinear", ["latency_s"], file):
+    for table in fit_and_save([out / "campaign"], "aligned", ["latency_s"], file):
         console.print_cross_validation(table)
+        console.print_findings(file, table.target)
     predictor = models.load(file)
 
     print_("\n[bold]3. Use[/bold] the model: exported, plotted, differentiated")
@@ -77,7 +79,7 @@ def run_demo(out: Path, samples: int) -> None:
 def _show_gradient(predictor: models.Predictor) -> None:
     import torch
 
-    cost = predictor.to_torch()
+    cost = predictor.to_torch(smooth=True)
     spec = cost.spec
     assert spec is not None  # noqa: S101 - fitted on a campaign
     widths = torch.tensor([float(width.max) for width in spec.widths], requires_grad=True)

@@ -37,7 +37,9 @@ def fit_and_save(
     tables, predictors = [], []
     for target in targets:
         predictors.append(models.fit(dataset, model, target))
-        tables.append(models.cross_validate(dataset, [model], target))
+        tables.append(
+            models.cross_validate(dataset, list(dict.fromkeys((model, "bilinear"))), target)
+        )
     models.save(predictors, out)
     return tables
 

@@ -1,6 +1,8 @@
 from math import ceil
+from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from hypothesis import given
@@ -8,7 +10,12 @@ from hypothesis import strategies as st
 
 from joulemap import InputError
 from joulemap.datasets import LayerSpec, NetworkSpec, Width
-from joulemap.models import AlignedBilinearPredictor, BilinearPredictor, cross_validate
+from joulemap.models import (
+    AlignedBilinearPredictor,
+    BilinearPredictor,
+    cross_validate,
+    to_onnx_file,
+)
 from joulemap.models.extrapolation import ExtrapolationWarning
 from joulemap.models.intervals import FloatArray
 from joulemap.models.predictor import Predictor
@@ -236,6 +243,14 @@ def test_smooth_module_is_the_aligned_regime(fitted: AlignedBilinearPredictor) -
     deviation = np.abs(smooth(torch.tensor(X)).numpy() / fitted.predict(X) - 1)
     assert smooth.max_deviation == pytest.approx(deviation.max())
     assert smooth.max_deviation > 0.3
+
+
+def test_exported_onnx_keeps_both_regimes(fitted: AlignedBilinearPredictor, tmp_path: Path) -> None:
+    to_onnx_file(fitted, tmp_path / "cost.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "cost.onnx")
+    X = fitted.random_widths().astype(np.float32)
+    (cost,) = session.run(None, {"widths": X})
+    np.testing.assert_allclose(cost, fitted.predict(X), rtol=1e-5)
 
 
 # -- data that say little, or lie ----------------------------------------------------------------
