@@ -25,6 +25,8 @@ Factory: TypeAlias = Callable[..., NetworkDefinition]
 # Name -> module in this folder and the function in it that returns the NetworkDefinition.
 ZOO = {
     "alexnet": ("alexnet", "alexnet"),
+    "erfnet": ("erfnet", "erfnet"),
+    "gru": ("gru", "gru"),
     "lenet5": ("lenet5", "lenet5"),
     "lenet5_caffe": ("lenet5_caffe", "lenet5_caffe"),
     "mobilenet_v1": ("mobilenet_v1", "mobilenet_v1"),
@@ -32,6 +34,7 @@ ZOO = {
     "resnet18": ("resnet18", "resnet18"),
     "squeezenet": ("squeezenet", "squeezenet"),
     "vgg16": ("vgg16", "vgg16"),
+    "vit": ("vit", "vit"),
 }
 
 

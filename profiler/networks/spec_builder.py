@@ -316,6 +316,109 @@ class SpecBuilder:
             )
         )
 
+    def add_constant(self, name: str) -> str:
+        """Add the sum with a tensor that is no parameter, such as positions; return its name."""
+        source = self._read(None)
+        return self._add(
+            LayerSpec(
+                name,
+                "add",
+                source.channels,
+                source.channels,
+                in_size=source.size,
+                out_size=source.size,
+                positions=source.positions,
+                bias=False,
+            )
+        )
+
+    def recurrent(self, name: str, hidden: SizeLike, *, inputs: Inputs = None) -> str:
+        """Add a gated recurrent unit over the positions and return its name."""
+        source = self._read(inputs)
+        return self._add(
+            LayerSpec(
+                name,
+                "recurrent",
+                source.channels,
+                hidden,
+                positions=source.positions,
+                **_reads(inputs),
+            )
+        )
+
+    def attention(
+        self, name: str, heads: SizeLike, features: int, inputs: tuple[str, str, str]
+    ) -> str:
+        """Add attention of all positions to all, between layers that write every head side by side.
+
+        Three layers: `NAME.scores` and `NAME.mix`, products of tensors, and the module
+        `NAME.softmax` between them. Returns the name of the last.
+
+        Args:
+            name: Prefix of the three.
+            heads: Number of heads.
+            features: Features of one head.
+            inputs: The layers that write queries, keys and values.
+        """
+        query, key, value = inputs
+        number, positions = Size(heads), self._read(query).positions
+        scores = f"{name}.scores"
+        self._add(
+            LayerSpec(
+                scores,
+                "matmul",
+                features,
+                number * positions,
+                inputs=(query, key),
+                positions=positions,
+                bias=False,
+            )
+        )
+        square = (positions, positions)
+        self._add(
+            LayerSpec(
+                f"{name}.softmax",
+                "activation",
+                number,
+                number,
+                in_size=square,
+                out_size=square,
+                bias=False,
+            )
+        )
+        return self._add(
+            LayerSpec(
+                f"{name}.mix",
+                "matmul",
+                positions,
+                number * features,
+                inputs=(f"{name}.softmax", value),
+                positions=positions,
+                bias=False,
+            )
+        )
+
+    def tokens(self) -> None:
+        """Let the next layer read each place of the maps as a position; this is no layer."""
+        source = self._outputs[self._current]
+        self._outputs[self._current] = _Tensor(
+            source.channels, positions=source.size[0] * source.size[1]
+        )
+
+    def maps(self, size: PairLike) -> None:
+        """Let the next layer read the positions as maps of that height and width."""
+        source, pair = self._outputs[self._current], _pair(size)
+        if source.positions != pair[0] * pair[1]:
+            raise InputError(
+                f"{self.name} has {source.positions} positions, which are no maps of {pair}"
+            )
+        self._outputs[self._current] = _Tensor(source.channels, pair)
+
+    def last(self) -> None:
+        """Let the next layer read the last position alone; this is no layer."""
+        source = self._outputs[self._current]
+        self._outputs[self._current] = _Tensor(source.channels, source.size)
+
     def flatten(self) -> None:
         """Let the next layer read the maps as one vector; this costs nothing and is no layer."""
         source = self._outputs[self._current]

@@ -16,10 +16,12 @@ from joulemap.models import (
     cross_validate,
     to_onnx_file,
 )
+from joulemap.models.aligned_terms import TermTable, columns_of, functions_of
 from joulemap.models.extrapolation import ExtrapolationWarning
 from joulemap.models.intervals import FloatArray
 from joulemap.models.predictor import Predictor
 from joulemap.models.testing import ArrayDataset, PredictorContract, draw_widths
+from joulemap.profiler import networks
 
 LAYERS = [
     LayerSpec("stem", "conv", 3, "a", kernel_size=3, in_size=16, out_size=16),
@@ -167,6 +169,34 @@ def test_layer_costs_add_up_and_follow_the_truth(
     assert misaligned["dw1"] > 3 * costs["dw1"]
     with pytest.raises(InputError, match="one width vector"):
         fitted.layer_costs([widths, widths])
+
+
+@pytest.mark.parametrize("name", networks.names())
+def test_terms_count_the_macs_and_weights_of_every_network_of_the_zoo(name: str) -> None:
+    spec = networks.get(name)
+    table = TermTable(spec)
+    for X in (np.array([spec.max_widths], dtype=np.float64), draw_widths(spec, 3)):
+        columns = columns_of(table.terms, functions_of(table, X, 1, 1))
+        counted = {
+            quantity: sum(
+                columns[:, number]
+                for number, term in enumerate(table.terms)
+                if term.quantity == quantity and term.regime == "all"
+            )
+            for quantity in ("MACs", "weights")
+        }
+        resolved = [spec.at([int(x) for x in row]) for row in X]
+        np.testing.assert_allclose(counted["MACs"], [found.macs for found in resolved])
+        weights = [
+            sum(layer.params for layer in found.layers if layer.kind not in ("norm", "embedding"))
+            - sum(
+                layer.out_channels * (6 if layer.kind == "recurrent" else 1)
+                for layer in found.layers
+                if layer.bias and layer.kind not in ("norm", "embedding")
+            )
+            for found in resolved
+        ]
+        np.testing.assert_allclose(counted["weights"], weights)
 
 
 def test_words_name_alignment_price_and_advice(fitted: AlignedBilinearPredictor) -> None:

@@ -130,6 +130,43 @@ class TestVgg16(NetworkContract):
             networks.get("vgg16", 31)
 
 
+class TestErfNet(NetworkContract):
+    name = "erfnet"
+    resolution = (64, 128)
+    num_samples = 2
+
+    def test_inner_widths_are_those_of_ecc(self) -> None:
+        spec = self.spec()
+        assert spec.input_shape == (3, 512, 1024)
+        assert spec.max_widths == (*[64] * 15, *[128] * 24, *[64] * 6, *[16] * 6)
+        assert spec.layers[-1].out_channels == 20
+        assert spec.layers[-1].out_size == (512, 1024)
+
+
+class TestViT(NetworkContract):
+    name = "vit"
+    resolution = (64, 32)
+    num_samples = 2
+
+    def test_the_full_network_is_vit_ti(self) -> None:
+        full = self.spec().at(self.spec().max_widths)
+        # timm's vit_tiny_patch16_224 has 5,717,416, of which 192 are the class token and 37,824
+        # learned positions, which this one has not.
+        assert full.params == 5_717_416 - 192 - 197 * 192
+        assert full["block1.attention.scores"].macs == 3 * 64 * 196 * 196
+        assert full["block1.attention.mix"].macs == 3 * 64 * 196 * 196
+
+
+class TestGru(NetworkContract):
+    name = "gru"
+    num_samples = 3
+
+    def test_the_full_network(self) -> None:
+        full = self.spec().at([154, 154])
+        gates = 3 * (154 * (40 + 154) + 154 * (154 + 154) + 4 * 154)
+        assert full.params == gates + 154 * 12 + 12
+
+
 def test_every_registered_network_has_a_contract_class() -> None:
     tested = {cls.name for cls in NetworkContract.__subclasses__()}
     assert tested >= set(networks.names())
