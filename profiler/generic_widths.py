@@ -6,6 +6,7 @@ import functools
 import math
 import operator
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, TypeAlias
@@ -54,6 +55,7 @@ class GenericWidths:
     def __init__(self, spec: NetworkSpec, batch: int) -> None:
         self.original = spec
         self.constants = _constants(spec, batch)
+        self.imposed = self._imposed_factors()
         self.primes: tuple[int, ...]
         self.sums: list[_Sum]
         start = FIRST_PRIME
@@ -133,35 +135,67 @@ class GenericWidths:
 
     def _choose(self, start: int) -> tuple[int, ...]:
         primes: list[int] = []
+        values: dict[str, int] = {}
+        marks: set[int] = set()
         for width in self.original.widths:
             candidate = max(start, -(-width.min // width.multiple))
-            while (
-                candidate in primes
-                or not _is_prime(candidate)
-                or any(constant % candidate == 0 for constant in self.constants)
-            ):
+            while True:
+                is_new = candidate not in primes and candidate not in marks
+                if is_new and _is_prime(candidate) and not self._divides_constant(candidate):
+                    values[width.name] = candidate * width.multiple
+                    found = self._marks_of_sums(width.name, values)
+                    if found is not None and marks.isdisjoint(found):
+                        break
                 candidate += 1
             primes.append(candidate)
+            marks |= found
         return tuple(primes)
 
-    def _find_sums(self) -> list[_Sum]:
-        names = self.original.width_names
-        values = dict(zip(names, self.widths, strict=True))
+    def _marks_of_sums(self, name: str, values: Mapping[str, int]) -> set[int] | None:
+        """Return a large prime factor of each sum that `name` completes; None if one has none.
+
+        A sum without a prime of its own, such as 752 = 16 * 47, divides sizes that are not it.
+        """
+        marks: set[int] = set()
+        for size, imposed in self.imposed.items():
+            if name not in size.names or not size.names <= values.keys():
+                continue
+            value = size.at(values) // imposed
+            if value <= 0:
+                continue  # left to the check of the whole, which refuses it
+            mark = _largest_prime_factor(value)
+            if mark < FIRST_PRIME or mark in marks or self._divides_constant(mark):
+                return None
+            if any(width % mark == 0 for width in values.values()):
+                return None
+            marks.add(mark)
+        return marks
+
+    def _divides_constant(self, prime: int) -> bool:
+        return any(constant % prime == 0 for constant in self.constants)
+
+    def _imposed_factors(self) -> dict[Size, int]:
+        """Return the sums of widths in the spec, with the factor that the steps impose on each."""
         steps = {width.name: width.multiple for width in self.original.widths}
-        sums: dict[Size, _Sum] = {}
+        found: dict[Size, int] = {}
         for layer in self.original.layers:
             for size in (layer.in_channels, layer.out_channels, layer.groups):
                 primitive = _primitive(size)
                 if len(primitive.terms) > 1:
-                    imposed = math.gcd(
+                    found[primitive] = math.gcd(
                         *(
                             part * math.prod(steps[name] for name in monomial)
                             for monomial, part in primitive.terms.items()
                         )
                     )
-                    value = primitive.at(values)
-                    sums[primitive] = _Sum(primitive, value, value // imposed)
-        return list(sums.values())
+        return found
+
+    def _find_sums(self) -> list[_Sum]:
+        values = dict(zip(self.original.width_names, self.widths, strict=True))
+        return [
+            _Sum(size, size.at(values), size.at(values) // imposed)
+            for size, imposed in self.imposed.items()
+        ]
 
     def _are_distinct(self) -> bool:
         values = [item.reduced for item in self.sums]
@@ -212,6 +246,16 @@ def _scaled(polynomial: Polynomial, factor: int) -> Polynomial:
         return polynomial * factor
     terms = [[coefficient * factor, indices] for coefficient, indices in polynomial["terms"]]
     return {"terms": terms, "divide": polynomial["divide"]}
+
+
+def _largest_prime_factor(number: int) -> int:
+    factor = 2
+    while factor * factor <= number:
+        if number % factor:
+            factor += 1
+        else:
+            number //= factor
+    return number
 
 
 def _is_prime(number: int) -> bool:
