@@ -25,6 +25,7 @@ Factory: TypeAlias = Callable[..., NetworkDefinition]
 # Name -> module in this folder and the function in it that returns the NetworkDefinition.
 ZOO = {
     "alexnet": ("alexnet", "alexnet"),
+    "erfnet": ("erfnet", "erfnet"),
     "lenet5": ("lenet5", "lenet5"),
     "lenet5_caffe": ("lenet5_caffe", "lenet5_caffe"),
     "mobilenet_v1": ("mobilenet_v1", "mobilenet_v1"),

@@ -27,6 +27,8 @@ ZOO = networks.names()
 ROLES = ("min", "max", "random", "random again")
 # Networks that are too deep for every test to export them at their default resolution in each role.
 SMALL: dict[str, Resolution] = {
+    "erfnet": (64, 128),
+    "lenet5_caffe": 28,
     "mobilenet_v2": 64,
     "resnet18": 64,
     "squeezenet": 64,

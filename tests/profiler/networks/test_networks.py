@@ -61,6 +61,30 @@ class TestMobileNetV1(NetworkContract):
         assert self.spec().max_widths == (32, 64, 128, 128, 256, 256, *[512] * 6, 1024, 1024)
 
 
+class TestErfNet(NetworkContract):
+    name = "erfnet"
+    resolution = (32, 64)
+    num_samples = 2
+
+    def spec(self) -> NetworkSpec:
+        # The default is too large to run in tests.
+        return networks.get("erfnet", (64, 128))
+
+    def test_known_size(self) -> None:
+        spec = networks.get("erfnet")
+        assert spec.input_shape == (3, 512, 1024)
+        full = spec.at(spec.max_widths)
+        assert full.params == 2_064_256  # published as 2.06 million
+        assert full["output"].out_size == (512, 1024)
+
+    def test_ecc_widths(self) -> None:
+        assert self.spec().max_widths == (*[64] * 15, *[128] * 24, *[64] * 6, *[16] * 6)
+
+    def test_resolution_that_is_no_multiple_of_8(self) -> None:
+        with pytest.raises(InputError, match="unequal maps"):
+            networks.get("erfnet", (60, 128))
+
+
 class TestMobileNetV2(NetworkContract):
     name = "mobilenet_v2"
     resolution = (96, 160)
@@ -141,7 +165,7 @@ def test_names_are_sorted() -> None:
 
 
 def test_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(InputError, match=r"alexnet, lenet5.*module:function"):
+    with pytest.raises(InputError, match=r"alexnet, erfnet.*module:function"):
         networks.get("resnet5000")
 
 
