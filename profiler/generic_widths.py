@@ -19,6 +19,10 @@ Polynomial: TypeAlias = "int | dict[str, Any]"
 """An int, or {"terms": [[coefficient, [width index, ...]], ...], "divide": int}."""
 
 FIRST_PRIME = 211
+# A network that has more parameters than this at generic widths is exported at smaller primes:
+# heads of 64 features each make it 64 times as wide, in every block.
+MOST_PARAMETERS = 100_000_000
+FIRST_PRIME_OF_LARGE = 67
 # Exporters write "to the end" as the largest int64.
 SENTINEL = 2**62
 
@@ -44,10 +48,6 @@ class GenericWidths:
         spec: The network.
         batch: Samples per call.
 
-    Attributes:
-        spec: The network with bounds that admit the generic widths.
-        widths: The generic widths in order.
-
     Raises:
         InputError: The sums of the spec's sizes cannot be told apart.
     """
@@ -58,23 +58,19 @@ class GenericWidths:
         self.imposed = self._imposed_factors()
         self.primes: tuple[int, ...]
         self.sums: list[_Sum]
-        start = FIRST_PRIME
-        for _ in range(20):
-            self.primes = self._choose(start)
-            self.sums = self._find_sums()
-            if self._are_distinct():
-                break
-            start = max(self.primes) + 1
-        else:
-            raise InputError(f"the sizes of {spec.name} cannot be told apart from one another")
+        self._select(FIRST_PRIME)
+        if self.spec.at(self.widths).params > MOST_PARAMETERS:
+            self._select(FIRST_PRIME_OF_LARGE)
         self.threshold = min(self.widths, default=FIRST_PRIME)
-        self.spec = replace(
-            spec,
-            widths=tuple(
-                replace(width, max=max(width.max, value))
-                for width, value in zip(spec.widths, self.widths, strict=True)
-            ),
+
+    @property
+    def spec(self) -> NetworkSpec:
+        """The network with bounds that admit the generic widths."""
+        widths = (
+            replace(width, max=max(width.max, value))
+            for width, value in zip(self.original.widths, self.widths, strict=True)
         )
+        return replace(self.original, widths=tuple(widths))
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -133,6 +129,16 @@ class GenericWidths:
     def _is_plausible(self, constant: int) -> bool:
         return constant < self.threshold or constant in self.constants
 
+    def _select(self, start: int) -> None:
+        self.first = start
+        for _ in range(20):
+            self.primes = self._choose(start)
+            self.sums = self._find_sums()
+            if self._are_distinct():
+                return
+            start = max(self.primes) + 1
+        raise InputError(f"the sizes of {self.original.name} cannot be told apart from one another")
+
     def _choose(self, start: int) -> tuple[int, ...]:
         primes: list[int] = []
         values: dict[str, int] = {}
@@ -164,7 +170,7 @@ class GenericWidths:
             if value <= 0:
                 continue  # left to the check of the whole, which refuses it
             mark = _largest_prime_factor(value)
-            if mark < FIRST_PRIME or mark in marks or self._divides_constant(mark):
+            if mark < self.first or mark in marks or self._divides_constant(mark):
                 return None
             if any(width % mark == 0 for width in values.values()):
                 return None

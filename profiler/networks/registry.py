@@ -26,12 +26,14 @@ Factory: TypeAlias = Callable[..., NetworkDefinition]
 ZOO = {
     "alexnet": ("alexnet", "alexnet"),
     "erfnet": ("erfnet", "erfnet"),
+    "gru": ("gru", "gru"),
     "lenet5": ("lenet5", "lenet5"),
     "lenet5_caffe": ("lenet5_caffe", "lenet5_caffe"),
     "mobilenet_v1": ("mobilenet_v1", "mobilenet_v1"),
     "mobilenet_v2": ("mobilenet_v2", "mobilenet_v2"),
     "resnet18": ("resnet18", "resnet18"),
     "squeezenet": ("squeezenet", "squeezenet"),
+    "vit": ("vit", "vit"),
     "vgg16": ("vgg16", "vgg16"),
 }
 
