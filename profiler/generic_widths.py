@@ -6,6 +6,7 @@ import functools
 import math
 import operator
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, TypeAlias
@@ -18,6 +19,10 @@ Polynomial: TypeAlias = "int | dict[str, Any]"
 """An int, or {"terms": [[coefficient, [width index, ...]], ...], "divide": int}."""
 
 FIRST_PRIME = 211
+# A network that has more parameters than this at generic widths is exported at smaller primes:
+# heads of 64 features each make it 64 times as wide, in every block.
+MOST_PARAMETERS = 100_000_000
+FIRST_PRIME_OF_LARGE = 67
 # Exporters write "to the end" as the largest int64.
 SENTINEL = 2**62
 
@@ -43,10 +48,6 @@ class GenericWidths:
         spec: The network.
         batch: Samples per call.
 
-    Attributes:
-        spec: The network with bounds that admit the generic widths.
-        widths: The generic widths in order.
-
     Raises:
         InputError: The sums of the spec's sizes cannot be told apart.
     """
@@ -54,25 +55,22 @@ class GenericWidths:
     def __init__(self, spec: NetworkSpec, batch: int) -> None:
         self.original = spec
         self.constants = _constants(spec, batch)
+        self.imposed = self._imposed_factors()
         self.primes: tuple[int, ...]
         self.sums: list[_Sum]
-        start = FIRST_PRIME
-        for _ in range(20):
-            self.primes = self._choose(start)
-            self.sums = self._find_sums()
-            if self._are_distinct():
-                break
-            start = max(self.primes) + 1
-        else:
-            raise InputError(f"the sizes of {spec.name} cannot be told apart from one another")
+        self._select(FIRST_PRIME)
+        if self.spec.at(self.widths).params > MOST_PARAMETERS:
+            self._select(FIRST_PRIME_OF_LARGE)
         self.threshold = min(self.widths, default=FIRST_PRIME)
-        self.spec = replace(
-            spec,
-            widths=tuple(
-                replace(width, max=max(width.max, value))
-                for width, value in zip(spec.widths, self.widths, strict=True)
-            ),
+
+    @property
+    def spec(self) -> NetworkSpec:
+        """The network with bounds that admit the generic widths."""
+        widths = (
+            replace(width, max=max(width.max, value))
+            for width, value in zip(self.original.widths, self.widths, strict=True)
         )
+        return replace(self.original, widths=tuple(widths))
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -131,37 +129,79 @@ class GenericWidths:
     def _is_plausible(self, constant: int) -> bool:
         return constant < self.threshold or constant in self.constants
 
+    def _select(self, start: int) -> None:
+        self.first = start
+        for _ in range(20):
+            self.primes = self._choose(start)
+            self.sums = self._find_sums()
+            if self._are_distinct():
+                return
+            start = max(self.primes) + 1
+        raise InputError(f"the sizes of {self.original.name} cannot be told apart from one another")
+
     def _choose(self, start: int) -> tuple[int, ...]:
         primes: list[int] = []
+        values: dict[str, int] = {}
+        marks: set[int] = set()
         for width in self.original.widths:
             candidate = max(start, -(-width.min // width.multiple))
-            while (
-                candidate in primes
-                or not _is_prime(candidate)
-                or any(constant % candidate == 0 for constant in self.constants)
-            ):
+            while True:
+                is_new = candidate not in primes and candidate not in marks
+                if is_new and _is_prime(candidate) and not self._divides_constant(candidate):
+                    values[width.name] = candidate * width.multiple
+                    found = self._marks_of_sums(width.name, values)
+                    if found is not None and marks.isdisjoint(found):
+                        break
                 candidate += 1
             primes.append(candidate)
+            marks |= found
         return tuple(primes)
 
-    def _find_sums(self) -> list[_Sum]:
-        names = self.original.width_names
-        values = dict(zip(names, self.widths, strict=True))
+    def _marks_of_sums(self, name: str, values: Mapping[str, int]) -> set[int] | None:
+        """Return a large prime factor of each sum that `name` completes; None if one has none.
+
+        A sum without a prime of its own, such as 752 = 16 * 47, divides sizes that are not it.
+        """
+        marks: set[int] = set()
+        for size, imposed in self.imposed.items():
+            if name not in size.names or not size.names <= values.keys():
+                continue
+            value = size.at(values) // imposed
+            if value <= 0:
+                continue  # left to the check of the whole, which refuses it
+            mark = _largest_prime_factor(value)
+            if mark < self.first or mark in marks or self._divides_constant(mark):
+                return None
+            if any(width % mark == 0 for width in values.values()):
+                return None
+            marks.add(mark)
+        return marks
+
+    def _divides_constant(self, prime: int) -> bool:
+        return any(constant % prime == 0 for constant in self.constants)
+
+    def _imposed_factors(self) -> dict[Size, int]:
+        """Return the sums of widths in the spec, with the factor that the steps impose on each."""
         steps = {width.name: width.multiple for width in self.original.widths}
-        sums: dict[Size, _Sum] = {}
+        found: dict[Size, int] = {}
         for layer in self.original.layers:
             for size in (layer.in_channels, layer.out_channels, layer.groups):
                 primitive = _primitive(size)
                 if len(primitive.terms) > 1:
-                    imposed = math.gcd(
+                    found[primitive] = math.gcd(
                         *(
                             part * math.prod(steps[name] for name in monomial)
                             for monomial, part in primitive.terms.items()
                         )
                     )
-                    value = primitive.at(values)
-                    sums[primitive] = _Sum(primitive, value, value // imposed)
-        return list(sums.values())
+        return found
+
+    def _find_sums(self) -> list[_Sum]:
+        values = dict(zip(self.original.width_names, self.widths, strict=True))
+        return [
+            _Sum(size, size.at(values), size.at(values) // imposed)
+            for size, imposed in self.imposed.items()
+        ]
 
     def _are_distinct(self) -> bool:
         values = [item.reduced for item in self.sums]
@@ -212,6 +252,16 @@ def _scaled(polynomial: Polynomial, factor: int) -> Polynomial:
         return polynomial * factor
     terms = [[coefficient * factor, indices] for coefficient, indices in polynomial["terms"]]
     return {"terms": terms, "divide": polynomial["divide"]}
+
+
+def _largest_prime_factor(number: int) -> int:
+    factor = 2
+    while factor * factor <= number:
+        if number % factor:
+            factor += 1
+        else:
+            number //= factor
+    return number
 
 
 def _is_prime(number: int) -> bool:

@@ -39,9 +39,9 @@ from ..datasets import NetworkSpec
 from ..device_agents.onboard.materialise import TEMPLATE_SCHEMA_VERSION, Materialiser
 from ..device_agents.onboard.onnx_messages import ATTRIBUTE_TYPES, DATA_TYPES
 from . import networks
-from .generic_widths import GenericWidths, Polynomial
+from .generic_widths import SENTINEL, GenericWidths, Polynomial
 from .networks.registry import code_fingerprint
-from .weight_rules import WeightRules
+from .weight_rules import RECURRENT, WeightRules
 
 if TYPE_CHECKING:
     import onnx
@@ -190,6 +190,8 @@ def _export(module: nn.Module, sample: torch.Tensor, name: str) -> onnx.ModelPro
     try:
         with _quiet_exporter():
             program = torch.onnx.export(module, (sample,), dynamo=True, verbose=False)
+            if program is not None:
+                _fold_gate_order(program)
     except Exception as error:
         raise InputError(
             f"torch cannot export {name} to ONNX: {type(error).__name__}: {error}"
@@ -202,6 +204,17 @@ def _export(module: nn.Module, sample: torch.Tensor, name: str) -> onnx.ModelPro
 
         optimizer.optimize_ir(program.model, input_size_limit=ANY_SIZE, output_size_limit=ANY_SIZE)
     return program.model_proto
+
+
+def _fold_gate_order(program: torch.onnx.ONNXProgram) -> None:
+    """Fold what reorders the gates of recurrent weights, whatever the size of the weights.
+
+    By default the exporter folds small ones, so the nodes of a graph would depend on the widths.
+    """
+    from onnxscript import optimizer
+
+    if any(node.op_type in RECURRENT for node in program.model.graph):
+        optimizer.optimize_ir(program.model, input_size_limit=SENTINEL, output_size_limit=SENTINEL)
 
 
 @contextlib.contextmanager

@@ -182,7 +182,7 @@ def _shape(layer: ResolvedLayer, channels: int, size: tuple[int, int], dim: int)
     if dim == 4:
         return (layer.batch, channels, *size)
     if dim == 3:
-        return (layer.batch, layer.positions, channels)
+        return (layer.batch, layer.positions * size[0] * size[1], channels)
     return (layer.batch, channels * size[0] * size[1])
 
 

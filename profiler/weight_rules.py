@@ -20,7 +20,8 @@ TRANSPARENT = frozenset(
         "Identity", "MaxPool", "Reshape", "Squeeze", "Transpose", "Unsqueeze",
     }
 )  # fmt: skip
-MULTIPLIERS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "GRU", "LSTM", "RNN")
+RECURRENT = ("GRU", "LSTM", "RNN")
+MULTIPLIERS = ("Conv", "ConvTranspose", "Gemm", "MatMul", *RECURRENT)
 NORMS = frozenset(
     {
         "BatchNormalization", "GroupNormalization", "InstanceNormalization", "LayerNormalization",
@@ -84,7 +85,7 @@ class WeightRules:
             name = ("transA", "transB")[slot]
             is_transposed = name in attributes and attributes[name].i == 1
             return _normal(gain, [int(is_transposed) if slot == 1 else 1 - int(is_transposed)])
-        if operator in ("GRU", "LSTM", "RNN") and slot in (1, 2):
+        if operator in RECURRENT and slot in (1, 2):
             return _normal(1.0, [2])
         if operator == "Conv" and slot == 1:
             return _normal(gain, list(range(1, num_dims)))

@@ -33,6 +33,7 @@ ZOO = {
     "mobilenet_v2": ("mobilenet_v2", "mobilenet_v2"),
     "resnet18": ("resnet18", "resnet18"),
     "squeezenet": ("squeezenet", "squeezenet"),
+    "vit": ("vit", "vit"),
     "vgg16": ("vgg16", "vgg16"),
     "vit": ("vit", "vit"),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any, TypeAlias
 
 from joulemap import InputError
@@ -206,6 +207,70 @@ class SpecBuilder:
                 out_features,
                 positions=source.positions,
                 bias=bias,
+                **_reads(inputs),
+            )
+        )
+
+    def matmul(
+        self,
+        name: str,
+        in_features: SizeLike,
+        out_features: SizeLike,
+        *,
+        positions: int,
+        inputs: Sequence[str],
+    ) -> str:
+        """Add a product of two tensors, as attention has, and return its name.
+
+        Args:
+            name: What the layer is called; the forward pass may write it as an expression.
+            in_features: Over how many elements each result sums.
+            out_features: Results at each of `positions`.
+            positions: Vectors per sample that it writes.
+            inputs: The two layers that it reads.
+        """
+        for item in inputs:
+            self._read(item)
+        return self._add(
+            LayerSpec(
+                name,
+                "matmul",
+                in_features,
+                out_features,
+                positions=positions,
+                inputs=inputs,
+                bias=False,
+            )
+        )
+
+    def recurrent(
+        self, name: str, out_features: SizeLike, *, bias: bool = True, inputs: Inputs = None
+    ) -> str:
+        """Add a gated recurrent unit (GRU) over the positions and return its name."""
+        source = self._read(inputs)
+        return self._add(
+            LayerSpec(
+                name,
+                "recurrent",
+                source.channels,
+                out_features,
+                positions=source.positions,
+                bias=bias,
+                **_reads(inputs),
+            )
+        )
+
+    def position_embedding(self, name: str, *, inputs: Inputs = None) -> str:
+        """Add the addition of one learned vector per position and return its name."""
+        source = self._read(inputs)
+        return self._add(
+            LayerSpec(
+                name,
+                "embedding",
+                source.positions,
+                source.channels,
+                positions=source.positions,
+                bias=False,
                 **_reads(inputs),
             )
         )
@@ -424,6 +489,30 @@ class SpecBuilder:
         source = self._outputs[self._current]
         elements = source.channels * (source.size[0] * source.size[1] * source.positions)
         self._outputs[self._current] = _Tensor(elements)
+
+    def arrange(self, *, size: PairLike = 1, positions: int = 1) -> None:
+        """Let the next layer read the same vectors as maps or at positions; this is no layer.
+
+        Args:
+            size: Height and width of the maps.
+            positions: Vectors per sample, where there are no maps.
+
+        Raises:
+            InputError: There are more or fewer vectors than that.
+        """
+        source, new_size = self._outputs[self._current], _pair(size)
+        found, wanted = source.positions * prod(source.size), positions * prod(new_size)
+        if found != wanted:
+            raise InputError(
+                f"'{self._current}' of {self.name} writes {found} vectors, which cannot be "
+                f"arranged as {wanted}"
+            )
+        self._outputs[self._current] = _Tensor(source.channels, new_size, positions)
+
+    def last_position(self) -> None:
+        """Let the next layer read the last position alone; this is no layer."""
+        source = self._outputs[self._current]
+        self._outputs[self._current] = _Tensor(source.channels, source.size)
 
     def spec(self) -> NetworkSpec:
         """Return the finished spec.

@@ -1,147 +1,146 @@
-"""A plain vision transformer: heads and hidden features of every block are widths."""
+"""A vision transformer (Dosovitskiy et al., 2020) of the tiny size: 12 blocks, 3 heads of 64."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+
+from joulemap import InputError
 
 from ...datasets import NetworkSpec, Width
 from .definition import NetworkDefinition, Resolution
 from .spec_builder import SpecBuilder
 
 NUM_CLASSES = 1000
-PATCH = 16
-DEPTH = 12
-FEATURES = 192
-NUM_HEADS = 3
+NUM_BLOCKS = 12
+EMBEDDING_WIDTH, NUM_HEADS, MLP_WIDTH = 192, 3, 768
 HEAD_FEATURES = 64
-HIDDEN = 768
+PATCH = 16
 
 
 def vit(resolution: Resolution = 224) -> NetworkDefinition:
-    """Return ViT-Ti/16 for colour images of `resolution` pixels, multiples of 16.
+    """Return ViT-Tiny/16 for colour images of `resolution` pixels, multiples of 16.
 
-    `heads1`..`heads12` are the attention heads of the blocks, 64 features each, `hidden1`..
-    the features inside the blocks' perceptrons; the residual stream has fixed 192 features.
-    Positions are sines and cosines and the tokens are averaged, as in Beyer et al., "Better plain
-    ViT baselines for ImageNet-1k", 2022.
+    `embedding` is the width of the residual stream, `heads1`..`heads12` the numbers of attention
+    heads of 64 features in each block, `mlp1`..`mlp12` the hidden widths of the two linear layers
+    after them. Norms come first in each branch; classes are read off the mean over the positions,
+    without a class token.
+
+    Raises:
+        InputError: The sides are no multiples of 16.
     """
     height, width = (resolution, resolution) if isinstance(resolution, int) else resolution
-    numbers = range(1, DEPTH + 1)
-    widths = [
-        item
-        for number in numbers
-        for item in (Width(f"heads{number}", NUM_HEADS), Width(f"hidden{number}", HIDDEN))
-    ]
-    net = SpecBuilder("vit", (3, height, width), widths)
-    net.conv("patches", FEATURES, PATCH, stride=PATCH)
-    size = net.size
-    net.tokens()
-    before = net.add_constant("positions")
-    for number in numbers:
-        block = f"block{number}"
-        read = net.norm(f"{block}.norm1", inputs=before)
-        inner = f"{HEAD_FEATURES}*heads{number}"
-        query, key, value = (
-            net.linear(f"{block}.{name}", inner, inputs=read) for name in ("query", "key", "value")
+    if height % PATCH or width % PATCH:
+        raise InputError(f"vit takes sides in multiples of {PATCH} pixels, not {height} x {width}")
+    rows, columns = height // PATCH, width // PATCH
+    positions = rows * columns
+    net = SpecBuilder("vit", (3, height, width), _widths())
+    net.conv("patches", "embedding", PATCH, stride=PATCH)
+    net.arrange(positions=positions)
+    before = net.position_embedding("positions")
+    for number in range(1, NUM_BLOCKS + 1):
+        block, heads = f"block{number}", f"heads{number}"
+        net.norm(f"{block}.norm1")
+        qkv = net.linear(f"{block}.qkv", f"{3 * HEAD_FEATURES}*{heads}")
+        # One map of positions x positions for each head.
+        net.matmul(f"{block}.scores", HEAD_FEATURES, heads, positions=positions**2, inputs=[qkv])
+        net.arrange(size=(positions, positions))
+        scores = net.activation(f"{block}.softmax")
+        features = f"{HEAD_FEATURES}*{heads}"
+        net.matmul(
+            f"{block}.values", positions, features, positions=positions, inputs=[scores, qkv]
         )
-        net.attention(f"{block}.attention", f"heads{number}", HEAD_FEATURES, (query, key, value))
-        branch = net.linear(f"{block}.project", FEATURES)
-        before = net.add(f"{block}.add1", [branch, before])
+        branch = net.linear(f"{block}.project", "embedding")
+        before = net.add(f"{block}.add1", [before, branch])
         net.norm(f"{block}.norm2")
-        net.linear(f"{block}.expand", f"hidden{number}")
+        net.linear(f"{block}.fc1", f"mlp{number}")
         net.activation(f"{block}.gelu")
-        branch = net.linear(f"{block}.contract", FEATURES)
-        before = net.add(f"{block}.add2", [branch, before])
+        branch = net.linear(f"{block}.fc2", "embedding")
+        before = net.add(f"{block}.add2", [before, branch])
     net.norm("norm")
-    net.maps(size)
+    net.arrange(size=(rows, columns))
     net.pool("pool")
-    net.flatten()
     net.linear("classifier", NUM_CLASSES)
     return NetworkDefinition(net.spec(), _build)
 
 
-class _Attention(nn.Module):
-    """Lets every token read every other one, once for each head."""
+def _widths() -> list[Width]:
+    widths = [Width("embedding", EMBEDDING_WIDTH)]
+    for number in range(1, NUM_BLOCKS + 1):
+        widths += [Width(f"heads{number}", NUM_HEADS), Width(f"mlp{number}", MLP_WIDTH)]
+    return widths
 
-    def __init__(self, heads: int) -> None:
+
+class _Positions(nn.Module):
+    """Adds a learned vector at each position."""
+
+    def __init__(self, positions: int, embedding: int) -> None:
         super().__init__()
-        self.heads = heads
-        self.softmax = nn.Softmax(dim=-1)
+        self.weight = nn.Parameter(0.02 * torch.randn(positions, embedding))
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        query, key, value = (
-            item.unflatten(2, (self.heads, HEAD_FEATURES)).transpose(1, 2)  # type: ignore[no-untyped-call]
-            for item in (query, key, value)
-        )
-        scores = query @ key.transpose(2, 3) * HEAD_FEATURES**-0.5
-        result: Tensor = (self.softmax(scores) @ value).transpose(1, 2).flatten(2)
-        return result
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.weight
+
+
+class _Mean(nn.Module):
+    """The mean over the positions."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(1)
 
 
 class _Block(nn.Module):
-    """Attention and a perceptron, each added to the residual stream."""
+    """Attention and two linear layers, each after a norm and beside the residual stream."""
 
-    def __init__(self, heads: int, hidden: int) -> None:
+    def __init__(self, embedding: int, heads: int, mlp: int) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(FEATURES)
-        self.query = nn.Linear(FEATURES, heads * HEAD_FEATURES)
-        self.key = nn.Linear(FEATURES, heads * HEAD_FEATURES)
-        self.value = nn.Linear(FEATURES, heads * HEAD_FEATURES)
-        self.attention = _Attention(heads)
-        self.project = nn.Linear(heads * HEAD_FEATURES, FEATURES)
-        self.norm2 = nn.LayerNorm(FEATURES)
-        self.expand = nn.Linear(FEATURES, hidden)
+        self.heads = heads
+        features = heads * HEAD_FEATURES
+        self.norm1 = nn.LayerNorm(embedding)
+        self.qkv = nn.Linear(embedding, 3 * features)
+        self.softmax = nn.Softmax(-1)
+        self.project = nn.Linear(features, embedding)
+        self.norm2 = nn.LayerNorm(embedding)
+        self.fc1 = nn.Linear(embedding, mlp)
         self.gelu = nn.GELU()
-        self.contract = nn.Linear(hidden, FEATURES)
+        self.fc2 = nn.Linear(mlp, embedding)
 
     def forward(self, x: Tensor) -> Tensor:
-        read = self.norm1(x)
-        x = x + self.project(self.attention(self.query(read), self.key(read), self.value(read)))
-        result: Tensor = x + self.contract(self.gelu(self.expand(self.norm2(x))))
+        qkv = self.qkv(self.norm1(x)).unflatten(-1, (3, self.heads, HEAD_FEATURES))
+        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        scores = self.softmax(query @ key.transpose(-1, -2) * HEAD_FEATURES**-0.5)
+        x = x + self.project((scores @ value).transpose(1, 2).flatten(2))
+        result: Tensor = x + self.fc2(self.gelu(self.fc1(self.norm2(x))))
         return result
 
 
-class _Transformer(nn.Module):
-    """Patches, positions, blocks, and the mean of the tokens."""
-
-    def __init__(self, size: tuple[int, int], blocks: OrderedDict[str, nn.Module]) -> None:
+class _Vit(nn.Module):
+    def __init__(self, blocks: list[_Block], embedding: int, positions: int) -> None:
         super().__init__()
-        self.size = size
-        self.patches = nn.Conv2d(3, FEATURES, PATCH, stride=PATCH)
-        self.register_buffer("positions", _positions(*size), persistent=False)
-        for name, block in blocks.items():
-            self.add_module(name, block)
-        self.block_names = list(blocks)
-        self.norm = nn.LayerNorm(FEATURES)
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.classifier = nn.Linear(FEATURES, NUM_CLASSES)
+        self.patches = nn.Conv2d(3, embedding, PATCH, stride=PATCH)
+        self.positions = _Positions(positions, embedding)
+        self.blocks = tuple(blocks)
+        for number, block in enumerate(blocks, 1):
+            self.add_module(f"block{number}", block)
+        self.norm = nn.LayerNorm(embedding)
+        self.pool = _Mean()
+        self.classifier = nn.Linear(embedding, NUM_CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.patches(x).flatten(2).transpose(1, 2) + self.positions
-        for name in self.block_names:
-            x = self.get_submodule(name)(x)
-        maps = self.norm(x).transpose(1, 2).unflatten(2, self.size)
-        result: Tensor = self.classifier(self.pool(maps).flatten(1))
+        x = self.positions(self.patches(x).flatten(2).transpose(1, 2))
+        for block in self.blocks:
+            x = block(x)
+        result: Tensor = self.classifier(self.pool(self.norm(x)))
         return result
-
-
-def _positions(height: int, width: int) -> Tensor:
-    """Return sines and cosines of rows and columns, shape (1, height * width, FEATURES)."""
-    quarter = FEATURES // 4
-    frequencies = 1e4 ** (-torch.arange(quarter) / max(1, quarter - 1))
-    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    angles = [axis.reshape(-1, 1) * frequencies for axis in (rows, columns)]
-    return torch.cat([f(angle) for angle in angles for f in (torch.sin, torch.cos)], dim=1)[None]
 
 
 def _build(spec: NetworkSpec, widths: Mapping[str, int]) -> nn.Module:
-    size = spec.input_shape[1] // PATCH, spec.input_shape[2] // PATCH
-    blocks: OrderedDict[str, nn.Module] = OrderedDict(
-        (f"block{number}", _Block(widths[f"heads{number}"], widths[f"hidden{number}"]))
-        for number in range(1, DEPTH + 1)
-    )
-    return _Transformer(size, blocks)
+    embedding = widths["embedding"]
+    height, width = spec.input_shape[1:]
+    blocks = [
+        _Block(embedding, widths[f"heads{number}"], widths[f"mlp{number}"])
+        for number in range(1, NUM_BLOCKS + 1)
+    ]
+    return _Vit(blocks, embedding, (height // PATCH) * (width // PATCH))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from joulemap import InputError
 from joulemap.datasets import NetworkSpec, Width
 from joulemap.profiler import networks
-from joulemap.profiler.generic_widths import GenericWidths, Polynomial
+from joulemap.profiler.generic_widths import MOST_PARAMETERS, GenericWidths, Polynomial
 from joulemap.profiler.networks import SpecBuilder
 
 
@@ -97,3 +97,12 @@ def test_zoo(name: str, batch: int) -> None:
     for layer in generic.spec.at(generic.widths).layers:
         value = layer.out_channels * math.prod(layer.out_size) * batch
         assert value_at(generic.explain(value, "it"), generic.widths) == value
+
+
+def test_a_network_with_wide_layers_has_small_primes() -> None:
+    generic = GenericWidths(networks.get("vit"), batch=1)
+    assert generic.spec.at(generic.widths).params < MOST_PARAMETERS
+    assert generic.explain(3 * 64 * generic.widths[1], "it") == {
+        "terms": [[192, [1]]],
+        "divide": 1,
+    }

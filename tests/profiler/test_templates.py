@@ -28,11 +28,13 @@ ROLES = ("min", "max", "random", "random again")
 # Networks that are too deep for every test to export them at their default resolution in each role.
 SMALL: dict[str, Resolution] = {
     "erfnet": (64, 128),
+    "gru": (4, 10),
+    "lenet5_caffe": 28,
     "mobilenet_v2": 64,
     "resnet18": 64,
     "squeezenet": 64,
     "vgg16": 32,
-    "vit": 32,
+    "vit": (32, 48),
 }
 FEW_ROLES = {"gru": ("min", "random"), **dict.fromkeys(SMALL, ("random",))}
 EXPORTS = [(name, role) for name in ZOO for role in FEW_ROLES.get(name, ROLES)]

@@ -4,6 +4,7 @@ import dataclasses
 import sys
 import types
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import pytest
 import torch
@@ -59,6 +60,30 @@ class TestMobileNetV1(NetworkContract):
 
     def test_ecc_widths(self) -> None:
         assert self.spec().max_widths == (32, 64, 128, 128, 256, 256, *[512] * 6, 1024, 1024)
+
+
+class TestErfNet(NetworkContract):
+    name = "erfnet"
+    resolution = (32, 64)
+    num_samples = 2
+
+    def spec(self) -> NetworkSpec:
+        # The default is too large to run in tests.
+        return networks.get("erfnet", (64, 128))
+
+    def test_known_size(self) -> None:
+        spec = networks.get("erfnet")
+        assert spec.input_shape == (3, 512, 1024)
+        full = spec.at(spec.max_widths)
+        assert full.params == 2_064_256  # published as 2.06 million
+        assert full["output"].out_size == (512, 1024)
+
+    def test_ecc_widths(self) -> None:
+        assert self.spec().max_widths == (*[64] * 15, *[128] * 24, *[64] * 6, *[16] * 6)
+
+    def test_resolution_that_is_no_multiple_of_8(self) -> None:
+        with pytest.raises(InputError, match="unequal maps"):
+            networks.get("erfnet", (60, 128))
 
 
 class TestMobileNetV2(NetworkContract):
@@ -130,46 +155,52 @@ class TestVgg16(NetworkContract):
             networks.get("vgg16", 31)
 
 
-class TestErfNet(NetworkContract):
-    name = "erfnet"
-    resolution = (64, 128)
-    num_samples = 2
-
-    def test_inner_widths_are_those_of_ecc(self) -> None:
-        spec = self.spec()
-        assert spec.input_shape == (3, 512, 1024)
-        assert spec.max_widths == (*[64] * 15, *[128] * 24, *[64] * 6, *[16] * 6)
-        assert spec.layers[-1].out_channels == 20
-        assert spec.layers[-1].out_size == (512, 1024)
-
-
-class TestViT(NetworkContract):
+class TestVit(NetworkContract):
     name = "vit"
-    resolution = (64, 32)
+    resolution = (32, 48)
     num_samples = 2
 
-    def test_the_full_network_is_vit_ti(self) -> None:
+    def test_known_size(self) -> None:
         full = self.spec().at(self.spec().max_widths)
-        # timm's vit_tiny_patch16_224 has 5,717,416, of which 192 are the class token and 37,824
-        # learned positions, which this one has not.
-        assert full.params == 5_717_416 - 192 - 197 * 192
-        assert full["block1.attention.scores"].macs == 3 * 64 * 196 * 196
-        assert full["block1.attention.mix"].macs == 3 * 64 * 196 * 196
+        # ViT-Tiny/16 has 5,717,416 with its class token and the position of that.
+        assert full.params == 5_717_416 - 2 * 192
+        attention = 2 * 196 * 196 * 192
+        linear = 196 * (4 * 192 * 192 + 2 * 192 * 768)
+        assert full.macs == 196 * 768 * 192 + 12 * (attention + linear) + 192 * 1000
+
+    def test_elements_of_attention(self) -> None:
+        spec = self.spec()
+        full = spec.at(spec.max_widths, batch=2)
+        assert full["block1.scores"].output_elements == 2 * 3 * 196 * 196
+        assert full["block1.values"].output_elements == 2 * 196 * 192
+
+    def test_resolution_in_patches(self) -> None:
+        with pytest.raises(InputError, match="multiples of 16"):
+            networks.get("vit", 100)
 
 
 class TestGru(NetworkContract):
     name = "gru"
-    num_samples = 3
+    resolution = (7, 20)
+    num_samples = 1
 
-    def test_the_full_network(self) -> None:
-        full = self.spec().at([154, 154])
-        gates = 3 * (154 * (40 + 154) + 154 * (154 + 154) + 4 * 154)
-        assert full.params == gates + 154 * 12 + 12
+    def test_known_size(self) -> None:
+        full = self.spec().at(self.spec().max_widths)
+        recurrent = 3 * (10 * 256 + 256 * 256) + 3 * 2 * 256 * 256
+        assert full.macs == 49 * recurrent + 256 * 12
+        assert full.params == recurrent + 2 * 3 * 2 * 256 + 256 * 12 + 12
 
 
 def test_every_registered_network_has_a_contract_class() -> None:
     tested = {cls.name for cls in NetworkContract.__subclasses__()}
     assert tested >= set(networks.names())
+
+
+def test_every_registered_network_is_in_the_documentation() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "getting-started.md").read_text()
+    for name in networks.names():
+        assert f"| `{name}` | " in text
+        assert f" | {len(networks.get(name).widths)} |" in text.split(f"| `{name}` |")[1][:100]
 
 
 def test_names_are_sorted() -> None:
@@ -178,8 +209,26 @@ def test_names_are_sorted() -> None:
 
 
 def test_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(InputError, match=r"alexnet, lenet5.*module:function"):
+    with pytest.raises(InputError, match=r"alexnet, erfnet.*module:function"):
         networks.get("resnet5000")
+
+
+@pytest.mark.parametrize("side", range(2, 12))
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(3, 2, 0), (3, 2, 1), (2, 3, 1)])
+def test_pools_with_a_partial_last_window(
+    side: int, kernel: int, stride: int, padding: int
+) -> None:
+    pool = nn.MaxPool2d(kernel, stride, padding, ceil_mode=True)
+    net = SpecBuilder("pools", (1, side, side), [])
+    net.pool("pool", kernel, stride=stride, padding=padding, ceil_mode=True)
+    assert net.size == tuple(pool(torch.zeros(1, 1, side, side)).shape[2:])
+
+
+def test_vectors_that_cannot_be_arranged() -> None:
+    net = SpecBuilder("maps", (1, 4, 4), [])
+    net.activation("relu")
+    with pytest.raises(InputError, match=r"writes 16 vectors.*arranged as 15"):
+        net.arrange(positions=15)
 
 
 @pytest.mark.parametrize("resolution", [0, -3, (1, 2, 3), 4, True])
