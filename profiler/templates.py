@@ -49,8 +49,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 DTYPES = {code: name for name, code in DATA_TYPES.items()}
-RECURRENT = ("GRU", "LSTM", "RNN")
-ANY_SIZE = 1 << 40
 ATTRIBUTE_KINDS = {code: name for name, code in ATTRIBUTE_TYPES.items()}
 
 
@@ -198,11 +196,6 @@ def _export(module: nn.Module, sample: torch.Tensor, name: str) -> onnx.ModelPro
         ) from error
     if program is None:
         raise InputError(f"torch exported nothing for {name}")
-    if any(node.op_type in RECURRENT for node in program.model.graph):
-        # Torch's order of gates is changed in the graph; done here, whatever the weights' size.
-        from onnxscript import optimizer
-
-        optimizer.optimize_ir(program.model, input_size_limit=ANY_SIZE, output_size_limit=ANY_SIZE)
     return program.model_proto
 
 

@@ -35,7 +35,6 @@ ZOO = {
     "squeezenet": ("squeezenet", "squeezenet"),
     "vit": ("vit", "vit"),
     "vgg16": ("vgg16", "vgg16"),
-    "vit": ("vit", "vit"),
 }
 
 
