@@ -6,7 +6,7 @@ SYSTEM_PACKAGES := chromium g++ git make util-linux
 # Keeps the repository's root off sys.path, where models/ and datasets/ would shadow others' packages.
 export PYTHONSAFEPATH := 1
 
-.PHONY: demo test lint check benchmarks benchmarks-protocol system-packages clean
+.PHONY: demo test lint check benchmarks benchmarks-aligned benchmarks-protocol system-packages clean
 
 demo: $(VENV)/.installed
 	$(BIN)/joulemap demo
@@ -30,6 +30,10 @@ benchmarks: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/campaign.py
 	$(BIN)/python benchmarks/cost_module.py
 	$(BIN)/python benchmarks/command_line.py
+
+# An hour and a half of measuring in runs/aligned, which the same command continues.
+benchmarks-aligned: $(VENV)/.installed-test
+	$(BIN)/python benchmarks/aligned.py --out runs/aligned
 
 benchmarks-protocol: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/noise.py
