@@ -358,7 +358,7 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
                 )
         widths = self._checked_widths(X)
         if self.spec is not None:
-            warn_outside(widths, self.spec, self.width_ranges_, stacklevel=3)
+            warn_outside(widths, self.spec, self.width_ranges_, self.num_samples_, stacklevel=3)
         return self.predict_arrays(widths)
 
     def _fit_predict(

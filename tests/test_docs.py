@@ -72,6 +72,8 @@ def folder(measured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
 NEEDS_MEASURED = ("README.md", "data.md", "predictors.md", "report.md")
 
 
+# Visits this short lose a variant when something else runs on the machine at that moment.
+@pytest.mark.filterwarnings("ignore::joulemap.datasets.DroppedRowsWarning")
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_python_of_a_page_runs(page: Path, folder: Path, measured: Path) -> None:
     if page.name in NEEDS_MEASURED:
