@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from .flops import FlopsPredictor, ParametersPredictor
     from .predictor import Predictor
     from .serialization import load, save
+    from .systolic import SystolicArrayModel
+    from .systolic_hardware import SystolicHardware
 
 __all__ = [
     "AlignedBilinearPredictor",
@@ -32,6 +34,8 @@ __all__ = [
     "FlopsPredictor",
     "ParametersPredictor",
     "Predictor",
+    "SystolicArrayModel",
+    "SystolicHardware",
     "cross_validate",
     "fit",
     "load",
@@ -46,6 +50,7 @@ _MODULES = {
     "ExtrapolationWarning": "extrapolation",
     "FittableDataset": "fittable",
     "Predictor": "predictor",
+    "SystolicHardware": "systolic_hardware",
     "cross_validate": "fitting",
     "fit": "fitting",
     "load": "serialization",

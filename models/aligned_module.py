@@ -8,11 +8,11 @@ from typing import TypeAlias
 import numpy as np
 import torch
 
-from ..datasets import Size
 from .aligned_terms import Function, SumOfProducts, TermTable, content
 from .cost_module import CostInfo, CostModule
 from .intervals import FloatArray
 from .polynomial import Polynomial
+from .size_matrix import as_matrix
 
 # What each function of a size is in terms of the basis: [(basis function, factor), ...].
 _ONE, _VALUE, _ALIGNED, _ALIGNED_VALUE, _PADDED, _ALIGNED_PADDED = range(6)
@@ -83,7 +83,7 @@ class AlignedCostModule(CostModule):
                 right[columns[second]] += coefficient
             else:
                 coupling[rows[first], columns[second]] += coefficient
-        matrix, offset, self.products = _as_matrix(
+        matrix, offset, self.products = as_matrix(
             [table.sizes[size] for size in sizes], table.width_names
         )
         steps = np.array([float(content(table.sizes[size])) for size in sizes])
@@ -209,27 +209,3 @@ def aligned_polynomial(
             right = functions[piece.right[0]][piece.right[1]]
             total = total + left * right * (float(rate) * piece.coefficient)
     return total
-
-
-def _as_matrix(
-    sizes: Sequence[Size], names: Sequence[str]
-) -> tuple[FloatArray, FloatArray, list[list[int]]]:
-    """Return the sizes as (matrix, constant, products): sizes = [widths, products] matrix + constant."""
-    index = {name: number for number, name in enumerate(names)}
-    rows: dict[tuple[str, ...], int] = {(name,): number for name, number in index.items()}
-    products: list[list[int]] = []
-    constant = np.zeros(len(sizes))
-    entries: list[tuple[int, int, float]] = []
-    for column, size in enumerate(sizes):
-        for monomial, coefficient in size.terms.items():
-            if not monomial:
-                constant[column] = coefficient
-                continue
-            if monomial not in rows:
-                rows[monomial] = len(rows)
-                products.append([index[name] for name in monomial])
-            entries.append((rows[monomial], column, float(coefficient)))
-    matrix = np.zeros((len(rows), len(sizes)))
-    for row, column, value in entries:
-        matrix[row, column] = value
-    return matrix, constant, products

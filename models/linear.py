@@ -75,6 +75,36 @@ def fit_ridge(
     return y_mean - float(feature_mean @ coefficients), coefficients
 
 
+def check_loss(loss: object) -> None:
+    """Check the hyperparameter `loss`, and raise InputError where it is not usable."""
+    if loss not in ("absolute", "relative"):
+        raise InputError(f"loss is {loss!r}; write 'absolute' or 'relative'")
+
+
+def loss_weights(
+    loss: Literal["absolute", "relative"], y: FloatArray, weights: FloatArray
+) -> FloatArray:
+    """Return the weights (n,) that make least squares minimise the loss.
+
+    Args:
+        loss: 'absolute' for squared errors, 'relative' for squared errors divided by y.
+        y: Shape (n,).
+        weights: Shape (n,), positive.
+
+    Raises:
+        InputError: A cost that is not positive, for 'relative'.
+    """
+    if loss == "absolute":
+        return weights
+    if np.any(y <= 0):
+        raise InputError(
+            f"loss='relative' needs positive costs; y has {float(y.min())}. Write "
+            "loss='absolute' or leave such rows out"
+        )
+    relative: FloatArray = weights / (y / y.max()) ** 2
+    return relative
+
+
 class PolynomialPredictor(Predictor):
     """A predictor cost = a_0 + sum_j a_j f_j(widths) whose features are polynomials.
 
@@ -104,13 +134,7 @@ class PolynomialPredictor(Predictor):
             self.upper_bounds_ = np.array(self.spec.max_widths, dtype=np.float64)
         else:
             self.upper_bounds_ = _nonzero(np.abs(X).max(axis=0))
-        if self.loss == "relative":
-            if np.any(y <= 0):
-                raise InputError(
-                    f"loss='relative' needs positive costs; y has {float(y.min())}. Write "
-                    "loss='absolute' or leave such rows out"
-                )
-            weights = weights / (y / y.max()) ** 2
+        weights = loss_weights(self.loss, y, weights)
         self.intercept_, self.coef_ = self.solve(self._feature_matrix(X), y, weights)
 
     def predict_arrays(self, X: FloatArray) -> FloatArray:
@@ -130,8 +154,7 @@ class PolynomialPredictor(Predictor):
         Raises:
             InputError: One of them is not usable.
         """
-        if self.loss not in ("absolute", "relative"):
-            raise InputError(f"loss is {self.loss!r}; write 'absolute' or 'relative'")
+        check_loss(self.loss)
 
     def check_state(self) -> None:
         """Check the fitted arrays against the spec and the hyperparameters.

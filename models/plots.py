@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.utils.validation import check_is_fitted
 
 from joulemap import InputError
 
@@ -37,7 +36,7 @@ def plot_error(predictor: Predictor, ds: FittableDataset | None, ax: Axes | None
     Raises:
         InputError: No dataset, and the predictor was not fitted on data.
     """
-    check_is_fitted(predictor, "unit_")
+    predictor.ready()
     floor = predictor.noise_floor_
     if ds is not None:
         X, measured, _ = ds.xyw(predictor.target_)
@@ -108,7 +107,7 @@ def plot_width(
     Raises:
         InputError: Unknown width, or a predictor without a spec and data has no largest widths.
     """
-    check_is_fitted(predictor, "unit_")
+    predictor.ready()
     names = predictor.width_names_
     for width in (name, *(others or {})):
         if width not in names:

@@ -94,6 +94,14 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
         """Return the least number of different rows that `fit` accepts."""
         return 2
 
+    def ready(self) -> None:
+        """Check that there is something to predict with; a model that needs no data sets it up.
+
+        Raises:
+            NotFittedError: The predictor was not fitted.
+        """
+        check_is_fitted(self, "unit_")
+
     def check_parameters(self) -> None:
         """Check the hyperparameters, and raise InputError where one is not usable."""
 
@@ -243,7 +251,7 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
             InputError: As `predict`; `coverage` or `of` out of range; or the predictor was not
                 fitted on data.
         """
-        check_is_fitted(self, "unit_")
+        self.ready()
         if of not in ("measurement", "mean"):
             raise InputError(f"of is {of!r}; write 'measurement' or 'mean'")
         if self.held_out_ is None:
@@ -267,7 +275,7 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
         Raises:
             InputError: The predictor was fitted at another batch or precision.
         """
-        check_is_fitted(self, "unit_")
+        self.ready()
         for name, value in (("batch", batch), ("precision", precision)):
             fitted = self.conditions_.get(name, value)
             if fitted != value:
@@ -350,7 +358,7 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
         return tags
 
     def _predict(self, X: Any) -> FloatArray:
-        check_is_fitted(self, "unit_")
+        self.ready()
         for name, value in self._conditions_of(X).items():
             if self.conditions_.get(name, value) != value:
                 raise InputError(

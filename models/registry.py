@@ -27,6 +27,7 @@ PREDICTORS: dict[str, Entry] = {
     "bilinear": Entry("bilinear", "BilinearPredictor"),
     "flops": Entry("flops", "FlopsPredictor"),
     "params": Entry("flops", "ParametersPredictor"),
+    "systolic": Entry("systolic", "SystolicArrayModel"),
 }
 
 

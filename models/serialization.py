@@ -22,7 +22,6 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
-from sklearn.utils.validation import check_is_fitted
 
 import joulemap
 from joulemap import InputError
@@ -63,7 +62,7 @@ def save(predictors: Predictor | Sequence[Predictor], path: str | PathLike[str])
     tensors: dict[str, NDArray[np.float64]] = {}
     entries = {}
     for predictor in several:
-        check_is_fitted(predictor, "unit_")
+        predictor.ready()
         target = predictor.target_
         if target in entries:
             raise InputError(f"two predictors for '{target}'; a file holds one for each target")

@@ -9,7 +9,8 @@ operands are both non-zero are a sum over the taps of a kernel.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil
+from functools import cached_property
+from math import ceil, prod
 from typing import TypeAlias
 
 import numpy as np
@@ -42,6 +43,13 @@ class LayerEnergy:
         """The sum, in the hardware's unit."""
         return self.weight + self.input + self.computation
 
+    def __add__(self, other: LayerEnergy) -> LayerEnergy:
+        return LayerEnergy(
+            self.weight + other.weight,
+            self.input + other.input,
+            self.computation + other.computation,
+        )
+
 
 @dataclass(frozen=True)
 class ConvGeometry:
@@ -56,6 +64,9 @@ class ConvGeometry:
         padding: Zeros on each side.
         dilation: Distance between the kernel's taps.
         groups: Groups of channels.
+        spacing: Distance of the inputs on the map that the kernel moves over; above 1 the layer is
+            a transposed convolution, which reads zeros between its inputs.
+        tail: Rows and columns of zeros that the map has at its end besides the padding.
     """
 
     in_channels: int
@@ -66,6 +77,8 @@ class ConvGeometry:
     padding: Pair = (0, 0)
     dilation: Pair = (1, 1)
     groups: int = 1
+    spacing: Pair = (1, 1)
+    tail: Pair = (0, 0)
 
     def __post_init__(self) -> None:
         if self.in_channels % self.groups or self.out_channels % self.groups:
@@ -78,6 +91,61 @@ class ConvGeometry:
                 f"a kernel of {self.kernel_size} is larger than the padded input of {self.in_size}"
             )
 
+    @classmethod
+    def transposed(
+        cls,
+        in_channels: int,
+        out_channels: int,
+        in_size: Pair,
+        kernel_size: Pair,
+        stride: Pair = (1, 1),
+        padding: Pair = (0, 0),
+        dilation: Pair = (1, 1),
+        groups: int = 1,
+        output_padding: Pair = (0, 0),
+    ) -> ConvGeometry:
+        """Return a transposed convolution as the convolution over its inputs spread out.
+
+        Args:
+            in_channels: Input channels.
+            out_channels: Output channels.
+            in_size: Height and width of the input.
+            kernel_size: Height and width of the kernel.
+            stride: Distance of the inputs on the map that the kernel moves over.
+            padding: Rows and columns that the output loses on each side.
+            dilation: Distance between the kernel's taps.
+            groups: Groups of channels.
+            output_padding: Rows and columns that the output gains at its end.
+
+        Raises:
+            InputError: More padding than the kernel reaches over the edge.
+        """
+        around = [dilation[axis] * (kernel_size[axis] - 1) - padding[axis] for axis in (0, 1)]
+        if min(around) < 0:
+            raise InputError(
+                f"a padding of {padding} of a transposed convolution is larger than its kernel of "
+                f"{kernel_size} reaches over the edge"
+            )
+        return cls(
+            in_channels,
+            out_channels,
+            in_size,
+            kernel_size,
+            padding=(around[0], around[1]),
+            dilation=dilation,
+            groups=groups,
+            spacing=stride,
+            tail=output_padding,
+        )
+
+    @property
+    def map_size(self) -> Pair:
+        """Height and width of the map that the kernel moves over, without padding."""
+        height, width = (
+            (self.in_size[axis] - 1) * self.spacing[axis] + 1 + self.tail[axis] for axis in (0, 1)
+        )
+        return height, width
+
     @property
     def extent(self) -> Pair:
         """Rows and columns of the input that one window spans."""
@@ -88,7 +156,7 @@ class ConvGeometry:
     def out_size(self) -> Pair:
         """Height and width of the output."""
         height, width = (
-            (self.in_size[axis] + 2 * self.padding[axis] - self.extent[axis]) // self.stride[axis]
+            (self.map_size[axis] + 2 * self.padding[axis] - self.extent[axis]) // self.stride[axis]
             + 1
             for axis in (0, 1)
         )
@@ -103,6 +171,24 @@ class ConvGeometry:
     def input_shape(self) -> tuple[int, int, int]:
         """Shape of the input: channels, height, width."""
         return (self.in_channels, *self.in_size)
+
+    @cached_property
+    def coverage(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """How many windows read each row, and each column, of the input."""
+        rows, columns = (_coverage(self, axis) for axis in (0, 1))
+        return rows, columns
+
+    @property
+    def num_reads(self) -> int:
+        """How often the numbers of one input channel are read together, padding left out."""
+        return int(self.coverage[0].sum() * self.coverage[1].sum())
+
+    @cached_property
+    def row_map(self) -> NDArray[np.int64]:
+        """1 for every row of the padded map that holds inputs, 0 for the others."""
+        rows = np.zeros(self.map_size[0], dtype=np.int64)
+        rows[: (self.in_size[0] - 1) * self.spacing[0] + 1 : self.spacing[0]] = 1
+        return np.pad(rows, self.padding[0])
 
 
 def conv_energy(
@@ -129,16 +215,22 @@ def conv_energy(
     _check_mask("weight", weight_mask, conv.weight_shape)
     _check_mask("input", input_mask, conv.input_shape)
     positions = conv.out_size[0] * conv.out_size[1]
-    in_use = input_mask if input_mask is not None else np.ones(conv.input_shape, dtype=bool)
-    num_inputs = int(np.count_nonzero(in_use))
-    num_weights = (
-        int(np.prod(conv.weight_shape))
-        if weight_mask is None
-        else int(np.count_nonzero(weight_mask))
-    )
-    read = _num_reads(conv, in_use)
+    num_weights = prod(conv.weight_shape)
+    if weight_mask is not None:
+        num_weights = int(np.count_nonzero(weight_mask))
+    if input_mask is None:
+        num_inputs, read = prod(conv.input_shape), conv.in_channels * conv.num_reads
+        by_row = np.full(conv.in_size[0], conv.in_channels * conv.in_size[1], dtype=np.int64)
+    else:
+        num_inputs = int(np.count_nonzero(input_mask))
+        read = int(conv.coverage[0] @ input_mask.sum(axis=0, dtype=np.int64) @ conv.coverage[1])
+        by_row = input_mask.sum(axis=(0, 2), dtype=np.int64)
     sharing = conv.out_channels // conv.groups
-    overlap = _overlap(hardware, conv, in_use, num_inputs)
+    overlap = 0
+    if num_inputs > hardware.input_cache:
+        rows = conv.row_map.copy()
+        rows[rows > 0] = by_row
+        overlap = overlapping(conv, rows, hardware.input_cache)
     in_memory = num_inputs + overlap + positions * conv.out_channels
     input_energy = (
         hardware.memory_energy * in_memory
@@ -152,7 +244,7 @@ def conv_energy(
         + hardware.cache_energy * passes * num_weights
         + hardware.register_energy * positions * num_weights
     )
-    macs = _num_macs(conv, weight_mask, in_use) if is_exact else positions * num_weights
+    macs = _num_macs(conv, weight_mask, input_mask) if is_exact else positions * num_weights
     return _scaled(hardware, weight_energy, input_energy, hardware.mac_energy * macs)
 
 
@@ -201,65 +293,75 @@ def _check_mask(what: str, mask: Mask | None, shape: tuple[int, ...]) -> None:
         raise InputError(f"the {what} mask has shape {mask.shape}, the layer's is {shape}")
 
 
-def _tap_rows(conv: ConvGeometry, axis: int, tap: int) -> tuple[slice, int]:
-    """Return the input rows (columns) that a tap reads inside the map, and how many."""
+def _tap_rows(conv: ConvGeometry, axis: int, tap: int) -> slice:
+    """Return the input rows (columns) that a tap reads, one for each window that has one there."""
     first = tap * conv.dilation[axis] - conv.padding[axis]
-    step, count = conv.stride[axis], conv.out_size[axis]
+    step, spacing = conv.stride[axis], conv.spacing[axis]
+    if spacing > 1:  # The stride is 1.
+        begin = max(0, -(-first // spacing))
+        end = min(conv.in_size[axis], (first + conv.out_size[axis] - 1) // spacing + 1)
+        return slice(begin, max(begin, end))
     begin = max(0, -(first // step)) if first < 0 else 0
-    end = min(count, (conv.in_size[axis] - 1 - first) // step + 1)
+    end = min(conv.out_size[axis], (conv.in_size[axis] - 1 - first) // step + 1)
     if end <= begin:
-        return slice(0, 0), 0
-    return slice(first + begin * step, first + (end - 1) * step + 1, step), end - begin
+        return slice(0, 0)
+    return slice(first + begin * step, first + (end - 1) * step + 1, step)
 
 
 def _coverage(conv: ConvGeometry, axis: int) -> NDArray[np.int64]:
-    """Return how many windows read each row (column) of the map, shape (size,)."""
     counts = np.zeros(conv.in_size[axis], dtype=np.int64)
     for tap in range(conv.kernel_size[axis]):
-        rows, _ = _tap_rows(conv, axis, tap)
-        counts[rows] += 1
+        counts[_tap_rows(conv, axis, tap)] += 1
     return counts
 
 
-def _num_reads(conv: ConvGeometry, in_use: Mask) -> int:
-    """Return how many non-zero inputs the unfolded input has."""
-    by_place = in_use.sum(axis=0, dtype=np.int64)
-    return int(_coverage(conv, 0) @ by_place @ _coverage(conv, 1))
-
-
-def _num_macs(conv: ConvGeometry, weight_mask: Mask | None, in_use: Mask) -> int:
+def _num_macs(conv: ConvGeometry, weight_mask: Mask | None, input_mask: Mask | None) -> int:
     """Return how many multiplications have two operands that are not zero."""
     groups, within = conv.groups, conv.in_channels // conv.groups
     outputs = conv.out_channels // groups
     if weight_mask is None:
+        if input_mask is None:
+            return conv.num_reads * within * conv.out_channels
         uses = np.full((groups, within, *conv.kernel_size), outputs, dtype=np.int64)
     else:
         by_group = weight_mask.reshape(groups, outputs, within, *conv.kernel_size)
         uses = by_group.sum(axis=1, dtype=np.int64)
     total = 0
     for row in range(conv.kernel_size[0]):
-        rows, _ = _tap_rows(conv, 0, row)
+        rows = _tap_rows(conv, 0, row)
         for column in range(conv.kernel_size[1]):
-            columns, _ = _tap_rows(conv, 1, column)
-            read = in_use[:, rows, columns].sum(axis=(1, 2), dtype=np.int64)
-            total += int(read @ uses[:, :, row, column].reshape(-1))
+            columns = _tap_rows(conv, 1, column)
+            taps = uses[:, :, row, column].reshape(-1)
+            if input_mask is None:
+                in_reach = len(range(*rows.indices(conv.in_size[0])))
+                in_reach *= len(range(*columns.indices(conv.in_size[1])))
+                total += in_reach * int(taps.sum())
+            else:
+                read = input_mask[:, rows, columns].sum(axis=(1, 2), dtype=np.int64)
+                total += int(read @ taps)
     return total
 
 
-def _overlap(hardware: SystolicHardware, conv: ConvGeometry, in_use: Mask, num_inputs: int) -> int:
-    """Return the inputs that are read twice, since strips of rows overlap (methods B.3)."""
-    if num_inputs <= hardware.input_cache:
-        return 0
-    rows = np.pad(in_use.sum(axis=(0, 2), dtype=np.int64), conv.padding[0])
+def overlapping(conv: ConvGeometry, rows: NDArray[np.int64], cache: int) -> int:
+    """Return how many inputs are read twice, since strips of rows overlap (methods B.3).
+
+    Args:
+        conv: The layer.
+        rows: Non-zero inputs in each row of the padded map.
+        cache: Numbers that fit into the cache of inputs.
+
+    Raises:
+        InputError: Fewer rows fit than the kernel needs.
+    """
     reached = np.concatenate([[0], np.cumsum(rows)])
     extent, step = conv.extent[0], conv.stride[0]
     total, begin = 0, 0
     while begin + extent <= len(rows):
-        end = int(np.searchsorted(reached, reached[begin] + hardware.input_cache, "right")) - 1
+        end = int(np.searchsorted(reached, reached[begin] + cache, "right")) - 1
         if end - begin < extent:
             raise InputError(
                 f"{extent} rows of a layer's input of {conv.input_shape} do not fit into the input "
-                f"cache of '{hardware.name}' ({hardware.input_cache} numbers), which the model needs"
+                f"cache of {cache} numbers, which the model needs"
             )
         following = begin + ((end - begin - extent) // step + 1) * step
         if following + extent <= len(rows):

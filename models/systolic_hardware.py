@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from os import PathLike
 from pathlib import Path
@@ -34,6 +35,8 @@ class SystolicHardware:
         cache_energy: An access to a cache, for one number.
         register_energy: An access to a register, for one number.
         joule_per_mac: Joules of one unit of energy; None where only ratios are known.
+        clock_hz: Clock frequency; None where only cycles are known.
+        memory_bytes_per_cycle: Bandwidth of main memory; None for one that never limits.
 
     Raises:
         InputError: A value that no hardware has.
@@ -50,6 +53,8 @@ class SystolicHardware:
     cache_energy: float = 6.0
     register_energy: float = 1.0
     joule_per_mac: float | None = None
+    clock_hz: float | None = None
+    memory_bytes_per_cycle: float | None = None
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -57,7 +62,7 @@ class SystolicHardware:
             if item.name == "name":
                 if not isinstance(value, str) or not value:
                     raise InputError(f"name of the hardware is {value!r}, not a text")
-            elif item.name == "joule_per_mac" and value is None:
+            elif value is None and item.default is None:
                 continue
             elif isinstance(value, bool) or not isinstance(value, int | float):
                 raise InputError(f"{item.name} of '{self.name}' is {value!r}, not a number")
@@ -87,6 +92,11 @@ class SystolicHardware:
         """Unit of the energies: 'J', or 'mac' where only ratios are known."""
         return "mac" if self.joule_per_mac is None else "J"
 
+    @property
+    def time_unit(self) -> str:
+        """Unit of the times: 's', or 'cycle' where the clock is not known."""
+        return "cycle" if self.clock_hz is None else "s"
+
     @classmethod
     def from_toml(cls, path: str | PathLike[str]) -> SystolicHardware:
         """Return the hardware that a TOML file describes; what it leaves out is Eyeriss'.
@@ -103,17 +113,38 @@ class SystolicHardware:
             raise InputError(f"there is no file {path}") from None
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise InputError(f"{path} cannot be read as hardware: {error}") from error
+        return cls.from_mapping({"name": Path(path).stem} | content, source=str(path))
+
+    @classmethod
+    def from_mapping(
+        cls, content: Mapping[str, Any], source: str = "the hardware"
+    ) -> SystolicHardware:
+        """Return the hardware of a mapping of its fields; what it leaves out is Eyeriss'.
+
+        Args:
+            content: Name of a field to its value.
+            source: What an error says it comes from.
+
+        Raises:
+            InputError: Unknown keys, impossible values.
+        """
         known = [item.name for item in fields(cls)]
         if unknown := sorted(set(content) - set(known)):
-            raise InputError(f"{path} has an unknown key '{unknown[0]}'; known: {', '.join(known)}")
-        return cls(**({"name": Path(path).stem} | content))
+            raise InputError(
+                f"{source} has an unknown key '{unknown[0]}'; known: {', '.join(known)}"
+            )
+        return cls(**content)
 
 
 PRESETS = {
-    "eyeriss": SystolicHardware(),
-    # The shape of the first TPU's matrix unit; relative energies as Eyeriss'.
+    # Clock: Chen, Krishna, Emer, Sze, "Eyeriss", JSSC 2017.
+    "eyeriss": SystolicHardware(clock_hz=200e6),
+    # Shape, clock and memory of the first TPU (Jouppi et al., ISCA 2017); relative energies as
+    # Eyeriss'.
     "tpu": SystolicHardware(
         name="tpu",
+        clock_hz=700e6,
+        memory_bytes_per_cycle=34e9 / 700e6,
         rows=256,
         columns=256,
         input_cache_bytes=24 * 2**20,
