@@ -62,6 +62,7 @@ class SystolicArrayModel(Predictor):
     coef_: float
     intercept_: float
     constants_: FloatArray
+    _array_module: SystolicCostModule
 
     def __init__(
         self,
@@ -98,11 +99,13 @@ class SystolicArrayModel(Predictor):
         self.bind(self.spec.width_names, unit=unit, target=target, conditions={"batch": 1})
         self.intercept_, self.coef_ = 0.0, 1.0
         self.constants_ = _constants(self.array)
+        self._array_module = self._module()
         self._ready_for = self._parameters()
 
     def fit_arrays(self, X: FloatArray, y: FloatArray, weights: FloatArray) -> None:
         """Set a_0 and a_1."""
         self.constants_ = _constants(self.array)
+        self._array_module = self._module()
         weights = loss_weights(self.loss, y, weights)
         cost = self._array_cost(X)
         self.intercept_, coefficients = fit_nonnegative(cost[:, None], y, weights)
@@ -167,6 +170,7 @@ class SystolicArrayModel(Predictor):
             )
         if np.ndim(self.coef_) or np.ndim(self.intercept_):
             raise InputError("coef_ and intercept_ are not single numbers")
+        self._array_module = self._module()
 
     @property
     def array(self) -> SystolicHardware:
@@ -199,7 +203,7 @@ class SystolicArrayModel(Predictor):
         """
         self.ready()
         widths = torch.tensor(self._checked_widths(X))
-        module = self._module()
+        module = self._array_module
         with torch.no_grad():
             module.refuse_too_large(widths)
             if self.quantity == "energy":
@@ -311,15 +315,14 @@ class SystolicArrayModel(Predictor):
         )
 
     def _array_cost(self, X: FloatArray) -> FloatArray:
-        module = self._module()
+        module, is_whole = self._array_module, bool(np.all(np.floor(X) == X))
         cost = np.empty(len(X))
         with torch.no_grad():
             for start in range(0, len(X), CHUNK):
                 widths = torch.tensor(X[start : start + CHUNK])
                 if self.spec is not None:
-                    # Beyond the bounds the cost is extrapolated.
-                    module.refuse_too_large(widths.minimum(torch.tensor(self.spec.max_widths)))
-                cost[start : start + CHUNK] = module.cost(widths).numpy()
+                    module.refuse_too_large(widths)
+                cost[start : start + CHUNK] = module.array_cost(widths, is_whole).numpy()
         return cost
 
     def _widths_to_compare(self) -> FloatArray:
@@ -363,6 +366,8 @@ class SystolicArrayModel(Predictor):
 
 def _as_mask(what: str, mask: ArrayLike | torch.Tensor) -> NDArray[np.bool_]:
     array = mask.detach().cpu().numpy() if isinstance(mask, torch.Tensor) else np.asarray(mask)
+    if array.dtype == bool:
+        return array
     if array.dtype == object or (array.dtype.kind == "f" and np.isnan(array).any()):
         raise InputError(f"the {what} mask contains NaN or values that are no numbers")
     return np.asarray(array != 0)

@@ -173,15 +173,20 @@ class ConvGeometry:
         return (self.in_channels, *self.in_size)
 
     @cached_property
-    def coverage(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """How many windows read each row, and each column, of the input."""
-        rows, columns = (_coverage(self, axis) for axis in (0, 1))
-        return rows, columns
+    def tap_matrices(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """1 where a tap of the kernel reads a row, and a column: (taps, rows), (taps, columns)."""
+        return _tap_matrix(self, 0), _tap_matrix(self, 1)
+
+    @cached_property
+    def windows_per_tap(self) -> NDArray[np.int64]:
+        """Windows in which a tap lies inside the map, shape of the kernel."""
+        rows, columns = (matrix.sum(axis=1).astype(np.int64) for matrix in self.tap_matrices)
+        return np.multiply.outer(rows, columns)
 
     @property
     def num_reads(self) -> int:
         """How often the numbers of one input channel are read together, padding left out."""
-        return int(self.coverage[0].sum() * self.coverage[1].sum())
+        return int(self.windows_per_tap.sum())
 
     @cached_property
     def row_map(self) -> NDArray[np.int64]:
@@ -215,21 +220,19 @@ def conv_energy(
     _check_mask("weight", weight_mask, conv.weight_shape)
     _check_mask("input", input_mask, conv.input_shape)
     positions = conv.out_size[0] * conv.out_size[1]
-    num_weights = prod(conv.weight_shape)
-    if weight_mask is not None:
-        num_weights = int(np.count_nonzero(weight_mask))
+    num_weights = _count(weight_mask, conv.weight_shape)
+    num_inputs = _count(input_mask, conv.input_shape)
     if input_mask is None:
-        num_inputs, read = prod(conv.input_shape), conv.in_channels * conv.num_reads
-        by_row = np.full(conv.in_size[0], conv.in_channels * conv.in_size[1], dtype=np.int64)
+        read = conv.in_channels * conv.num_reads
     else:
-        num_inputs = int(np.count_nonzero(input_mask))
-        read = int(conv.coverage[0] @ input_mask.sum(axis=0, dtype=np.int64) @ conv.coverage[1])
-        by_row = input_mask.sum(axis=(0, 2), dtype=np.int64)
+        tap_reads = _tap_reads(conv, input_mask)
+        read = int(tap_reads.sum())
     sharing = conv.out_channels // conv.groups
     overlap = 0
     if num_inputs > hardware.input_cache:
-        rows = conv.row_map.copy()
-        rows[rows > 0] = by_row
+        rows = conv.row_map * (conv.in_channels * conv.in_size[1])
+        if input_mask is not None:
+            rows[conv.row_map > 0] = np.count_nonzero(input_mask, axis=(0, 2))
         overlap = overlapping(conv, rows, hardware.input_cache)
     in_memory = num_inputs + overlap + positions * conv.out_channels
     input_energy = (
@@ -244,7 +247,14 @@ def conv_energy(
         + hardware.cache_energy * passes * num_weights
         + hardware.register_energy * positions * num_weights
     )
-    macs = _num_macs(conv, weight_mask, input_mask) if is_exact else positions * num_weights
+    if not is_exact:
+        macs = positions * num_weights
+    elif weight_mask is None:
+        macs = read * sharing
+    else:
+        if input_mask is None:
+            tap_reads = np.broadcast_to(conv.windows_per_tap, (conv.in_channels, *conv.kernel_size))
+        macs = int((tap_reads * _weights_per_tap(conv, weight_mask)).sum())
     return _scaled(hardware, weight_energy, input_energy, hardware.mac_energy * macs)
 
 
@@ -308,38 +318,32 @@ def _tap_rows(conv: ConvGeometry, axis: int, tap: int) -> slice:
     return slice(first + begin * step, first + (end - 1) * step + 1, step)
 
 
-def _coverage(conv: ConvGeometry, axis: int) -> NDArray[np.int64]:
-    counts = np.zeros(conv.in_size[axis], dtype=np.int64)
+def _tap_matrix(conv: ConvGeometry, axis: int) -> NDArray[np.float32]:
+    """Return 1 where a tap reads a row (column) of the input, shape (taps, rows)."""
+    matrix = np.zeros((conv.kernel_size[axis], conv.in_size[axis]), dtype=np.float32)
     for tap in range(conv.kernel_size[axis]):
-        counts[_tap_rows(conv, axis, tap)] += 1
-    return counts
+        matrix[tap, _tap_rows(conv, axis, tap)] = 1
+    return matrix
 
 
-def _num_macs(conv: ConvGeometry, weight_mask: Mask | None, input_mask: Mask | None) -> int:
-    """Return how many multiplications have two operands that are not zero."""
-    groups, within = conv.groups, conv.in_channels // conv.groups
-    outputs = conv.out_channels // groups
-    if weight_mask is None:
-        if input_mask is None:
-            return conv.num_reads * within * conv.out_channels
-        uses = np.full((groups, within, *conv.kernel_size), outputs, dtype=np.int64)
-    else:
-        by_group = weight_mask.reshape(groups, outputs, within, *conv.kernel_size)
-        uses = by_group.sum(axis=1, dtype=np.int64)
-    total = 0
-    for row in range(conv.kernel_size[0]):
-        rows = _tap_rows(conv, 0, row)
-        for column in range(conv.kernel_size[1]):
-            columns = _tap_rows(conv, 1, column)
-            taps = uses[:, :, row, column].reshape(-1)
-            if input_mask is None:
-                in_reach = len(range(*rows.indices(conv.in_size[0])))
-                in_reach *= len(range(*columns.indices(conv.in_size[1])))
-                total += in_reach * int(taps.sum())
-            else:
-                read = input_mask[:, rows, columns].sum(axis=(1, 2), dtype=np.int64)
-                total += int(read @ taps)
-    return total
+def _tap_reads(conv: ConvGeometry, input_mask: Mask) -> NDArray[np.int64]:
+    """Return how many non-zero inputs each tap reads of each input channel."""
+    rows, columns = conv.tap_matrices
+    # Sums of at most one channel's inputs: whole numbers that float32 holds.
+    counts = rows @ (input_mask.astype(np.float32) @ columns.T)
+    return counts.astype(np.int64)
+
+
+def _weights_per_tap(conv: ConvGeometry, weight_mask: Mask) -> NDArray[np.int64]:
+    """Return the non-zero weights of each tap of each input channel, summed over outputs."""
+    outputs = conv.out_channels // conv.groups
+    by_group = weight_mask.reshape(conv.groups, outputs, -1).astype(np.float32)
+    counts = np.ones(outputs, dtype=np.float32) @ by_group
+    return counts.astype(np.int64).reshape(conv.in_channels, *conv.kernel_size)
+
+
+def _count(mask: Mask | None, shape: tuple[int, ...]) -> int:
+    return prod(shape) if mask is None else int(np.count_nonzero(mask))
 
 
 def overlapping(conv: ConvGeometry, rows: NDArray[np.int64], cache: int) -> int:

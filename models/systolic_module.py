@@ -50,11 +50,19 @@ class Cycles(NamedTuple):
 
 
 class _Counts(NamedTuple):
+    """Channel counts of layers, and the outputs that share an input, each (..., layers)."""
+
     inputs: torch.Tensor
     outputs: torch.Tensor
     groups: torch.Tensor
     sharing: torch.Tensor
-    weights: torch.Tensor
+    tiles: torch.Tensor
+
+
+# What energies and words are sums of, each times a constant of the layer: input channels c, output
+# channels d, c times the q outputs that share an input, c times the tiles of columns, weights that
+# find no room in their cache, inputs that a linear layer reads again, inputs that strips share.
+_BASIS = ("c", "d", "cq", "c tiles", "weights beyond", "inputs beyond", "overlap")
 
 
 class SystolicCostModule(CostModule):
@@ -78,17 +86,18 @@ class SystolicCostModule(CostModule):
 
     size_matrix: torch.Tensor
     size_constant: torch.Tensor
-    area: torch.Tensor
     positions: torch.Tensor
-    num_reads: torch.Tensor
     taps: torch.Tensor
-    row: torch.Tensor
     passes: torch.Tensor
-    is_linear: torch.Tensor
     sharing_varies: torch.Tensor
+    weight_rates: torch.Tensor
+    input_rates: torch.Tensor
+    computation_rates: torch.Tensor
+    rates: torch.Tensor
+    word_rates: torch.Tensor
+    row: torch.Tensor
     shared_rows: torch.Tensor
     rows_needed: torch.Tensor
-    placing: torch.Tensor
     intercept: torch.Tensor
     coefficient: torch.Tensor
 
@@ -115,41 +124,52 @@ class SystolicCostModule(CostModule):
             for size in (getattr(layer, kind) for layer in layers)
         ]
         matrix, constant, self.products = as_matrix(sizes, names)
-        columns = {
-            name: np.array([getattr(layer, name) for layer in layers], dtype=np.float64)
-            for name in ("area", "positions", "num_reads", "taps", "row", "passes", "is_linear")
-        }
-        # Per layer: whether the outputs that share an input change with the widths.
-        columns["sharing_varies"] = np.array(
-            [
-                not layer.out_channels.is_constant and layer.out_channels != layer.groups
-                for layer in layers
-            ],
-            dtype=np.float64,
-        )
+        self.linear = [index for index, layer in enumerate(layers) if layer.is_linear]
+        self.overlapping = [
+            index for index, layer in enumerate(layers) if max(layer.shared_rows) > 0
+        ]
         shared, needed = _tables(layers)
-        arrays = columns | {
+        arrays = _rates(layers, hardware, form) | {
             "size_matrix": matrix,
             "size_constant": constant,
-            "shared_rows": shared,
+            "positions": np.array([layer.positions for layer in layers]),
+            "taps": np.array([layer.taps for layer in layers]),
+            "passes": np.array([layer.passes for layer in layers]),
+            # Whether the outputs that share an input change with the widths.
+            "sharing_varies": np.array(
+                [
+                    not layer.out_channels.is_constant and layer.out_channels != layer.groups
+                    for layer in layers
+                ]
+            ),
+            "row": np.array([layer.row for layer in layers]),
+            "shared_rows": shared[self.overlapping],
             "rows_needed": needed,
             "intercept": np.array(intercept),
             "coefficient": np.array(coefficient),
         }
         for name, values in arrays.items():
             self.register_buffer(name, torch.from_numpy(np.asarray(values, dtype=np.float64)))
-        self.overlapping = [int(index) for index in np.flatnonzero(shared.any(axis=1))]
-        placing = torch.eye(len(layers), dtype=torch.float64)[self.overlapping]
-        self.register_buffer("placing", placing)
 
     def cost(self, widths: torch.Tensor) -> torch.Tensor:
         """Return the cost (...) of widths (..., k), both in the buffers' dtype."""
-        if self.quantity == "energy":
-            total = sum(part.sum(-1) for part in self.energies(widths))
-        else:
-            total = self.cycles(widths).total.sum(-1) / (self.hardware.clock_hz or 1.0)
-        result: torch.Tensor = self.intercept + self.coefficient * total
-        return result
+        return self.intercept + self.coefficient * self.array_cost(widths)
+
+    def array_cost(self, widths: torch.Tensor, is_whole: bool = False) -> torch.Tensor:
+        """Return the array's energy or latency (...), without the fitted intercept and coefficient.
+
+        Args:
+            widths: Widths in channels, (..., k), in the buffers' dtype.
+            is_whole: Whether all of them are whole numbers, which is faster.
+        """
+        if self.quantity == "latency":
+            return self.cycles(widths, is_whole).total.sum(-1) / (self.hardware.clock_hz or 1.0)
+        basis = self._basis(self._counts(widths, is_whole), is_whole)
+        total = widths[..., 0] * 0.0
+        for index, (part, columns) in enumerate(basis):
+            rates = self.rates[index] if columns is None else self.rates[index, columns]
+            total = total + part @ rates
+        return total
 
     def energies(self, widths: torch.Tensor) -> Energies:
         """Return the energies of the layers (ICLR 2019, methods B.2), in the hardware's unit.
@@ -157,23 +177,14 @@ class SystolicCostModule(CostModule):
         Args:
             widths: Widths in channels, (..., k), in the buffers' dtype.
         """
-        hardware, counts = self.hardware, self._counts(widths)
-        pairs = counts.inputs * counts.sharing
-        weight = (
-            hardware.memory_energy * self._weight_words(counts)
-            + (hardware.cache_energy * self.passes + hardware.register_energy * self.positions)
-            * counts.weights
+        basis = self._basis(self._counts(widths))
+        return Energies(
+            self._weighted(basis, self.weight_rates),
+            self._weighted(basis, self.input_rates),
+            self._weighted(basis, self.computation_rates),
         )
-        inputs = (
-            hardware.memory_energy * self._input_words(counts)
-            + hardware.cache_energy * self.num_reads * counts.inputs * self._column_tiles(counts)
-            + hardware.register_energy * self.num_reads * pairs
-        )
-        macs = self.num_reads * pairs if self.form == "exact" else self.positions * counts.weights
-        scale = hardware.joule_per_mac or 1.0
-        return Energies(weight * scale, inputs * scale, macs * (hardware.mac_energy * scale))
 
-    def cycles(self, widths: torch.Tensor) -> Cycles:
+    def cycles(self, widths: torch.Tensor, is_whole: bool = False) -> Cycles:
         """Return the clock cycles of the layers.
 
         Outputs stay in place. A tile of r output positions by c output channels takes a cycle for
@@ -186,20 +197,20 @@ class SystolicCostModule(CostModule):
 
         Args:
             widths: Widths in channels, (..., k), in the buffers' dtype.
+            is_whole: Whether all of them are whole numbers, which is faster.
         """
-        hardware, counts = self.hardware, self._counts(widths)
-        tiles = self._column_tiles(counts)
+        hardware, counts = self.hardware, self._counts(widths, is_whole)
         length = self.taps * counts.inputs / counts.groups
         array = counts.groups * (
-            self.passes * tiles * (length - 2)
-            + 2 * self.positions * tiles
+            self.passes * counts.tiles * (length - 2)
+            + 2 * self.positions * counts.tiles
             + counts.sharing * self.passes
         )
-        words = self._weight_words(counts) + self._input_words(counts)
+        words = self._weighted(self._basis(counts, is_whole), self.word_rates)
         per_cycle = hardware.memory_bytes_per_cycle
         factor = hardware.word_bytes / per_cycle if per_cycle is not None else 0.0
-        macs = self.positions * counts.weights / (hardware.rows * hardware.columns)
-        return Cycles(array, words * factor, macs)
+        macs = self.positions * self.taps * counts.inputs * counts.sharing
+        return Cycles(array, words * factor, macs / (hardware.rows * hardware.columns))
 
     def refuse_too_large(self, widths: torch.Tensor) -> None:
         """Check that enough rows of every layer's input fit into the cache of inputs.
@@ -210,21 +221,28 @@ class SystolicCostModule(CostModule):
         Raises:
             InputError: A layer that the model cannot compute.
         """
-        inputs = self._counts(widths).inputs
-        fitting = torch.floor(self.hardware.input_cache / (self.row * inputs))
-        bad = fitting < self.rows_needed
+        inputs = self._sizes(widths)[0]
+        needed = self.rows_needed * self.row * inputs.amax(dim=0)
+        if not (needed > self.hardware.input_cache).any():
+            return
+        # Beyond the bounds the cost is extrapolated.
+        if self.spec is not None:
+            bounds = torch.tensor(self.spec.max_widths, dtype=widths.dtype)
+            inputs = self._sizes(widths.minimum(bounds))[0]
+        bad = self.rows_needed * self.row * inputs > self.hardware.input_cache
         if bad.any():
             row, layer = (int(index) for index in bad.nonzero()[0])
+            fitting = self.hardware.input_cache // (self.row * inputs)[row, layer]
             raise InputError(
                 f"layer '{self.layer_names[layer]}' with {inputs[row, layer]:.0f} input channels "
                 f"needs {int(self.rows_needed[layer])} rows of its input in the input cache of "
                 f"'{self.hardware.name}' ({self.hardware.input_cache} numbers), and "
-                f"{int(fitting[row, layer])} fit; name hardware with a larger cache"
+                f"{int(fitting)} fit; name hardware with a larger cache"
             )
 
     # -- counts ----------------------------------------------------------------------------------
 
-    def _counts(self, widths: torch.Tensor) -> _Counts:
+    def _sizes(self, widths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         monomials = widths
         if self.products:
             more = [widths[..., columns].prod(dim=-1) for columns in self.products]
@@ -234,53 +252,122 @@ class SystolicCostModule(CostModule):
         inputs, outputs, groups = (
             sizes[..., start : start + count] for start in range(0, 3 * count, count)
         )
+        return inputs, outputs, groups
+
+    def _counts(self, widths: torch.Tensor, is_whole: bool = False) -> _Counts:
+        inputs, outputs, groups = self._sizes(widths)
         sharing = outputs / groups
-        return _Counts(inputs, outputs, groups, sharing, self.taps * inputs * sharing)
-
-    def _weight_words(self, counts: _Counts) -> torch.Tensor:
-        """Return the weights read from memory: those that find no room in the cache, each pass."""
-        beyond = torch.relu(counts.weights - self.hardware.weight_cache)
-        return counts.weights + (self.passes - 1) * beyond
-
-    def _input_words(self, counts: _Counts) -> torch.Tensor:
-        """Return the inputs read from memory and the outputs written to it."""
-        beyond = torch.relu(counts.inputs - self.hardware.input_cache)
-        again = self.is_linear * (self._column_tiles(counts) - 1) * beyond
-        words = self.area * counts.inputs + again + self.positions * counts.outputs
-        if self.overlapping:
-            words = words + self._overlap(counts.inputs[..., self.overlapping]) @ self.placing
-        return words
-
-    def _column_tiles(self, counts: _Counts) -> torch.Tensor:
         columns = self.hardware.columns
-        low = counts.sharing.detach().floor()
-        below, above = (low / columns).ceil(), ((low + 1) / columns).ceil()
-        exact = torch.lerp(below, above, counts.sharing - low)
-        if not self.is_smooth:
-            return exact
-        average = counts.sharing / columns + (columns - 1) / (2 * columns)
-        return torch.where(self.sharing_varies > 0, average.clamp(min=1.0), exact)
+        if is_whole:
+            return _Counts(inputs, outputs, groups, sharing, (sharing / columns).ceil())
+        low = sharing.detach().floor()
+        tiles = torch.lerp((low / columns).ceil(), ((low + 1) / columns).ceil(), sharing - low)
+        if self.is_smooth:
+            average = sharing / columns + (columns - 1) / (2 * columns)
+            tiles = torch.where(self.sharing_varies > 0, average.clamp(min=1.0), tiles)
+        return _Counts(inputs, outputs, groups, sharing, tiles)
 
-    def _overlap(self, inputs: torch.Tensor) -> torch.Tensor:
+    def _basis(
+        self, counts: _Counts, is_whole: bool = False
+    ) -> list[tuple[torch.Tensor, list[int] | None]]:
+        """Return what `_BASIS` names, and of which layers; None is all."""
+        inputs, hardware = counts.inputs, self.hardware
+        pairs = inputs * counts.sharing
+        basis: list[tuple[torch.Tensor, list[int] | None]] = [
+            (inputs, None),
+            (counts.outputs, None),
+            (pairs, None),
+            (inputs * counts.tiles, None),
+            (torch.relu(self.taps * pairs - hardware.weight_cache), None),
+        ]
+        if self.linear:
+            beyond = torch.relu(inputs[..., self.linear] - hardware.input_cache)
+            basis.append(((counts.tiles[..., self.linear] - 1) * beyond, self.linear))
+        else:
+            basis.append((inputs[..., :0], []))
+        if self.overlapping:
+            overlap = self._overlap(inputs[..., self.overlapping], is_whole)
+            basis.append((overlap, self.overlapping))
+        return basis
+
+    def _weighted(
+        self, basis: list[tuple[torch.Tensor, list[int] | None]], rates: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the sum of the basis (..., layers) with a rate for each and layer."""
+        total = basis[0][0] * rates[0]
+        for (part, columns), rate in zip(basis[1:], rates[1:], strict=False):
+            if columns is None:
+                total = total + part * rate
+            elif columns:
+                # A product with ones and zeros puts the few layers in their places.
+                places = torch.eye(len(rate), dtype=rate.dtype)[columns]
+                total = total + (part * rate[columns]) @ places
+        return total
+
+    def _overlap(self, inputs: torch.Tensor, is_whole: bool) -> torch.Tensor:
         """Return the inputs read twice of the layers in `overlapping`, (..., layers in it)."""
-        row = self.row[self.overlapping]
+        row, cache = self.row[self.overlapping], self.hardware.input_cache
+        if is_whole:
+            return self._shared((cache / (row * inputs)).floor()) * row * inputs
         if self.is_smooth:
             # On average half a row of those that would fit does not.
-            fitting = self.hardware.input_cache / (row * inputs) - 0.5
+            fitting = cache / (row * inputs) - 0.5
             low = fitting.detach().floor()
             shared = torch.lerp(self._shared(low), self._shared(low + 1), fitting - low)
             return shared * row * inputs
         low = inputs.detach().floor()
-        ends = []
-        for count in (low, low + 1):
-            fitting = (self.hardware.input_cache / (row * count)).floor()
-            ends.append(self._shared(fitting) * row * count)
+        ends = [
+            self._shared((cache / (row * count)).floor()) * row * count for count in (low, low + 1)
+        ]
         return torch.lerp(ends[0], ends[1], inputs - low)
 
     def _shared(self, fitting: torch.Tensor) -> torch.Tensor:
-        table = self.shared_rows[self.overlapping]
-        index = fitting.clamp(0, table.shape[1] - 1).long()
-        return table[torch.arange(len(self.overlapping)), index]
+        index = fitting.clamp(0, self.shared_rows.shape[1] - 1).long()
+        return self.shared_rows[torch.arange(len(self.overlapping)), index]
+
+
+def _rates(
+    layers: Sequence[SystolicLayer], hardware: SystolicHardware, form: Form
+) -> dict[str, np.ndarray]:
+    """Return what a unit of each of `_BASIS` costs in each layer, (len(_BASIS), layers).
+
+    ICLR 2019, methods B.2, by causes and summed; and the words moved from and to memory.
+    """
+    number, scale = len(layers), hardware.joule_per_mac or 1.0
+    memory, cache, register = (
+        hardware.memory_energy,
+        hardware.cache_energy,
+        hardware.register_energy,
+    )
+    weight, inputs, computation, words = (np.zeros((len(_BASIS), number)) for _ in range(4))
+    for index, layer in enumerate(layers):
+        reads, passes, positions = layer.num_reads, layer.passes, layer.positions
+        words[:, index] = (
+            layer.area,
+            positions,
+            layer.taps,
+            0,
+            passes - 1,
+            1 if layer.is_linear else 0,
+            1,
+        )
+        of_memory = memory * words[:, index]
+        moves_weights = np.isin(_BASIS, ("cq", "weights beyond"))
+        weight[:, index] = np.where(moves_weights, of_memory, 0)
+        inputs[:, index] = np.where(moves_weights, 0, of_memory)
+        pair, tile = _BASIS.index("cq"), _BASIS.index("c tiles")
+        weight[pair, index] += layer.taps * (cache * passes + register * positions)
+        inputs[pair, index] += register * reads
+        inputs[tile, index] += cache * reads
+        macs = reads if form == "exact" else positions * layer.taps
+        computation[pair, index] = hardware.mac_energy * macs
+    return {
+        "weight_rates": weight * scale,
+        "input_rates": inputs * scale,
+        "computation_rates": computation * scale,
+        "rates": (weight + inputs + computation) * scale,
+        "word_rates": words,
+    }
 
 
 def _tables(layers: Sequence[SystolicLayer]) -> tuple[np.ndarray, np.ndarray]:
