@@ -446,6 +446,7 @@ def _weights(y: FloatArray, relative_variance: FloatArray) -> FloatArray:
 def _row(measurement: Measurement, spec: NetworkSpec, rel_error: float) -> dict[str, Any]:
     visit, latency = measurement.visits[0], measurement.latency
     pair = measurement.revisit_pair_s
+    energy, energies = measurement.energy, measurement.energy_revisit_pair_j
     return {
         "spec_id": visit.spec_id,
         "variant_id": visit.variant_id,
@@ -460,9 +461,14 @@ def _row(measurement: Measurement, spec: NetworkSpec, rel_error: float) -> dict[
         "latency_mean_s": measurement.latency_mean_s,
         "cpu_time_s": measurement.cpu_time_s,
         "steal_share": measurement.steal_share,
-        "energy_j": None,
-        "energy_gross_j": None,
-        "energy_source": None,
+        "energy_j": energy.energy_j if energy else None,
+        "energy_standard_error_j": energy.standard_error * energy.energy_j if energy else None,
+        "energy_ci_low_j": energy.low_j if energy else None,
+        "energy_ci_high_j": energy.high_j if energy else None,
+        "energy_revisit_a_j": energies[0] if energies else None,
+        "energy_revisit_b_j": energies[1] if energies else None,
+        "energy_gross_j": energy.gross_j if energy else None,
+        "energy_source": energy.source if energy else None,
         "energy_estimate_j": None,
         "num_visits": latency.num_visits if latency else 0,
         "num_failed_visits": measurement.num_failed,

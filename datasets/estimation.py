@@ -18,12 +18,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 from scipy import optimize, special, stats
 
 from .drift import SpeedHistory, speed_history
+from .energy import EnergyStatistics
 from .records import Timing, Visit
 
 FloatArray = npt.NDArray[np.float64]
@@ -159,6 +161,13 @@ class CampaignEstimate:
         """Return one visit's latency after correction in seconds, None if it failed."""
         rows = self._indices([visit])
         return float(np.exp(self._corrected[rows[0]])) if rows else None
+
+    @cached_property
+    def energies(self) -> EnergyStatistics:
+        """What the accepted visits say about energy readings."""
+        return EnergyStatistics(
+            [visit for visit in self.visits if visit.key not in self.rejections]
+        )
 
     @property
     def correction(self) -> FloatArray:

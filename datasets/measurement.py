@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
+from .energy import EnergyEstimate
 from .estimation import CampaignEstimate, LatencyEstimate, VisitKey
 from .records import Timing, Visit
 
@@ -59,14 +60,30 @@ class Measurement:
         In a campaign without re-visits the even and the odd visits take their places; None below two
         visits, and for a variant that was not re-visited where others were.
         """
-        again = [visit for visit in self.accepted if visit.is_revisit]
-        first = [visit for visit in self.accepted if not visit.is_revisit]
-        if not any(visit.is_revisit for visit in self.campaign.visits):
-            first, again = first[0::2], first[1::2]
+        first, again = self._halves
         pair = (self.campaign.latency(first), self.campaign.latency(again))
         if pair[0] is None or pair[1] is None:
             return None
         return (pair[0].latency_s, pair[1].latency_s)
+
+    @cached_property
+    def energy(self) -> EnergyEstimate | None:
+        """Energy with its 95 % interval; None where no meter was read."""
+        return self.campaign.energies.energy(self.accepted)
+
+    @cached_property
+    def energy_revisit_pair_j(self) -> tuple[float, float] | None:
+        """Two independent energies in joules, as `revisit_pair_s`."""
+        first, again = (self.campaign.energies.energy(half) for half in self._halves)
+        return (first.energy_j, again.energy_j) if first and again else None
+
+    @property
+    def _halves(self) -> tuple[list[Visit], list[Visit]]:
+        again = [visit for visit in self.accepted if visit.is_revisit]
+        first = [visit for visit in self.accepted if not visit.is_revisit]
+        if not any(visit.is_revisit for visit in self.campaign.visits):
+            first, again = first[0::2], first[1::2]
+        return first, again
 
     @cached_property
     def latency_mean_s(self) -> float | None:

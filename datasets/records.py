@@ -22,6 +22,7 @@ RECORD_VERSION = 1
 # 1: first version (2026-11).
 
 MAX_RUNS = 1_000_000
+ENERGY_SOURCES = ("counter", "sampled", "simulated")
 
 
 @dataclass(frozen=True)
@@ -159,6 +160,42 @@ class Timing:
 
 
 @dataclass(frozen=True)
+class EnergyReading:
+    """What a meter says about one visit, per call of the batch.
+
+    Args:
+        energy_j: Joules, net of idle.
+        energy_gross_j: Joules with idle; None where idle was not read.
+        energy_source: `counter`, `sampled` or `simulated`.
+    """
+
+    energy_j: float
+    energy_gross_j: float | None
+    energy_source: str
+
+    @classmethod
+    def from_dict(cls, content: Any) -> EnergyReading:
+        """Return the reading, checked: a device is not to be believed.
+
+        Raises:
+            InputError: A field is missing or unknown, an energy is not above 0, or the source is
+                none of the known ones.
+        """
+        values = _fields_of(cls, content)
+        gross = values["energy_gross_j"]
+        if values["energy_source"] not in ENERGY_SOURCES:
+            raise InputError(
+                f"energy_source is {str(values['energy_source'])[:50]!r}; known: "
+                f"{', '.join(ENERGY_SOURCES)}"
+            )
+        return cls(
+            energy_j=_positive("energy_j", values["energy_j"]),
+            energy_gross_j=None if gross is None else _positive("energy_gross_j", gross),
+            energy_source=values["energy_source"],
+        )
+
+
+@dataclass(frozen=True)
 class Visit:
     """One stretch of repeated runs of one variant, or the reason why it failed.
 
@@ -221,6 +258,9 @@ class Visit:
         except TypeError as error:
             raise InputError(f"a visit cannot be read: {error}") from error
         timing = values["timing"]
+        reading = {name: values[name] for name in EnergyReading.__dataclass_fields__}
+        if any(value is not None for value in reading.values()):
+            EnergyReading.from_dict(reading)
         if (timing is None) == (values["error"] is None):
             raise InputError("a visit has either times or an error")
         values.update(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ from joulemap import InputError
 from ..datasets import LayerSpec, NetworkSpec
 from ..datasets.layer_spec import ResolvedLayer
 from .cost_module import CostModule
+from .fittable import FittableDataset
 from .intervals import FloatArray
 from .linear import check_loss, fit_nonnegative, loss_weights
 from .predictor import Predictor
@@ -47,7 +48,7 @@ class SystolicArrayModel(Predictor):
             of X, between one input and one output.
         hardware: A preset ('eyeriss', 'tpu'), a file NAME.toml, a SystolicHardware, or a mapping
             of its fields.
-        quantity: 'energy' or 'latency'.
+        quantity: 'energy' or 'latency'; 'auto' is latency where it is fitted to seconds, else energy.
         form: 'exact', or 'relaxed': multiplications by zero inputs cost like others, which bounds
             the energy from above.
         loss: For a fit: 'absolute' minimises squared errors, 'relative' those divided by y.
@@ -55,6 +56,7 @@ class SystolicArrayModel(Predictor):
     Attributes:
         intercept_: a_0; 0 without data.
         coef_: a_1; 1 without data.
+        quantity_: 'energy' or 'latency'.
     """
 
     state_names: ClassVar[tuple[str, ...]] = ("coef_", "intercept_", "constants_")
@@ -62,6 +64,7 @@ class SystolicArrayModel(Predictor):
     coef_: float
     intercept_: float
     constants_: FloatArray
+    quantity_: Quantity
     _array_module: SystolicCostModule
 
     def __init__(
@@ -69,7 +72,7 @@ class SystolicArrayModel(Predictor):
         spec: NetworkSpec | None = None,
         hardware: str | SystolicHardware | Mapping[str, Any] = "eyeriss",
         *,
-        quantity: Quantity = "energy",
+        quantity: Quantity | Literal["auto"] = "auto",
         form: Form = "exact",
         loss: Literal["absolute", "relative"] = "absolute",
     ) -> None:
@@ -93,8 +96,8 @@ class SystolicArrayModel(Predictor):
         if getattr(self, "_ready_for", None) == self._parameters():
             return
         self.check_parameters()
-        is_energy = self.quantity == "energy"
-        unit = self.array.unit if is_energy else self.array.time_unit
+        self.quantity_ = "latency" if self.quantity == "latency" else "energy"
+        unit = self.array.unit if self.quantity_ == "energy" else self.array.time_unit
         target = {"J": "energy_j", "s": "latency_s"}.get(unit, "cost")
         self.bind(self.spec.width_names, unit=unit, target=target, conditions={"batch": 1})
         self.intercept_, self.coef_ = 0.0, 1.0
@@ -102,8 +105,22 @@ class SystolicArrayModel(Predictor):
         self._array_module = self._module()
         self._ready_for = self._parameters()
 
+    def fit_dataset(self, ds: FittableDataset, target: str = "latency_s") -> Self:
+        """Fit a_0 and a_1 to one target of a dataset, and return self; see `Predictor`."""
+        self._target_unit = ds.unit(target)
+        try:
+            return super().fit_dataset(ds, target)
+        finally:
+            del self._target_unit
+
+    def predict_held_out(self, ds: FittableDataset, target: str, folds: np.ndarray) -> FloatArray:
+        """Return a prediction for every row by fits on the other folds; see `Predictor`."""
+        self._target_unit = ds.unit(target)
+        return super().predict_held_out(ds, target, folds)
+
     def fit_arrays(self, X: FloatArray, y: FloatArray, weights: FloatArray) -> None:
         """Set a_0 and a_1."""
+        self.quantity_ = self._quantity_for(getattr(self, "_target_unit", ""))
         self.constants_ = _constants(self.array)
         self._array_module = self._module()
         weights = loss_weights(self.loss, y, weights)
@@ -153,9 +170,14 @@ class SystolicArrayModel(Predictor):
             InputError: One of them is not usable.
         """
         check_loss(self.loss)
-        for name, known in (("quantity", ("energy", "latency")), ("form", ("exact", "relaxed"))):
+        for name, known in (
+            ("quantity", ("auto", "energy", "latency")),
+            ("form", ("exact", "relaxed")),
+        ):
             if getattr(self, name) not in known:
-                raise InputError(f"{name} is {getattr(self, name)!r}; write {' or '.join(known)}")
+                raise InputError(
+                    f"{name} is {getattr(self, name)!r}; write one of {', '.join(known)}"
+                )
         _ = self.array
 
     def check_state(self) -> None:
@@ -170,6 +192,7 @@ class SystolicArrayModel(Predictor):
             )
         if np.ndim(self.coef_) or np.ndim(self.intercept_):
             raise InputError("coef_ and intercept_ are not single numbers")
+        self.quantity_ = self._quantity_for(self.unit_)
         self._array_module = self._module()
 
     @property
@@ -206,7 +229,7 @@ class SystolicArrayModel(Predictor):
         module = self._array_module
         with torch.no_grad():
             module.refuse_too_large(widths)
-            if self.quantity == "energy":
+            if self.quantity_ == "energy":
                 energies = module.energies(widths)
                 columns = dict(energies._asdict(), total=sum(energies))
             else:
@@ -295,6 +318,11 @@ class SystolicArrayModel(Predictor):
 
     # -- inside ----------------------------------------------------------------------------------
 
+    def _quantity_for(self, unit: str) -> Quantity:
+        if self.quantity != "auto":
+            return self.quantity
+        return "latency" if unit == "s" else "energy"
+
     def _layers(self) -> list[SystolicLayer]:
         if self.spec is None:
             return dense_chain(self.width_names_)
@@ -307,7 +335,7 @@ class SystolicArrayModel(Predictor):
             self._layers(),
             self.array,
             self.cost_info(),
-            quantity=self.quantity,
+            quantity=self.quantity_,
             form=self.form,
             is_smooth=is_smooth,
             intercept=intercept,

@@ -181,7 +181,8 @@ class ConvGeometry:
     def windows_per_tap(self) -> NDArray[np.int64]:
         """Windows in which a tap lies inside the map, shape of the kernel."""
         rows, columns = (matrix.sum(axis=1).astype(np.int64) for matrix in self.tap_matrices)
-        return np.multiply.outer(rows, columns)
+        windows: NDArray[np.int64] = np.multiply.outer(rows, columns)
+        return windows
 
     @property
     def num_reads(self) -> int:

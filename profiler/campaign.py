@@ -19,6 +19,7 @@ same call, which plans the same visits and skips what the journal holds.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol as TypingProtocol
@@ -27,11 +28,13 @@ from joulemap import InputError, JoulemapError, __version__
 
 from ..datasets import Conditions, CostDataset, NetworkSpec, Timing, Visit
 from ..datasets.journal import FILE_NAME, CampaignRecord, Journal
+from ..datasets.records import EnergyReading
 from ..datasets.store import export_campaign, make_folder
 from ..device_agents.device import Device, Preparation, StartGate
 from ..device_agents.errors import DeviceError, TransientDeviceError
 from ..device_agents.registry import runtime_entry
 from . import networks
+from .devices import is_simulated, open_device
 from .noise import NoiseTracker
 from .plan import VisitPlan
 from .protocol import Protocol, reference_widths
@@ -125,12 +128,18 @@ def profile(
     conditions = Conditions(batch, size, precision, runtime, threads)
     runtime_entry(runtime)
 
-    opened = Device(url, agent_visits=protocol.agent_visits) if isinstance(url, str) else url
+    opened = (
+        open_device(url, spec, batch=batch, agent_visits=protocol.agent_visits)
+        if isinstance(url, str)
+        else url
+    )
     with opened as device:
         folder = make_folder(out)
         fingerprint = device.probe()
         observer.message(f"device: {fingerprint.get('cpu_model')} ({fingerprint['device_id']})")
-        template = cached_template(spec, batch).to_json().encode()
+        # A simulated device computes costs from widths and never sees a network.
+        needs_template = not is_simulated(device.url)
+        template = cached_template(spec, batch).to_json().encode() if needs_template else b""
         device.prepare(
             Preparation(template, reference_widths(spec), runtime, threads, lock_frequency)
         )
@@ -236,7 +245,8 @@ def _measure(device: Device, visit: Visit, protocol: Protocol) -> Visit:
     made = {name: made[name] for name in Visit.__dataclass_fields__}
     try:
         answer = device.visit(visit.widths, protocol.to_dict())
-        return Visit(**made | {"timing": _timing(answer)})
+        reading = _reading(answer.pop("energy", None), device)
+        return Visit(**made | {"timing": _timing(answer)} | reading)
     except DeviceError as error:
         kind = "transient" if isinstance(error, TransientDeviceError) else "stable"
         return Visit(**made | {"error": f"{kind}: {error}"})
@@ -247,6 +257,19 @@ def _timing(answer: Mapping[str, object]) -> Timing:
         return Timing.from_dict(answer)
     except InputError as error:
         raise TransientDeviceError(f"the device's answer makes no sense: {error}") from error
+
+
+def _reading(answer: object, device: Device) -> dict[str, object]:
+    """Return the visit's energy fields; none without a meter."""
+    if answer is None:
+        return {}
+    try:
+        reading = EnergyReading.from_dict(answer)
+    except InputError as error:
+        raise TransientDeviceError(f"the device's meter makes no sense: {error}") from error
+    if (reading.energy_source == "simulated") != is_simulated(device.url):
+        raise TransientDeviceError(f"the device's meter claims to be {reading.energy_source}")
+    return asdict(reading)
 
 
 def open_journal(folder: Path, campaign: CampaignRecord, variants: Sequence[WidthTuple]) -> Journal:

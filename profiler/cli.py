@@ -70,10 +70,10 @@ def probe(
     as_json: Json = False,
 ) -> None:
     """Say what a device is, which runtimes it has, and how to get what is missing."""
-    from ..device_agents.device import Device
     from ..device_agents.registry import RUNTIMES
+    from .devices import is_simulated, open_device
 
-    with Device(url) as device:
+    with open_device(url) as device:
         fingerprint = device.probe()
     if as_json:
         console.print_json(fingerprint)
@@ -90,7 +90,12 @@ def probe(
         "Runtimes", ("runtime", "version", "how to get it"), rows, has_numbers=False
     )
     console.RESULTS.print()
-    console.RESULTS.print("Meters: none. Energy is left empty in what this device measures.")
+    if is_simulated(url):
+        console.RESULTS.print(
+            "Meters: simulated. Its joules rest on an assumed cost per operation."
+        )
+    else:
+        console.RESULTS.print("Meters: none. Energy is left empty in what this device measures.")
 
 
 @app.command()

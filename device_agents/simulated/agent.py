@@ -77,10 +77,11 @@ class SimulatedAgent(Agent):
     def probe(self, request: dict[str, Any], payload: bytes) -> dict[str, Any]:
         """Return the fingerprint of the simulated device."""
         machine = self.machine
-        identity = f"{machine.seed}/{machine.disturbances!r}".encode()
-        return {
+        parts = (machine.name, machine.details, machine.seed, machine.disturbances)
+        identity = repr(parts).encode()
+        return machine.details | {
             "device_id": "sim-" + hashlib.sha256(identity).hexdigest()[:12],
-            "cpu_model": "simulated",
+            "cpu_model": f"simulated {machine.name}".strip(),
             "num_cpus": 1,
             "available_cpus": self.cpus,
             "system": "simulated",
@@ -93,6 +94,15 @@ class SimulatedAgent(Agent):
         self.machine.reference_widths = tuple(request["reference_widths"])
         self.runtimes = {request["runtime"]: VERSION}
         return super().prepare(request, payload)
+
+    def visit(self, request: dict[str, Any], payload: bytes) -> dict[str, Any]:
+        """Return the visit's times, with the simulated meter's reading where there is one."""
+        answer = super().visit(request, payload)
+        energy_j = self.machine.read_energy_j(request["widths"])
+        if energy_j is not None:
+            reading = {"energy_j": energy_j, "energy_gross_j": None, "energy_source": "simulated"}
+            answer["energy"] = reading
+        return answer
 
     def runtime_module(self, name: str) -> SimulatedRuntime:
         """Return the stand-in for every runtime."""

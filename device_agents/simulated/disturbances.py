@@ -189,6 +189,7 @@ class Disturbances:
         reference_drift_per_hour: Relative change per hour of the reference variant's time alone.
         permanent_factor: A competitor that is there all the time: time of a call over the truth.
             It counts as stolen time.
+        energy_sd: Standard deviation of the logarithm of a visit's energy reading.
     """
 
     states: States | None = None
@@ -205,6 +206,7 @@ class Disturbances:
     speed_change: SpeedChange | None = None
     reference_drift_per_hour: float = 0.0
     permanent_factor: float = 1.0
+    energy_sd: float = 0.0
 
     def __post_init__(self) -> None:
         for name, value in _numbers(self):
@@ -249,6 +251,7 @@ def _numbers(record: Any) -> list[tuple[str, float]]:
 def quiet() -> Disturbances:
     """Return a device that hardly anything disturbs: a board with its clock locked."""
     return Disturbances(
+        energy_sd=0.003,
         call_noise=CallNoise(0.003, 0.2),
         session_sd=0.001,
         warm_up=WarmUp(0.5, 1.5),
@@ -259,6 +262,7 @@ def quiet() -> Disturbances:
 def shared_host() -> Disturbances:
     """Return a virtual machine on a shared host: mostly slow, in stays of a minute or two."""
     return Disturbances(
+        energy_sd=0.02,
         states=States((1.0, 1.51), (60.0, 94.0), elasticity_sd=0.05),
         drift=Drift(linear_per_hour=0.02),
         bursts=Bursts(rate_hz=0.1, mean_duration_s=0.1, factor=2.0),
@@ -273,6 +277,7 @@ def shared_host() -> Disturbances:
 def phone() -> Disturbances:
     """Return a phone: it throttles within the campaign and ramps its clock up at every start."""
     return Disturbances(
+        energy_sd=0.03,
         drift=Drift(sine_amplitude=0.01, sine_period_s=300.0),
         bursts=Bursts(rate_hz=0.2, mean_duration_s=0.05, factor=1.7),
         outliers=Outliers(0.01, 2.0, 0.3),
@@ -287,6 +292,7 @@ def phone() -> Disturbances:
 def harsh() -> Disturbances:
     """Return a device with all disturbances at once, and a clock that is set and a sleep."""
     return Disturbances(
+        energy_sd=0.05,
         states=States((1.0, 1.3, 1.8), (40.0, 40.0, 30.0), elasticity_sd=0.15),
         drift=Drift(linear_per_hour=0.2, sine_amplitude=0.02, sine_period_s=240.0),
         bursts=Bursts(rate_hz=0.3, mean_duration_s=0.3, factor=2.5),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ..device import Device
 from ..errors import TransientDeviceError
@@ -113,6 +114,10 @@ def simulated_device(
     disturbances: Disturbances | None = None,
     seed: int = 0,
     *,
+    energy: Cost | None = None,
+    name: str = "",
+    details: Mapping[str, Any] | None = None,
+    url: str = "sim:",
     idle_s: float = 0.0,
     agent_visits: int = 50,
 ) -> tuple[Device, VirtualMachine]:
@@ -122,9 +127,13 @@ def simulated_device(
         cost: Widths in channels to the true seconds per call.
         disturbances: What disturbs it; nothing when None.
         seed: Of everything random.
+        energy: Widths in channels to the true joules per call; None for a device without a meter.
+        name: What the processor is called.
+        details: What else its fingerprint says, JSON values.
+        url: The device's URL.
         idle_s: Idle virtual time before every visit, besides the host's own work.
         agent_visits: Visits after which a fresh agent takes over.
     """
-    machine = VirtualMachine(cost, disturbances, seed)
+    machine = VirtualMachine(cost, disturbances, seed, energy=energy, name=name, details=details)
     transport = SimulatedTransport(machine, idle_s)
-    return Device("sim:", transport=transport, agent_visits=agent_visits), machine
+    return Device(url, transport=transport, agent_visits=agent_visits), machine

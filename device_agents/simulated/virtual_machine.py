@@ -11,9 +11,9 @@ from __future__ import annotations
 import math
 import random
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..onboard.clock import MachineClock
 from .disturbances import Disturbances
@@ -58,11 +58,27 @@ class VirtualMachine(MachineClock):
         cost: Widths in channels to the true seconds per call: in the fast state, at the start.
         disturbances: What stretches the calls; nothing when None.
         seed: Of everything random.
+        energy: Widths in channels to the true joules per call; None for a machine without a meter.
+        name: What the processor is called.
+        details: What else its fingerprint says, JSON values.
     """
 
-    def __init__(self, cost: Cost, disturbances: Disturbances | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        cost: Cost,
+        disturbances: Disturbances | None = None,
+        seed: int = 0,
+        *,
+        energy: Cost | None = None,
+        name: str = "",
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
         self.disturbances = disturbances or Disturbances()
         self.seed = seed
+        self.name = name
+        self.details = dict(details or {})
+        self._energy = energy
+        self._energies_random = _stream(seed, "energies")
         self.reference_widths: tuple[int, ...] | None = None
         self.history: list[HiddenState] = []
         self._cost = cost
@@ -182,6 +198,13 @@ class VirtualMachine(MachineClock):
         if states is None or not states.elasticity_sd:
             return 1.0
         return _stream(self.seed, f"elasticity/{list(widths)}").gauss(1.0, states.elasticity_sd)
+
+    def read_energy_j(self, widths: Sequence[int]) -> float | None:
+        """Return what the meter says about a call in joules; None without one."""
+        if self._energy is None:
+            return None
+        spread = self.disturbances.energy_sd
+        return self._energy(tuple(widths)) * math.exp(self._energies_random.gauss(0.0, spread))
 
     # -- running -----------------------------------------------------------------------------------
 

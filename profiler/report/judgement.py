@@ -49,9 +49,11 @@ def _error(content: ReportContent) -> list[str]:
             )
         ]
     if error.value > 2 * floor.high:
+        # Without disturbances a simulated device has no noise at all.
+        share = f"{error.value / floor.value:.0f} times" if floor.value > 1e-6 else "far above"
         return [
             (
-                f"The error of {_percent(error.value)} is {error.value / floor.value:.0f} times the noise "
+                f"The error of {_percent(error.value)} is {share} the noise "
                 f"floor of {_percent(floor.value)}: most of it is the model's, not the measurement's. "
                 "Try another model, or look below for widths where the cost jumps."
             )
@@ -160,7 +162,11 @@ def _provenance(content: ReportContent) -> list[str]:
         )
     sources = dataset.to_pandas().get("energy_source")
     if sources is not None and predictor.unit_ == "J" and (sources == "simulated").any():
-        said.append("The energy is simulated: its joules rest on an assumed cost per operation.")
+        assumed = dataset.device.get("simulated_hardware", {}).get("joule_per_mac")
+        stated = f", {assumed:g} J per multiply-accumulate" if assumed else ""
+        said.append(
+            f"The energy is simulated: its joules rest on an assumed cost per operation{stated}."
+        )
     return said
 
 

@@ -294,7 +294,12 @@ def test_fitted_to_measured_joules_it_scales() -> None:
     model = SystolicArrayModel().fit_dataset(dataset, "energy_j")
     assert model.intercept_ == pytest.approx(2e-3)
     assert model.coef_ == pytest.approx(3e-12)
-    assert model.unit_ == "J"
+    assert (model.unit_, model.quantity_) == ("J", "energy")
+    seconds = SystolicArrayModel(spec, quantity="latency").predict(X)
+    measured = ArrayDataset(spec, X, {"latency_s": 1e-4 + 1.5 * seconds})
+    latency = SystolicArrayModel().fit_dataset(measured)
+    assert latency.quantity_ == "latency"
+    assert latency.coef_ == pytest.approx(1.5)
     low, high = model.predict_interval(X)
     assert np.all((low <= model.predict(X)) & (model.predict(X) <= high))
 
@@ -389,7 +394,7 @@ CONV = LayerSpec("c", "conv", 3, 4, kernel_size=3, in_size=5, out_size=3)
         (lambda: SystolicArrayModel(networks.get("lenet5"), "abacus").predict([[1] * 4]), "known:"),
         (
             lambda: SystolicArrayModel(networks.get("lenet5"), form="tight").predict([[1] * 4]),  # type: ignore[arg-type]
-            "write exact or relaxed",
+            "write one of exact, relaxed",
         ),
         (
             lambda: SystolicArrayModel(networks.get("lenet5"), {"lines": 3}).predict([[1] * 4]),

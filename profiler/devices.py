@@ -1,0 +1,140 @@
+"""Devices by URL, simulated ones included: those compute their costs with a model of hardware."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from urllib.parse import parse_qsl
+
+from joulemap import InputError
+
+from ..datasets import NetworkSpec
+from ..device_agents.device import Device
+from ..device_agents.simulated import PRESETS, simulated_device
+from ..models.systolic_hardware import SystolicHardware, hardware_named
+
+SCHEME = "sim:"
+# What a simulated device takes a unit of energy to be where its hardware leaves it open: an
+# assumption in the range of published figures, not a measurement.
+ASSUMED_JOULE_PER_MAC = 1e-12
+_OPTIONS = ("disturbances", "seed")
+
+
+@dataclass(frozen=True)
+class SimulatedUrl:
+    """A simulated device's URL: `sim:NAME?disturbances=PRESET&seed=N`.
+
+    Attributes:
+        hardware: A preset of the systolic-array model, or a TOML file.
+        disturbances: A preset of `device_agents.simulated`; None for a device without noise.
+        seed: Of everything random.
+    """
+
+    hardware: str
+    disturbances: str | None = None
+    seed: int = 0
+
+    @classmethod
+    def parse(cls, url: str) -> SimulatedUrl:
+        """Return the parts of a URL.
+
+        Raises:
+            InputError: It is not of that form.
+        """
+        name, mark, query = url.removeprefix(SCHEME).partition("?")
+        form = "sim:NAME?disturbances=PRESET&seed=N"
+        try:
+            pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(mark))
+        except ValueError as error:
+            raise InputError(f"device '{url}' cannot be read; write {form}") from error
+        options = dict(pairs)
+        unknown = sorted(set(options) - set(_OPTIONS))
+        if unknown or len(options) < len(pairs) or not name:
+            problem = f"has an unknown option '{unknown[0]}'" if unknown else "cannot be read"
+            raise InputError(f"device '{url}' {problem}; write {form}")
+        disturbances, seed = options.get("disturbances"), options.get("seed", "0")
+        if disturbances is not None and disturbances not in PRESETS:
+            raise InputError(
+                f"device '{url}' has unknown disturbances '{disturbances}'; known: "
+                f"{', '.join(PRESETS)}"
+            )
+        if not seed.isdecimal() or len(seed) > 18:
+            raise InputError(f"device '{url}' has seed '{seed}', not a number of 0 or more")
+        return cls(name, disturbances, int(seed))
+
+
+def is_simulated(url: str) -> bool:
+    """Return whether a device's URL names a simulated one."""
+    return url.startswith(SCHEME)
+
+
+def open_device(
+    url: str, spec: NetworkSpec | None = None, *, batch: int = 1, agent_visits: int = 50
+) -> Device:
+    """Return the device that a URL names.
+
+    Args:
+        url: Such as `local:` or `sim:eyeriss`.
+        spec: The network that it will run; a simulated device needs it before its first visit.
+        batch: Samples per call; a simulated device works on one after the other.
+        agent_visits: Visits after which a fresh agent takes over.
+
+    Raises:
+        InputError: The URL has no known form, or the hardware cannot run the network.
+    """
+    if not is_simulated(url):
+        return Device(url, agent_visits=agent_visits)
+    parts = SimulatedUrl.parse(url)
+    array = _array(parts.hardware)
+    latency, energy = _costs(array, spec, batch)
+    device, _ = simulated_device(
+        latency,
+        PRESETS[parts.disturbances]() if parts.disturbances else None,
+        parts.seed,
+        energy=energy,
+        name=f"{array.name} ({array.rows}x{array.columns} systolic array)",
+        details={"simulated_hardware": asdict(array)},
+        url=url,
+        agent_visits=agent_visits,
+    )
+    return device
+
+
+_Cost = Callable[[tuple[int, ...]], float]
+
+
+def _array(hardware: str) -> SystolicHardware:
+    """Return the hardware with all that a device needs."""
+    array = hardware_named(hardware)
+    if array.clock_hz is None:
+        raise InputError(
+            f"hardware '{array.name}' has no clock_hz, which a simulated device needs; add it to "
+            f"{hardware}"
+        )
+    if array.joule_per_mac is None:
+        array = replace(array, joule_per_mac=ASSUMED_JOULE_PER_MAC)
+    return array
+
+
+def _costs(array: SystolicHardware, spec: NetworkSpec | None, batch: int) -> tuple[_Cost, _Cost]:
+    """Return seconds and joules of a call by widths."""
+    from ..models.systolic import SystolicArrayModel
+
+    if spec is None:
+
+        def unknown(widths: tuple[int, ...]) -> float:
+            raise InputError("a simulated device runs variants of the network it was opened for")
+
+        return unknown, unknown
+    latency = SystolicArrayModel(spec, array, quantity="latency")
+    energy = SystolicArrayModel(spec, array)
+    # A layer that does not fit says so now, not at the thousandth variant.
+    latency.predict([spec.max_widths])
+
+    def seconds(widths: tuple[int, ...]) -> float:
+        return batch * float(latency.predict([widths])[0])
+
+    def joules(widths: tuple[int, ...]) -> float:
+        return batch * float(energy.predict([widths])[0])
+
+    return seconds, joules

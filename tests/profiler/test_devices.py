@@ -1,0 +1,114 @@
+"""Campaigns on simulated hardware: the whole chain, with energy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from joulemap import InputError
+from joulemap.datasets import CostDataset
+from joulemap.device_agents.errors import TransientDeviceError
+from joulemap.models import SystolicArrayModel, fit
+from joulemap.profiler import Protocol, networks, profile
+from joulemap.profiler.campaign import _reading
+from joulemap.profiler.devices import ASSUMED_JOULE_PER_MAC, open_device
+
+QUICK = Protocol(visits=2, max_visit_s=0.1)
+
+
+def truth(dataset: CostDataset, quantity: str) -> np.ndarray:
+    hardware = {"joule_per_mac": ASSUMED_JOULE_PER_MAC, "clock_hz": 200e6}
+    model = SystolicArrayModel(dataset.spec, hardware, quantity=quantity)  # type: ignore[arg-type]
+    return model.predict(dataset.widths)
+
+
+def test_a_campaign_measures_energy_and_latency_of_the_model(tmp_path: Path) -> None:
+    dataset = profile("sim:eyeriss", "lenet5", samples=8, out=tmp_path, protocol=QUICK)
+    np.testing.assert_allclose(dataset.energy_j, truth(dataset, "energy"), rtol=1e-12)
+    np.testing.assert_allclose(dataset.latency_s, truth(dataset, "latency"), rtol=1e-6)
+    assert set(dataset.to_pandas()["energy_source"]) == {"simulated"}
+    assert dataset.to_pandas()["energy_gross_j"].isna().all()
+    assert dataset.device["cpu_model"] == "simulated eyeriss (12x14 systolic array)"
+    assert dataset.device["simulated_hardware"]["joule_per_mac"] == ASSUMED_JOULE_PER_MAC
+    # The same call finds nothing left to do.
+    again = profile("sim:eyeriss", "lenet5", samples=8, out=tmp_path, protocol=QUICK)
+    assert again.to_pandas().equals(dataset.to_pandas())
+
+
+def test_noise_shows_in_intervals_and_floor_and_a_fit_finds_the_scale(tmp_path: Path) -> None:
+    dataset = profile(
+        "sim:eyeriss?disturbances=phone&seed=3",
+        "lenet5",
+        samples=30,
+        out=tmp_path,
+        protocol=QUICK,
+        batch=2,
+    )
+    energies = 2 * truth(dataset, "energy")
+    errors = np.abs(dataset.energy_j / energies - 1)
+    assert 0.005 < errors.mean() < 0.03
+    low, high = dataset.interval("energy_j")
+    assert np.mean((low <= energies) & (energies <= high)) > 0.8
+    floor = dataset.noise_floor("energy_j")
+    assert floor is not None
+    assert floor.low < 0.03 * np.sqrt(2 / np.pi) < 3 * floor.high
+    model = fit(dataset, "systolic", "energy_j")
+    assert isinstance(model, SystolicArrayModel)
+    # Of the preset, whose own unit is one MAC.
+    assert model.coef_ == pytest.approx(2 * ASSUMED_JOULE_PER_MAC, rel=0.03)
+
+
+def test_a_users_hardware(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text("rows = 4\ncolumns = 4\nclock_hz = 1e8\njoule_per_mac = 5e-12\n")
+    with open_device(f"sim:{path}", networks.get("lenet5")) as device:
+        assert device.probe()["cpu_model"] == "simulated mine (4x4 systolic array)"
+    path.write_text("rows = 4\n")
+    with pytest.raises(InputError, match="no clock_hz"):
+        open_device(f"sim:{path}", networks.get("lenet5"))
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("sim:", "cannot be read; write sim:NAME"),
+        ("sim:abacus", "known: eyeriss, tpu"),
+        ("sim:eyeriss?noise=1", "unknown option 'noise'"),
+        ("sim:eyeriss?disturbances=storm", "known: quiet, shared_host, phone, harsh"),
+        ("sim:eyeriss?seed=-1", "seed '-1'"),
+        ("sim:eyeriss?seed", "cannot be read"),
+        ("sim:eyeriss?seed=1&seed=2", "cannot be read"),
+    ],
+)
+def test_wrong_urls_are_refused(url: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        open_device(url)
+
+
+def test_hardware_that_cannot_run_the_network_is_refused_before_anything_is_written(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(InputError, match="larger cache"):
+        profile("sim:eyeriss", "erfnet", samples=3, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"energy_j": 1.0, "energy_gross_j": None, "energy_source": "counter"},
+        {"energy_j": -1.0, "energy_gross_j": None, "energy_source": "simulated"},
+        {"energy_j": float("nan"), "energy_gross_j": None, "energy_source": "simulated"},
+        {"energy_j": 1.0, "energy_gross_j": 0.0, "energy_source": "simulated"},
+        {"energy_j": 1.0, "energy_source": "simulated"},
+        {"energy_j": 1.0, "energy_gross_j": None, "energy_source": ["simulated"]},
+        [1.0],
+    ],
+)
+def test_a_meter_is_not_to_be_believed(answer: object) -> None:
+    with open_device("sim:eyeriss") as device:
+        assert _reading(None, device) == {}
+        with pytest.raises(TransientDeviceError, match="meter"):
+            _reading(answer, device)
