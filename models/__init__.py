@@ -19,10 +19,13 @@ if TYPE_CHECKING:
     from .fittable import FittableDataset
     from .fitting import CrossValidation, cross_validate, fit
     from .flops import FlopsPredictor, ParametersPredictor
+    from .gaussian_process import GaussianProcessPredictor
     from .predictor import Predictor
+    from .selection import farthest_points
     from .serialization import load, save
     from .systolic import SystolicArrayModel
     from .systolic_hardware import SystolicHardware
+    from .trees import TreesPredictor
 
 __all__ = [
     "AlignedBilinearPredictor",
@@ -32,11 +35,14 @@ __all__ = [
     "ExtrapolationWarning",
     "FittableDataset",
     "FlopsPredictor",
+    "GaussianProcessPredictor",
     "ParametersPredictor",
     "Predictor",
     "SystolicArrayModel",
     "SystolicHardware",
+    "TreesPredictor",
     "cross_validate",
+    "farthest_points",
     "fit",
     "load",
     "save",
@@ -52,6 +58,7 @@ _MODULES = {
     "Predictor": "predictor",
     "SystolicHardware": "systolic_hardware",
     "cross_validate": "fitting",
+    "farthest_points": "selection",
     "fit": "fitting",
     "load": "serialization",
     "save": "serialization",

@@ -26,8 +26,10 @@ PREDICTORS: dict[str, Entry] = {
     "aligned": Entry("aligned", "AlignedBilinearPredictor"),
     "bilinear": Entry("bilinear", "BilinearPredictor"),
     "flops": Entry("flops", "FlopsPredictor"),
+    "gp": Entry("gaussian_process", "GaussianProcessPredictor"),
     "params": Entry("flops", "ParametersPredictor"),
     "systolic": Entry("systolic", "SystolicArrayModel"),
+    "trees": Entry("trees", "TreesPredictor"),
 }
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -98,16 +99,16 @@ def draw_widths(spec: NetworkSpec, count: int, seed: int = 0) -> FloatArray:
     return np.column_stack(columns).astype(np.float64)
 
 
-class PredictorContract:
-    """What every predictor must do. Subclasses define `make`.
+class EstimatorContract:
+    """What every predictor must do, also one without a gradient. Subclasses define `make`.
 
     A fixture `dataset` of the class, its file or conftest.py has a spec of at least two widths
     and a target `latency_s`.
     """
 
     target = "latency_s"
-    # How far the torch module may lie from predict at integer widths, relative.
-    torch_tolerance = 1e-5
+
+    _known: ClassVar[dict[type, tuple[FittableDataset, Predictor]]] = {}
 
     def make(self, spec: NetworkSpec | None = None) -> Predictor:
         """Return an unfitted predictor."""
@@ -115,8 +116,12 @@ class PredictorContract:
 
     @pytest.fixture
     def fitted(self, dataset: FittableDataset) -> Predictor:
-        """Return a predictor fitted to the dataset."""
-        return self.make().fit_dataset(dataset, self.target)
+        """Return a predictor fitted to the dataset, a copy for each test."""
+        data, predictor = self._known.get(type(self), (None, None))
+        if predictor is None or data is not dataset:
+            predictor = self.make().fit_dataset(dataset, self.target)
+            self._known[type(self)] = (dataset, predictor)
+        return copy.deepcopy(predictor)
 
     @pytest.fixture
     def widths(self, dataset: FittableDataset) -> FloatArray:
@@ -235,7 +240,12 @@ class PredictorContract:
         loaded.save(path)
         assert path.read_bytes() == content
 
-    # -- torch -----------------------------------------------------------------------------------
+
+class PredictorContract(EstimatorContract):
+    """What every predictor with a torch module must do. Subclasses define `make`."""
+
+    # How far the torch module may lie from predict at integer widths, relative.
+    torch_tolerance = 1e-5
 
     def test_module_equals_predict_at_integer_widths(
         self, fitted: Predictor, widths: FloatArray

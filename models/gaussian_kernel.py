@@ -1,0 +1,259 @@
+"""Covariance of the cost at two points, from columns that mean sizes, choices or channel counts.
+
+A sum of parts, each for one thing that costs do: follow a size in proportion, bend along one column
+or along several together, jump from channel to channel, and jump where a block of channels is full.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from .intervals import FloatArray
+
+# Sizes of blocks of channels that kernels of processors work in.
+BLOCKS = (32, 64, 128)
+DIVISORS = (2, 4, 8, 16, 32)
+# A column with so many different whole numbers, all at least 1, counts channels.
+LEAST_COUNTS = 8
+_ROOT_3 = math.sqrt(3.0)
+# Keeps the derivative of a distance finite where two points are the same.
+_TINY = 1e-10
+
+
+class Prior(NamedTuple):
+    """A normal prior of a hyperparameter's logarithm."""
+
+    median: float
+    log_sd: float
+
+
+# Standard deviations of the parts, of scaled residuals of standard deviation 1; lengths of columns
+# of standard deviation 1.
+PRIORS = {
+    "linear": Prior(1.0, 1.0),
+    "smooth_together": Prior(0.5, 1.0),
+    "noise": Prior(0.2, 1.0),
+    "smooth_alone": Prior(0.5, 1.0),
+    "rough_alone": Prior(0.05, 1.0),
+    "rough_together": Prior(0.05, 1.0),
+    "steps": Prior(0.05, 1.0),
+    "step_length": Prior(1.0, 0.7),
+}
+LENGTH_PRIOR = Prior(2.0, 0.7)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """How columns of X become coordinates.
+
+    Attributes:
+        kept: Columns that vary, indices.
+        center: Of the kept columns, after the logarithm where one is taken, shape (d,).
+        scale: Standard deviation, likewise.
+        is_log: Whether a column's logarithm is taken: a positive one of more than two values.
+        is_choice: Whether a column has two values.
+        is_count: Whether a column counts channels.
+    """
+
+    kept: NDArray[np.int64]
+    center: FloatArray
+    scale: FloatArray
+    is_log: NDArray[np.bool_]
+    is_choice: NDArray[np.bool_]
+    is_count: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, X: FloatArray) -> Columns:
+        """Return how the columns of some data (n, m) are read."""
+        kept = np.flatnonzero(np.ptp(X, axis=0) > 0)
+        values = X[:, kept]
+        distinct = np.array([len(np.unique(column)) for column in values.T], dtype=int)
+        is_whole = np.all((values == np.round(values)) & (values >= 1), axis=0)
+        is_log = (values.min(axis=0, initial=np.inf) > 0) & (distinct > 2)
+        read = np.where(is_log, np.log(np.where(is_log, values, 1.0)), values)
+        return cls(
+            kept,
+            read.mean(axis=0),
+            np.maximum(read.std(axis=0), 1e-12),
+            is_log,
+            distinct == 2,
+            is_whole & (distinct >= LEAST_COUNTS),
+        )
+
+    def to_array(self) -> FloatArray:
+        """Return the table as numbers, shape (6, d)."""
+        rows = (self.kept, self.center, self.scale, self.is_log, self.is_choice, self.is_count)
+        return np.array([np.asarray(row, dtype=np.float64) for row in rows])
+
+    @classmethod
+    def from_array(cls, array: FloatArray) -> Columns:
+        """Return what `to_array` wrote."""
+        kept, center, scale, *flags = array
+        return cls(kept.astype(np.int64), center, scale, *(flag > 0 for flag in flags))
+
+
+class GaussianKernel(torch.nn.Module):
+    """The covariance, with its hyperparameters.
+
+    Args:
+        columns: How columns become coordinates.
+        theta: Logarithms of the hyperparameters in the order of `names`, shape (p,); their priors'
+            medians where None.
+    """
+
+    center: torch.Tensor
+    scale: torch.Tensor
+    is_log: torch.Tensor
+    theta: torch.Tensor
+
+    def __init__(self, columns: Columns, theta: FloatArray | None = None) -> None:
+        super().__init__()
+        self.kept = [int(index) for index in columns.kept]
+        self.choices = [int(index) for index in np.flatnonzero(columns.is_choice)]
+        self.sizes = [int(index) for index in np.flatnonzero(~columns.is_choice)]
+        self.counts = [int(index) for index in np.flatnonzero(columns.is_count)]
+        self.priors = self._priors()
+        start = np.array([math.log(prior.median) for _, prior in self.priors])
+        for name, values in (
+            ("center", columns.center),
+            ("scale", columns.scale),
+            ("is_log", columns.is_log),
+            ("theta", start if theta is None else theta),
+        ):
+            self.register_buffer(name, torch.tensor(np.asarray(values, dtype=np.float64)))
+
+    def _priors(self) -> list[tuple[str, Prior]]:
+        number = max(len(self.kept), 1)
+        together = Prior(LENGTH_PRIOR.median * math.sqrt(number), LENGTH_PRIOR.log_sd)
+        num_sizes = len(self.sizes)
+        names = ["linear", "smooth_together", "noise"]
+        lengths = [("smooth_together_length", num_sizes + bool(self.choices), together)]
+        if num_sizes:
+            names += ["smooth_alone", "rough_alone", "rough_together"]
+            lengths += [
+                ("smooth_alone_length", num_sizes, LENGTH_PRIOR),
+                ("rough_alone_length", num_sizes, LENGTH_PRIOR),
+                ("rough_together_length", num_sizes, together),
+            ]
+        if self.counts:
+            names += ["steps", "step_length"]
+        return [(name, PRIORS[name]) for name in names] + [
+            (name, prior) for name, count, prior in lengths for _ in range(count)
+        ]
+
+    @property
+    def prior_mean(self) -> torch.Tensor:
+        """Logarithms of the priors' medians, shape (p,)."""
+        return torch.tensor([math.log(prior.median) for _, prior in self.priors]).double()
+
+    @property
+    def prior_sd(self) -> torch.Tensor:
+        """Standard deviations of the logarithms, shape (p,)."""
+        return torch.tensor([prior.log_sd for _, prior in self.priors]).double()
+
+    def _values(self, theta: torch.Tensor) -> dict[str, torch.Tensor]:
+        names = [name for name, _ in self.priors]
+        values = theta.exp()
+        return {
+            name: values[[index for index, other in enumerate(names) if other == name]]
+            for name in dict.fromkeys(names)
+        }
+
+    def noise(self, theta: torch.Tensor) -> torch.Tensor:
+        """Return the variance of the noise of a row of weight 1, a scalar."""
+        return self._values(theta)["noise"][0] ** 2
+
+    def coordinates(
+        self, X: torch.Tensor, is_smooth: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the columns scaled, (..., d), and where channel counts are full, (..., v).
+
+        Args:
+            X: Columns, (..., m).
+            is_smooth: Whether blocks are taken as on average, and all counts as aligned.
+        """
+        x = X[..., self.kept]
+        is_log = self.is_log > 0
+        safe = torch.where(is_log, x.clamp(min=1e-9), torch.ones_like(x))
+        scaled = (torch.where(is_log, safe.log(), x) - self.center) / self.scale
+        if not self.counts:
+            return scaled, x[..., :0]
+        counted, width = x[..., self.counts].clamp(min=1.0), self.scale[self.counts]
+        if is_smooth:
+            steps = [(counted + (block - 1) / 2).log() / width for block in BLOCKS]
+            steps.append(torch.full_like(counted, float(len(DIVISORS))))
+            return scaled, torch.cat(steps, dim=-1)
+        low = counted.detach().floor()
+        share = counted - low
+        steps = [
+            torch.lerp(_full(low, block), _full(low + 1, block), share) / width for block in BLOCKS
+        ]
+        steps.append(torch.lerp(_divisibility(low), _divisibility(low + 1), share))
+        return scaled, torch.cat(steps, dim=-1)
+
+    def covariance(
+        self,
+        left: tuple[torch.Tensor, torch.Tensor],
+        right: tuple[torch.Tensor, torch.Tensor],
+        theta: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Return the covariance (..., n) of points (..., d) with n points (n, d).
+
+        Args:
+            left: Coordinates, (..., d) and (..., v).
+            right: Coordinates, (n, d) and (n, v).
+            theta: Hyperparameters; the kernel's own where None.
+        """
+        values = self._values(self.theta if theta is None else theta)
+        (u, steps), (v, other_steps) = left, right
+        number = max(u.shape[-1], 1)
+        total = 1.0 + values["linear"] ** 2 / number * (u @ v.T)
+        lengths = values["smooth_together_length"]
+        order = self.sizes + self.choices
+        spread = lengths[[*range(len(self.sizes)), *([len(self.sizes)] * len(self.choices))]]
+        a, b = u[..., order] / spread, v[..., order] / spread
+        square = (a**2).sum(-1)[..., None] + (b**2).sum(-1) - 2 * (a @ b.T)
+        distance = (square.clamp(min=0.0) + _TINY).sqrt()
+        total = total + values["smooth_together"] ** 2 * _matern(distance)
+        roughly_apart = torch.zeros_like(distance)
+        for index, size in enumerate(self.sizes):
+            apart = (u[..., size, None] - v[:, size]).abs()
+            total = total + (values["smooth_alone"] ** 2 / len(self.sizes)) * _matern(
+                apart / values["smooth_alone_length"][index]
+            )
+            total = total + (values["rough_alone"] ** 2 / len(self.sizes)) * torch.exp(
+                -apart / values["rough_alone_length"][index]
+            )
+            roughly_apart = roughly_apart + apart / values["rough_together_length"][index]
+        if self.sizes:
+            total = total + values["rough_together"] ** 2 * torch.exp(-roughly_apart)
+        for index in range(steps.shape[-1]):
+            apart = (steps[..., index, None] - other_steps[:, index]).abs()
+            total = total + (values["steps"] ** 2 / steps.shape[-1]) * torch.exp(
+                -apart / values["step_length"]
+            )
+        return total
+
+
+def _matern(distance: torch.Tensor) -> torch.Tensor:
+    """Return the Matern correlation of smoothness 3/2."""
+    scaled = _ROOT_3 * distance
+    return (1 + scaled) * torch.exp(-scaled)
+
+
+def _full(count: torch.Tensor, block: int) -> torch.Tensor:
+    return ((count / block).ceil() * block).log()
+
+
+def _divisibility(count: torch.Tensor) -> torch.Tensor:
+    """Return how many of `DIVISORS` divide the counts."""
+    return sum(
+        ((count.remainder(divisor) == 0).to(count.dtype) for divisor in DIVISORS),
+        start=torch.zeros_like(count),
+    )
