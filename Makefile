@@ -6,7 +6,7 @@ SYSTEM_PACKAGES := chromium g++ git make util-linux
 # Keeps the repository's root off sys.path, where models/ and datasets/ would shadow others' packages.
 export PYTHONSAFEPATH := 1
 
-.PHONY: demo test lint check benchmarks benchmarks-aligned benchmarks-protocol system-packages clean
+.PHONY: demo test lint check benchmarks benchmarks-aligned benchmarks-predictors benchmarks-protocol system-packages clean
 
 demo: $(VENV)/.installed
 	$(BIN)/joulemap demo
@@ -38,6 +38,11 @@ benchmarks-aligned: $(VENV)/.installed-test
 benchmarks-protocol: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/noise.py
 	$(BIN)/python benchmarks/protocol.py
+
+# An hour of fitting, no measuring; runs/predictors/predictors.html shows it.
+benchmarks-predictors: $(VENV)/.installed-test
+	PYTHONSAFEPATH= $(BIN)/python benchmarks/predictors.py --out runs/predictors
+	$(BIN)/python benchmarks/systolic.py
 
 system-packages:
 	@missing=""; for package in $(SYSTEM_PACKAGES); do \

@@ -26,6 +26,7 @@ from .aligned_module import AlignedCostModule, aligned_polynomial
 from .aligned_terms import COMPLEXITIES, SumOfProducts, TermTable, chain_of, functions_of
 from .cost_module import CostModule
 from .intervals import FloatArray
+from .linear import relative_weights
 from .polynomial import PolynomialCostModule
 from .predictor import Predictor
 
@@ -195,8 +196,7 @@ class AlignedBilinearPredictor(Predictor):
 
     def weights_of(self, y: FloatArray, weights: FloatArray) -> FloatArray:
         """Return weights of squared relative errors from those of squared absolute ones."""
-        relative = weights * scale_of(y, weights) ** 2
-        return np.asarray(relative / relative.mean())
+        return relative_weights(scale_of(y, weights), weights)
 
     def fit_arrays(self, X: FloatArray, y: FloatArray, weights: FloatArray) -> None:
         """Choose divisor, block and complexity, and set the rates, from checked arrays."""

@@ -13,15 +13,15 @@ from ..datasets.metrics import NoiseFloor
 
 
 class FittableDataset(Protocol):
-    """What `Predictor.fit_dataset` needs of a dataset; `joulemap.datasets.CostDataset` has it."""
+    """What `Predictor.fit_dataset` needs; `CostDataset` and `CostTable` have it."""
 
     @property
-    def spec(self) -> NetworkSpec:
-        """The network whose variants were measured."""
+    def spec(self) -> NetworkSpec | None:
+        """The network whose variants were measured; None for a table of features."""
 
     @property
     def width_names(self) -> tuple[str, ...]:
-        """Names of its k widths, in order."""
+        """Names of its k widths, or of the features, in order."""
 
     @property
     def feature_names(self) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from .cost_module import CostInfo, CostModule
 from .fittable import FittableDataset
 from .gaussian_kernel import Columns, GaussianKernel
 from .intervals import FloatArray, assign_folds
+from .linear import relative_weights
 from .predictor import Predictor
 from .repeated_rows import merge_repeated
 
@@ -87,8 +88,7 @@ class GaussianProcessPredictor(Predictor):
 
     def weights_of(self, y: FloatArray, weights: FloatArray) -> FloatArray:
         """Return weights of squared relative errors from those of squared absolute ones."""
-        relative = weights * y**2
-        return np.asarray(relative / relative.mean())
+        return relative_weights(y, weights)
 
     def fit_arrays(self, X: FloatArray, y: FloatArray, weights: FloatArray) -> None:
         """Set the known part, the hyperparameters and what predictions need of the rows."""

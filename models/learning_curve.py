@@ -83,7 +83,7 @@ def learning_curves(
     models = {_name(predictor): predictor}
     for name in baselines:
         model = registry.predictor_class(name)(ds.spec)
-        model.bind(ds.spec.width_names, unit=predictor.unit_, target=predictor.target_)
+        model.bind(ds.width_names, unit=predictor.unit_, target=predictor.target_)
         models.setdefault(name, model)
     curves, largest = [], []
     for name, model in models.items():

@@ -105,6 +105,22 @@ def loss_weights(
     return relative
 
 
+def relative_weights(scale: FloatArray, weights: FloatArray) -> FloatArray:
+    """Return the weights (n,) of squared relative errors, mean 1, from those of absolute ones.
+
+    Equal weights are what a dataset gives whose variances are not known; errors are then taken to
+    be the same share of every cost.
+
+    Args:
+        scale: What errors are relative to, shape (n,).
+        weights: 1 / variance up to a factor, shape (n,).
+    """
+    if np.ptp(weights) == 0:
+        return np.ones_like(weights)
+    relative = weights * scale**2
+    return np.asarray(relative / relative.mean())
+
+
 class PolynomialPredictor(Predictor):
     """A predictor cost = a_0 + sum_j a_j f_j(widths) whose features are polynomials.
 

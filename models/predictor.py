@@ -150,7 +150,8 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
         """
         self._adopt(ds)
         X, y, weights = ds.xyw(target)
-        self.fit(X, y, sample_weight=self.weights_of(y, weights))
+        named = X if ds.spec is not None else pd.DataFrame(X, columns=list(ds.width_names))
+        self.fit(named, y, sample_weight=self.weights_of(y, weights))
         self.unit_, self.target_ = ds.unit(target), target
         self.noise_floor_ = ds.noise_floor(target)
         self.conditions_ = {
@@ -179,7 +180,7 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
             X, y, weights = ds.xyw(target)
             X, y = self._checked_training(X, y)
             weights = self.weights_of(y, weights)
-            self.bind(ds.spec.width_names, unit=ds.unit(target), target=target)
+            self.bind(ds.width_names, unit=ds.unit(target), target=target)
             predicted = np.empty_like(y)
             for fold in range(int(folds.max()) + 1):
                 test = folds == fold
@@ -407,6 +408,13 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
 
     def _adopt(self, ds: FittableDataset) -> None:
         """Take over the dataset's network, after checking that the predictor can be fitted to it."""
+        if ds.spec is None:
+            if self.spec is not None:
+                raise InputError(
+                    f"the predictor was made for {self.spec.name} and the table has no network; "
+                    "leave out spec"
+                )
+            return
         if self.spec is not None and self.spec.fingerprint != ds.spec.fingerprint:
             raise InputError(
                 f"the predictor was made for {self.spec.name} and the dataset measured "

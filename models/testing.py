@@ -126,6 +126,7 @@ class EstimatorContract:
     @pytest.fixture
     def widths(self, dataset: FittableDataset) -> FloatArray:
         """Return integer widths within the bounds, shape (9, k): the full network and others."""
+        assert dataset.spec is not None
         return np.vstack([dataset.spec.max_widths, draw_widths(dataset.spec, 8, seed=7)])
 
     # -- scikit-learn ----------------------------------------------------------------------------

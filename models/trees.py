@@ -12,6 +12,7 @@ from joulemap import InputError
 from ..datasets import NetworkSpec
 from .cost_module import CostModule
 from .intervals import FloatArray
+from .linear import relative_weights
 from .polynomial import network_quantity
 from .predictor import Predictor
 from .repeated_rows import merge_repeated
@@ -56,8 +57,7 @@ class TreesPredictor(Predictor):
 
     def weights_of(self, y: FloatArray, weights: FloatArray) -> FloatArray:
         """Return weights of squared relative errors from those of squared absolute ones."""
-        relative = weights * y**2
-        return np.asarray(relative / relative.mean())
+        return relative_weights(y, weights)
 
     def fit_arrays(self, X: FloatArray, y: FloatArray, weights: FloatArray) -> None:
         """Grow the trees."""
