@@ -2,6 +2,7 @@
 
 from .cost_dataset import CostDataset, DroppedRowsWarning
 from .cost_table import CostTable
+from .layer_profiles import LayerProfiles, LayerTime, VariantProfile
 from .layer_spec import LayerSpec, ResolvedLayer
 from .measurement import Measurement
 from .network_spec import NetworkSpec, ResolvedNetwork, Width
@@ -14,13 +15,16 @@ __all__ = [
     "CostDataset",
     "CostTable",
     "DroppedRowsWarning",
+    "LayerProfiles",
     "LayerSpec",
+    "LayerTime",
     "Measurement",
     "NetworkSpec",
     "ResolvedLayer",
     "ResolvedNetwork",
     "Size",
     "Timing",
+    "VariantProfile",
     "Visit",
     "Width",
 ]

@@ -5,6 +5,7 @@ A campaign's folder::
     journal.jsonl          what was measured, visit by visit: the source of everything else
     measurements.parquet   one row per variant: widths, conditions, costs, uncertainty
     visits.parquet         one row per visit, with its raw latencies
+    layers.parquet         what each layer of some variants took, where that was asked for
     spec.json              the network; device.json, protocol.json: where and how
     README.md              the dataset card
 """
@@ -28,6 +29,7 @@ from .cost_dataset import CostDataset
 from .dataset_card import dataset_card
 from .journal import FILE_NAME as JOURNAL
 from .journal import JournalContent, read_journal
+from .layer_profiles import FILE_NAME as LAYERS
 from .measurement import Measurement, measurements_of
 from .network_spec import NetworkSpec
 
@@ -36,7 +38,16 @@ VISITS = "visits.parquet"
 FORMAT_VERSION = 1
 # 1: first version (2026-11).
 _KEY = b"joulemap"
-_FILES = (JOURNAL, MEASUREMENTS, VISITS, "spec.json", "device.json", "protocol.json", "README.md")
+_FILES = (
+    JOURNAL,
+    MEASUREMENTS,
+    VISITS,
+    LAYERS,
+    "spec.json",
+    "device.json",
+    "protocol.json",
+    "README.md",
+)
 
 
 def load_dataset(path: str | Path) -> CostDataset:

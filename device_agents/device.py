@@ -18,6 +18,7 @@ PROBE_TIMEOUT_S = 60.0
 PREPARE_TIMEOUT_S = 120.0
 # Beyond the time that a visit means to take: load, three slow blocks, two references.
 VISIT_GRACE_S = 60.0
+LAYERS_TIMEOUT_S = 120.0
 # Beyond the time that the start gate means to take.
 READY_GRACE_S = 30.0
 
@@ -150,6 +151,29 @@ class Device:
             "visit",
             {"widths": list(widths), "protocol": dict(protocol)},
             timeout_s=float(protocol["max_visit_s"]) * 2 + VISIT_GRACE_S,
+        )
+
+    def layer_times(self, widths: Sequence[int], num_runs: int) -> dict[str, Any]:
+        """Return what each node of a variant took in each of so many runs.
+
+        Args:
+            widths: Channels, in the spec's order.
+            num_runs: Runs that are kept.
+
+        Returns:
+            `nodes` of the graph as the runtime ran it (name, op, inputs, outputs, `times_s`),
+            `runs_s` of the same runs as wholes, and `unprofiled_s`, runs before and after without
+            the profiler.
+
+        Raises:
+            DeviceError: The device's runtime has no profiler, or it failed.
+        """
+        client = self._prepared_agent()
+        self._visits += 1
+        return client.ask(
+            "layers",
+            {"widths": list(widths), "num_runs": num_runs},
+            timeout_s=LAYERS_TIMEOUT_S,
         )
 
     def close(self) -> None:

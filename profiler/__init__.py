@@ -6,17 +6,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import networks
     from .campaign import Observer, profile
+    from .layers import profile_layers
     from .plan import VisitPlan
     from .protocol import Protocol
     from .sampling import sample
 
-__all__ = ["Observer", "Protocol", "VisitPlan", "networks", "profile", "sample"]
+__all__ = ["Observer", "Protocol", "VisitPlan", "networks", "profile", "profile_layers", "sample"]
 
 _HOMES = {
     "Observer": "campaign",
     "Protocol": "protocol",
     "VisitPlan": "plan",
     "profile": "campaign",
+    "profile_layers": "layers",
     "sample": "sampling",
 }
 

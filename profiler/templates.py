@@ -3,7 +3,8 @@
     spec ─► generic widths (large primes) ─► torch ─► ONNX ─► primes back to widths ─► Template
 
 The template travels to the device, where `device_agents.onboard.materialise` fills it in. It is
-JSON: opsets, nodes with their attributes, inputs and outputs, and initializers whose `data` is one of
+JSON: opsets, nodes with their attributes, inputs, outputs and layer, and initializers whose `data`
+is one of
 
     {"kind": "raw", "base64": ...}             literal values
     {"kind": "ints", "values": [...]}          int64 values, which may depend on widths
@@ -40,6 +41,7 @@ from ..device_agents.onboard.materialise import TEMPLATE_SCHEMA_VERSION, Materia
 from ..device_agents.onboard.onnx_messages import ATTRIBUTE_TYPES, DATA_TYPES
 from . import networks
 from .generic_widths import SENTINEL, GenericWidths, Polynomial
+from .layer_nodes import layers_of_nodes
 from .networks.registry import code_fingerprint
 from .weight_rules import RECURRENT, WeightRules
 
@@ -271,7 +273,12 @@ class _Reader:
                 "graph": graph.name,
                 "inputs": [self._input(item) for item in graph.input],
                 "outputs": [self._value(item) for item in graph.output],
-                "nodes": [self._node(node) for node in graph.node],
+                "nodes": [
+                    {**self._node(node), "layer": layer}
+                    for node, layer in zip(
+                        graph.node, layers_of_nodes(self.spec, graph.node), strict=True
+                    )
+                ],
                 "initializers": [self._initializer(item) for item in graph.initializer],
             }
         )

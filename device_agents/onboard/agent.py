@@ -11,6 +11,7 @@ prepare    template (payload), runtime, threads, reference widths,  versions, CP
            lock_frequency                                           frequency lock
 ready      max_busy_share, max_temperature_c, timeout_s, interval_s whether the machine is ready
 visit      widths, protocol                                         raw times, conditions
+layers     widths, num_runs                                         raw times of each node
 close      -                                                        an empty answer, then it ends
 =========  =======================================================  ==============================
 """
@@ -27,7 +28,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any, BinaryIO
 
-from . import fingerprint, frames, visit
+from . import fingerprint, frames, layer_times, visit
 from .clock import MachineClock
 from .frequency import FrequencyLock
 from .host_state import MACHINE, over_visit
@@ -76,6 +77,7 @@ class Agent:
             "prepare": self.prepare,
             "ready": self.ready,
             "visit": self.visit,
+            "layers": self.layers,
         }
         operation = request.get("op")
         try:
@@ -180,6 +182,25 @@ class Agent:
             pid=self.pid,
         )
         return result
+
+    def layers(self, request: dict[str, Any], payload: bytes) -> dict[str, Any]:
+        """Time each node of the variant by the runtime's profiler, and whole runs without it."""
+        if self.materialiser is None or self.runtime is None:
+            raise RequestError("layers came before prepare")
+        if not hasattr(self.runtime, "profile"):
+            raise RequestError("this device's runtime has no profiler of single layers")
+        num_runs = int(request["num_runs"])
+        model = self.materialiser.materialise(request["widths"])
+        run = self.runtime.load(model, self.materialiser.make_inputs())
+        stopwatch = visit.Stopwatch(self.clock, self.cpus)
+        stopwatch.block(run, max(1, num_runs // 3), 1)
+        before = stopwatch.block(run, num_runs, 1)["latencies_s"]
+        try:
+            whole, nodes = self.runtime.profile(model, self.materialiser.make_inputs(), num_runs)
+        except layer_times.TraceError as error:
+            raise RequestError(str(error)) from error
+        after = stopwatch.block(run, num_runs, 1)["latencies_s"]
+        return {"nodes": nodes, "runs_s": whole, "unprofiled_s": before + after}
 
     # -- what a simulated device replaces ----------------------------------------------------------
 

@@ -40,7 +40,7 @@ from .onnx_messages import (
 )
 from .protobuf import MAX_MESSAGE_BYTES, bytes_field, int_field, length_prefix, string_field
 
-TEMPLATE_SCHEMA_VERSION = 1
+TEMPLATE_SCHEMA_VERSION = 2
 # 1: first version (2026-11).
 
 # All weights are cut from one buffer of this many values. It is prime, so that the rows of a

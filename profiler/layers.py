@@ -1,0 +1,127 @@
+"""Profiles of single layers: what each layer of some variants took, by the runtime's profiler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from joulemap import InputError
+
+from ..datasets import LayerProfiles, LayerTime, NetworkSpec, VariantProfile
+from ..datasets.layer_profiles import FILE_NAME
+from ..device_agents import Device, Preparation
+from . import networks
+from .devices import is_simulated, open_device
+from .layer_join import LayerJoin, checked_nodes, checked_times
+from .protocol import reference_widths
+from .sampling import WidthTuple, sample
+from .templates import cached_template
+
+NUM_RUNS = 20
+
+
+def profile_layers(
+    url: str | Device,
+    network: str | NetworkSpec,
+    *,
+    samples: int | None = None,
+    widths: Sequence[Sequence[int]] | None = None,
+    num_runs: int = NUM_RUNS,
+    out: str | Path | None = None,
+    sampling: str = "aligned",
+    seed: int = 0,
+    runtime: str = "onnxruntime",
+    batch: int = 1,
+    resolution: int | None = None,
+    threads: int = 1,
+    on_variant: Callable[[int, int], None] = lambda done, total: None,
+) -> LayerProfiles:
+    """Return what each layer of some variants took, in seconds, run by run.
+
+    Layers that the runtime fuses are one part; time in nodes that belong to no layer is kept by
+    itself. The profiler's clock ticks in microseconds, and it slows runs down a little: each
+    variant also holds runs without it.
+
+    Args:
+        url: The device, such as `local:`, or one that is open already; it is closed in the end.
+        network: A name of `networks.names()`, `module:factory`, or a spec.
+        samples: How many width vectors to profile.
+        widths: These width vectors in channels instead of a sample.
+        num_runs: Runs of each variant that are kept.
+        out: A folder whose `layers.parquet` to write; None writes nothing.
+        sampling: How width vectors are chosen.
+        seed: Of the sampler.
+        runtime: What executes variants.
+        batch: Samples per call.
+        resolution: Height and width of the input; the network's own when None.
+        threads: Threads inside one operator.
+        on_variant: Called after each variant with how many are done, and how many there are.
+
+    Raises:
+        InputError: Something given cannot be used.
+        DeviceError: The device cannot be used, or its runtime has no profiler.
+    """
+    if num_runs < 1 or batch < 1 or threads < 1:
+        raise InputError(
+            f"num_runs is {num_runs}, batch {batch} and threads {threads}; all are at least 1"
+        )
+    spec = network if isinstance(network, NetworkSpec) else networks.get(network, resolution)
+    variants = _variants(spec, samples, widths, sampling, seed)
+    if isinstance(url, str) and is_simulated(url):
+        raise InputError(
+            f"{url} runs no network, so it has no layers to time; "
+            "SystolicArrayModel.breakdown says what each costs"
+        )
+    opened = open_device(url, spec, batch=batch, agent_visits=50) if isinstance(url, str) else url
+    with opened as device:
+        fingerprint = device.probe()
+        template = cached_template(spec, batch)
+        device.prepare(
+            Preparation(template.to_json().encode(), reference_widths(spec), runtime, threads)
+        )
+        join = LayerJoin(template.content)
+        profiles = []
+        for done, vector in enumerate(variants, start=1):
+            profiles.append(_profile(device, join, vector, num_runs))
+            on_variant(done, len(variants))
+        conditions = {
+            "batch": batch,
+            "threads": threads,
+            "runtime": runtime,
+            "runtime_version": str(device.runtime_version),
+        }
+    found = LayerProfiles(spec, tuple(profiles), device=fingerprint, conditions=conditions)
+    if out is not None:
+        found.save(Path(out) / FILE_NAME)
+    return found
+
+
+def _variants(
+    spec: NetworkSpec,
+    samples: int | None,
+    widths: Sequence[Sequence[int]] | None,
+    sampling: str,
+    seed: int,
+) -> list[WidthTuple]:
+    if (samples is None) == (widths is None):
+        raise InputError("write either samples, a number, or widths, a list of width vectors")
+    if samples is not None:
+        return sample(spec, samples, sampling=sampling, seed=seed)
+    return list(dict.fromkeys(spec.check_widths(vector) for vector in widths or ()))
+
+
+def _profile(device: Device, join: LayerJoin, widths: WidthTuple, num_runs: int) -> VariantProfile:
+    answer = device.layer_times(widths, num_runs)
+    nodes = checked_nodes(answer, num_runs)
+    times = np.array([node["times_s"] for node in nodes])
+    return VariantProfile(
+        widths,
+        tuple(
+            LayerTime(layers, tuple(times[places].sum(axis=0).tolist()))
+            for layers, places in join.units(nodes)
+        ),
+        checked_times(answer.get("runs_s"), "runs"),
+        checked_times(answer.get("unprofiled_s"), "runs without the profiler"),
+    )
