@@ -19,6 +19,7 @@ PREPARE_TIMEOUT_S = 120.0
 # Beyond the time that a visit means to take: load, three slow blocks, two references.
 VISIT_GRACE_S = 60.0
 LAYERS_TIMEOUT_S = 120.0
+LAYERS_WARM_UP_S = 0.3
 # Beyond the time that the start gate means to take.
 READY_GRACE_S = 30.0
 
@@ -172,7 +173,7 @@ class Device:
         self._visits += 1
         return client.ask(
             "layers",
-            {"widths": list(widths), "num_runs": num_runs},
+            {"widths": list(widths), "num_runs": num_runs, "max_warm_up_s": LAYERS_WARM_UP_S},
             timeout_s=LAYERS_TIMEOUT_S,
         )
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .fitting import CrossValidation, cross_validate, fit
     from .flops import FlopsPredictor, ParametersPredictor
     from .gaussian_process import GaussianProcessPredictor
+    from .layerwise import LayerwisePredictor, UnmeasuredLayersWarning
     from .predictor import Predictor
     from .selection import farthest_points
     from .serialization import load, save
@@ -36,11 +37,13 @@ __all__ = [
     "FittableDataset",
     "FlopsPredictor",
     "GaussianProcessPredictor",
+    "LayerwisePredictor",
     "ParametersPredictor",
     "Predictor",
     "SystolicArrayModel",
     "SystolicHardware",
     "TreesPredictor",
+    "UnmeasuredLayersWarning",
     "cross_validate",
     "farthest_points",
     "fit",
@@ -57,6 +60,7 @@ _MODULES = {
     "FittableDataset": "fittable",
     "Predictor": "predictor",
     "SystolicHardware": "systolic_hardware",
+    "UnmeasuredLayersWarning": "layerwise",
     "cross_validate": "fitting",
     "farthest_points": "selection",
     "fit": "fitting",

@@ -23,6 +23,8 @@ LEAST_GAIN = 0.02
 ITERATIONS = 6
 # Enough to compare divisors and blocks.
 ROUGH = 3
+# From so many rows on the non-negative fit works on a triangular factor.
+MANY_ROWS = 2000
 # Huber's constant, for 95 % efficiency at normal errors, and the scale of a median deviation.
 HUBER = 1.345
 MEDIAN_TO_SD = 1.4826
@@ -82,7 +84,7 @@ class Design:
             and (term.regime == "all" or candidate.divisor > 1)
         ]
         columns = self._columns[key][:, wanted]
-        kept = _independent(columns)
+        kept = independent(columns)
         return columns[:, kept], np.array(wanted)[kept]
 
 
@@ -115,7 +117,7 @@ def fit_candidate(
         intercept, others = fit_nonnegative(columns[:, 1:], y, weights)
         found = np.concatenate([[intercept], others])
     else:
-        found = _fit_robust(columns, y, weights, quantile, iterations)
+        found = fit_robust(columns, y, weights, quantile, iterations)
     rates = np.zeros(len(design.table.terms))
     rates[numbers] = found
     return rates
@@ -166,7 +168,7 @@ def select(
     if layered:
         # All pairs, since padding to blocks looks like divisibility where the block is not known.
         pairs = [Candidate(d, b, search) for d in divisors for b in blocks]
-        found = _smallest_of_the_best(pairs, [error_of(pair, ROUGH) for pair in pairs])
+        found = smallest_of_the_best(pairs, [error_of(pair, ROUGH) for pair in pairs])
         divisor, block = found.divisor, found.block
     finals = [
         Candidate(1, 1, index) if index < 0 else Candidate(divisor, block, index)
@@ -176,7 +178,8 @@ def select(
     return best, np.array([[*candidate.numbers, error] for candidate, error in errors.items()])
 
 
-def _smallest_of_the_best(candidates: Sequence[Candidate], errors: Sequence[float]) -> Candidate:
+def smallest_of_the_best(candidates: Sequence[Candidate], errors: Sequence[float]) -> Candidate:
+    """Return the first candidate whose error is nearly that of the best."""
     limit = min(errors) * (1 + LEAST_GAIN)
     return next(c for c, error in zip(candidates, errors, strict=True) if error <= limit)
 
@@ -201,17 +204,27 @@ def _held_out_error(
     return float(np.average(errors, weights=weights))
 
 
-def _fit_robust(
+def fit_robust(
     columns: FloatArray,
     y: FloatArray,
     weights: FloatArray,
     quantile: float | None,
     iterations: int,
 ) -> FloatArray:
-    """Return rates >= 0 that minimise Huber's (or the quantile) loss of relative errors.
+    """Return rates (q,) >= 0 that minimise Huber's (or the quantile) loss of relative errors.
 
     By iteratively reweighted non-negative least squares. Errors are relative to the mean of cost
     and prediction, which bounds what an absurd label can do, from the first iteration on.
+
+    Args:
+        columns: Shape (n, q).
+        y: Cost, shape (n,).
+        weights: Shape (n,), positive.
+        quantile: As in `fit_candidate`.
+        iterations: Of reweighting.
+
+    Raises:
+        InputError: The fit does not converge.
     """
     smallest = float(scale_of(y, weights).min())
     predicted = np.full(len(y), _weighted_median(np.abs(y), weights))
@@ -226,7 +239,7 @@ def _fit_robust(
         spread = np.maximum((np.abs(y) + np.abs(predicted)) / 2, smallest)
         root = np.sqrt(weights / weights.mean() * robust) / spread * y_scale
         try:
-            rates, _ = nnls(normal * root[:, None], y / y_scale * root)
+            rates, _ = nnls(*_reduced(normal * root[:, None], y / y_scale * root))
         except RuntimeError as error:
             raise InputError(f"the non-negative fit did not converge: {error}") from error
         rates = rates * y_scale
@@ -238,6 +251,14 @@ def _fit_robust(
         if quantile is not None:
             robust *= np.where(errors > 0, quantile, 1 - quantile)
     return np.asarray(rates / scales)
+
+
+def _reduced(matrix: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return a problem with the same least squares; of many rows the triangle that they leave."""
+    if len(matrix) < MANY_ROWS:
+        return matrix, y
+    triangle = np.asarray(np.linalg.qr(np.column_stack([matrix, y]), mode="r"))
+    return triangle[:, :-1], triangle[:, -1]
 
 
 def _weighted_median(values: FloatArray, weights: FloatArray) -> float:
@@ -254,7 +275,8 @@ def _takes_part(complexity: int | None, candidate: Candidate) -> bool:
     return 0 <= complexity <= candidate.complexity
 
 
-def _independent(columns: FloatArray) -> list[int]:
+def independent(columns: FloatArray) -> list[int]:
+    """Return which columns are neither zero nor a multiple of an earlier one."""
     norms = np.linalg.norm(columns, axis=0)
     normal = columns / np.where(norms > 0, norms, 1.0)
     cosines = normal.T @ normal

@@ -27,6 +27,7 @@ PREDICTORS: dict[str, Entry] = {
     "bilinear": Entry("bilinear", "BilinearPredictor"),
     "flops": Entry("flops", "FlopsPredictor"),
     "gp": Entry("gaussian_process", "GaussianProcessPredictor"),
+    "layerwise": Entry("layerwise", "LayerwisePredictor"),
     "params": Entry("flops", "ParametersPredictor"),
     "systolic": Entry("systolic", "SystolicArrayModel"),
     "trees": Entry("trees", "TreesPredictor"),

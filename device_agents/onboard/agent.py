@@ -11,7 +11,7 @@ prepare    template (payload), runtime, threads, reference widths,  versions, CP
            lock_frequency                                           frequency lock
 ready      max_busy_share, max_temperature_c, timeout_s, interval_s whether the machine is ready
 visit      widths, protocol                                         raw times, conditions
-layers     widths, num_runs                                         raw times of each node
+layers     widths, num_runs, max_warm_up_s                          raw times of each node
 close      -                                                        an empty answer, then it ends
 =========  =======================================================  ==============================
 """
@@ -187,20 +187,23 @@ class Agent:
         """Time each node of the variant by the runtime's profiler, and whole runs without it."""
         if self.materialiser is None or self.runtime is None:
             raise RequestError("layers came before prepare")
-        if not hasattr(self.runtime, "profile"):
+        if not hasattr(self.runtime, "profiler"):
             raise RequestError("this device's runtime has no profiler of single layers")
-        num_runs = int(request["num_runs"])
         model = self.materialiser.materialise(request["widths"])
         run = self.runtime.load(model, self.materialiser.make_inputs())
-        stopwatch = visit.Stopwatch(self.clock, self.cpus)
-        stopwatch.block(run, max(1, num_runs // 3), 1)
-        before = stopwatch.block(run, num_runs, 1)["latencies_s"]
+        profiler = self.runtime.profiler(model, self.materialiser.make_inputs())
         try:
-            whole, nodes = self.runtime.profile(model, self.materialiser.make_inputs(), num_runs)
+            return layer_times.measure(
+                run,
+                profiler,
+                int(request["num_runs"]),
+                float(request["max_warm_up_s"]),
+                visit.Stopwatch(self.clock, self.cpus),
+            )
         except layer_times.TraceError as error:
             raise RequestError(str(error)) from error
-        after = stopwatch.block(run, num_runs, 1)["latencies_s"]
-        return {"nodes": nodes, "runs_s": whole, "unprofiled_s": before + after}
+        finally:
+            profiler.close()
 
     # -- what a simulated device replaces ----------------------------------------------------------
 

@@ -7,8 +7,15 @@ optimisations, of which only names are read.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
+from .visit import Stopwatch
+
+# Blocks of runs with and without the profiler, in turn, and the first runs of each that are not
+# kept.
+BLOCKS = 5
+DISCARDED = 2
 MAX_EVENTS = 2_000_000
 _NODE_SUFFIX = "_kernel_time"
 _MODEL_GRAPH, _GRAPH_NODE = 7, 1
@@ -19,8 +26,53 @@ class TraceError(Exception):
     """The runtime's files do not say what each node took."""
 
 
+def measure(
+    run: Callable[[], None],
+    profiler: Any,
+    num_runs: int,
+    max_warm_up_s: float,
+    stopwatch: Stopwatch,
+) -> dict[str, Any]:
+    """Return `nodes` with their `times_s`, `runs_s` of the same runs, and `unprofiled_s`.
+
+    Blocks of runs with and without the profiler alternate, so that both meet the same states of
+    the machine; a block's first runs bring its weights into the caches and are not kept.
+
+    Args:
+        run: Runs the model once, without the profiler.
+        profiler: Has `run` and `finish`, as a runtime's.
+        num_runs: Runs of each kind that are kept.
+        max_warm_up_s: How long runs may take to settle.
+        stopwatch: What blocks are timed with.
+
+    Raises:
+        TraceError: The profiler does not say what each node took.
+    """
+    stopwatch.warm_up(run, stopwatch.clock.monotonic_s() + max_warm_up_s, 0.0)
+    unprofiled: list[float] = []
+    kept: list[int] = []
+    count = 0
+    for number in range(BLOCKS):
+        size = (num_runs * (number + 1)) // BLOCKS - (num_runs * number) // BLOCKS
+        if not size:
+            continue
+        stopwatch.block(run, DISCARDED, 1)
+        unprofiled += stopwatch.block(run, size, 1)["latencies_s"]
+        stopwatch.block(profiler.run, DISCARDED + size, 1)
+        count += DISCARDED + size
+        kept += range(count - size, count)
+    whole, nodes = profiler.finish()
+    for node in nodes:
+        node["times_s"] = [node["times_s"][place] for place in kept]
+    return {
+        "nodes": nodes,
+        "runs_s": [whole[place] for place in kept],
+        "unprofiled_s": unprofiled,
+    }
+
+
 def read_trace(text: str, num_runs: int) -> tuple[list[float], dict[str, list[float]]]:
-    """Return seconds of each whole run, and of each node in each run, as of the last runs.
+    """Return seconds of each whole run, and of each node in each run.
 
     Args:
         text: JSON, a list of events. A run's events stand before its own, `model_run`.
@@ -47,9 +99,8 @@ def read_trace(text: str, num_runs: int) -> tuple[list[float], dict[str, list[fl
             runs.append(current)
             whole.append(seconds)
             current = {}
-    if len(runs) < num_runs or not runs[-1]:
+    if len(runs) != num_runs or not runs[-1]:
         raise TraceError(f"the runtime's trace has {len(runs)} runs, not {num_runs}")
-    runs, whole = runs[-num_runs:], whole[-num_runs:]
     names = list(runs[0])
     if any(run.keys() != runs[0].keys() for run in runs):
         raise TraceError("the runtime's trace has other nodes in one run than in another")

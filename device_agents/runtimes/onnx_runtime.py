@@ -61,33 +61,54 @@ class Runtime:
 
         return call
 
-    def profile(
-        self, model: bytes, inputs: dict[str, Any], num_runs: int
-    ) -> tuple[list[float], list[dict[str, Any]]]:
-        """Return seconds of each run, and the nodes that the runtime ran, each with `times_s`.
-
-        By onnxruntime's profiler, whose times are whole microseconds.
+    def profiler(self, model: bytes, inputs: dict[str, Any]) -> Profiler:
+        """Return the model loaded with onnxruntime's profiler, whose times are whole microseconds.
 
         Args:
             model: A serialised ONNX model.
             inputs: Input name to array.
-            num_runs: Runs that are kept, after a third as many that are not.
+        """
+        return Profiler(self._module, self._session_options(), model, inputs)
+
+
+class Profiler:
+    """Runs a model and says what each node took.
+
+    Args:
+        module: onnxruntime.
+        options: Of the session; changed.
+        model: A serialised ONNX model.
+        inputs: Input name to array.
+    """
+
+    def __init__(self, module: Any, options: Any, model: bytes, inputs: dict[str, Any]) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="joulemap-")
+        self._graph = Path(self._folder.name, "optimised.onnx")
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(self._folder.name, "trace"))
+        options.optimized_model_filepath = str(self._graph)
+        self._session = module.InferenceSession(
+            model, sess_options=options, providers=["CPUExecutionProvider"]
+        )
+        self._inputs = inputs
+        self._runs = 0
+
+    def run(self) -> None:
+        """Run the model once."""
+        self._session.run(None, self._inputs)
+        self._runs += 1
+
+    def finish(self) -> tuple[list[float], list[dict[str, Any]]]:
+        """Return seconds of each run so far, and the nodes that ran, each with `times_s`.
 
         Raises:
             TraceError: The profiler's files do not say what each node took.
         """
-        with tempfile.TemporaryDirectory(prefix="joulemap-") as folder:
-            options = self._session_options()
-            options.enable_profiling = True
-            options.profile_file_prefix = str(Path(folder, "trace"))
-            options.optimized_model_filepath = str(Path(folder, "optimised.onnx"))
-            session = self._module.InferenceSession(
-                model, sess_options=options, providers=["CPUExecutionProvider"]
-            )
-            for _ in range(num_runs + max(1, num_runs // 3)):
-                session.run(None, inputs)
-            trace = session.end_profiling()
-            text = Path(trace).read_text(encoding="utf-8", errors="replace")
-            whole, times = layer_times.read_trace(text, num_runs)
-            nodes = layer_times.read_nodes(Path(folder, "optimised.onnx").read_bytes())
-        return whole, layer_times.join(nodes, times)
+        trace = Path(self._session.end_profiling())
+        text = trace.read_text(encoding="utf-8", errors="replace")
+        whole, times = layer_times.read_trace(text, self._runs)
+        return whole, layer_times.join(layer_times.read_nodes(self._graph.read_bytes()), times)
+
+    def close(self) -> None:
+        """Remove the profiler's files."""
+        self._folder.cleanup()

@@ -403,7 +403,7 @@ def test_cache_keeps_templates(tmp_path: Path, counted_exports: list[str]) -> No
 
 
 @pytest.mark.parametrize(
-    "damage", [b"", b"{}", b"\xff\xfe", b"[[" * 9999, b"3", b"[1]", b'{"schema_version":1}']
+    "damage", [b"", b"{}", b"\xff\xfe", b"[[" * 9999, b"3", b"[1]", b'{"schema_version":2}']
 )
 def test_corrupt_cache_files_are_rewritten(
     tmp_path: Path, counted_exports: list[str], damage: bytes

@@ -39,7 +39,7 @@ def template() -> dict[str, Any]:
     }
     raw = b64encode(np.float32(0.5).tobytes()).decode()
     return {
-        "schema_version": 1,
+        "schema_version": materialise.TEMPLATE_SCHEMA_VERSION,
         "network": "tiny",
         "fingerprint": "",
         "batch": 2,
@@ -203,7 +203,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "content",
     [
-        changed("schema_version", 2),
+        changed("schema_version", 1),
         changed("schema_version", None),
         changed("widths", 5),
         changed("widths/0/min", 0),
