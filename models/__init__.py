@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .flops import FlopsPredictor, ParametersPredictor
     from .gaussian_process import GaussianProcessPredictor
     from .layerwise import LayerwisePredictor, UnmeasuredLayersWarning
+    from .lookup import LookupTablePredictor
     from .predictor import Predictor
     from .selection import farthest_points
     from .serialization import load, save
@@ -38,6 +39,7 @@ __all__ = [
     "FlopsPredictor",
     "GaussianProcessPredictor",
     "LayerwisePredictor",
+    "LookupTablePredictor",
     "ParametersPredictor",
     "Predictor",
     "SystolicArrayModel",

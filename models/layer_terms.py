@@ -26,12 +26,8 @@ FAMILIES = (
     "linear",
     "matmul",
     "recurrent",
-    "normalisation",
-    "activation",
-    "add",
-    "concat",
     "pool",
-    "embedding",
+    "elementwise",
 )
 QUANTITIES = (
     "call",
@@ -41,6 +37,7 @@ QUANTITIES = (
     "taps",
     "input elements",
     "output elements",
+    "elements",
     "copied elements",
     "output channels",
     "layer",
@@ -59,13 +56,11 @@ RELATIVES = {
     "linear": ("matmul", "pointwise convolution", "convolution"),
     "matmul": ("linear", "pointwise convolution", "convolution"),
     "recurrent": ("linear", "matmul", "pointwise convolution"),
-    "normalisation": ("activation", "add", "pool"),
-    "activation": ("normalisation", "add", "pool"),
-    "add": ("activation", "concat", "pool"),
-    "concat": ("add", "activation", "pool"),
-    "pool": ("activation", "add"),
-    "embedding": ("add", "activation"),
+    "pool": ("elementwise",),
+    "elementwise": ("pool",),
 }
+# What moves elements and computes next to nothing shares its rates: few networks have many of each.
+ELEMENTWISE = ("norm", "activation", "add", "concat", "embedding")
 _ALIGNED = {
     Function.ONE: Function.ALIGNED,
     Function.VALUE: Function.ALIGNED_VALUE,
@@ -85,7 +80,7 @@ class LayerTermTable(TermTable):
         """Add nothing: products of a network's own widths mean nothing elsewhere."""
 
     def _add_layer(self, layer: LayerSpec, *, is_first: bool) -> None:
-        family = family_of(layer, is_first=is_first)
+        family = "elementwise" if layer.kind in ELEMENTWISE else family_of(layer, is_first=is_first)
         self.channel_counts |= {layer.in_channels, layer.out_channels}
         sides = self._size(layer.in_channels), self._size(layer.out_channels)
         in_positions = prod(layer.in_size) * layer.positions
@@ -116,12 +111,16 @@ class LayerTermTable(TermTable):
             recurrent("weights", RECURRENT_GATES, value, value)
         elif layer.kind == "pool":
             add("taps", taps * out_positions, one, value)
-        reads = max(1, len(layer.inputs)) if layer.kind == "add" else 1
-        add("input elements", in_positions * reads, value, one)
-        add("output elements", out_positions, one, value)
+        if family in ("elementwise", "pool"):
+            reads = max(1, len(layer.inputs)) if layer.kind == "add" else 1
+            add("elements", in_positions * reads, value, one)
+            add("elements", out_positions, one, value)
+        else:
+            add("input elements", in_positions, value, one)
+            add("output elements", out_positions, one, value)
+            add("output channels", 1.0, one, value)
         if _is_blocked(layer):
             self._add_copies(family, sides, in_positions, out_positions)
-        add("output channels", 1.0, one, value)
         add("layer", 1.0, one, one)
 
     def _add_copies(

@@ -21,15 +21,18 @@ from .aligned_terms import chain_of
 from .cost_module import CostModule
 from .fittable import FittableDataset
 from .intervals import FloatArray, HeldOut
-from .layer_terms import KEYS, PLACES, RELATIVES, LayerTermTable
+from .layer_terms import KEYS, PLACES, LayerTermTable
 from .layerwise_fit import (
     Source,
+    completed,
     fit_rates,
     predict_folds,
     predict_left_out,
     select_structure,
+    stand_ins,
 )
 from .linear import relative_weights
+from .profiled_dataset import joined
 
 _TARGET = "latency_s"
 
@@ -179,7 +182,7 @@ class LayerwisePredictor(AlignedBilinearPredictor):
             if not np.all(np.isfinite(cost) & (cost > 0)):
                 raise InputError(f"a cost of {spec.name} is not positive and finite")
             found = by_network.get(fingerprint, [])
-            sources.append(Source(spec, X, cost, weights, _joined(found)))
+            sources.append(Source(spec, X, cost, weights, joined(found)))
         spec = self.spec if self.spec is not None else sources[0].spec
         self.spec = spec
         self.bind(spec.width_names, unit="", target="cost")
@@ -194,7 +197,8 @@ class LayerwisePredictor(AlignedBilinearPredictor):
             DIVISORS if self.block is None else (self.block,),
         )
         sampled = max(
-            d for d in DIVISORS if all(np.all(np.mod(source.X, d) == 0) for source in sources)
+            (d for d in DIVISORS if all(np.all(np.mod(source.X, d) == 0) for source in sources)),
+            default=1,
         )
         self.structure_ = np.array([best.divisor, best.block, 0.0, sampled])
         whole = [source.whole(best.divisor, best.block) for source in sources]
@@ -311,20 +315,17 @@ class LayerwisePredictor(AlignedBilinearPredictor):
 
     def _rates_of_terms(self) -> FloatArray:
         """Return the rates of this network's terms, shape (p,), those of relatives where needed."""
-        families: dict[str, str] = {}
+        replaced = {}
+        related = stand_ins(self.rates_)
         for term in self.terms().terms:
-            if term.family in families:
+            if self.rates_[PLACES[term.family, "layer", "all"]] >= 0 or not term.layers[0]:
                 continue
-            candidates = (term.family, *RELATIVES.get(term.family, ()))
-            known = [f for f in candidates if self.rates_[PLACES[f, "layer", "all"]] >= 0]
-            if term.family != "network" and not known:
+            if term.family not in related:
                 raise InputError(
                     f"layer '{term.layers[0]}' is a {term.family}, and no measured network has "
                     f"one or anything like it; measured: {self._seen()}"
                 )
-            families[term.family] = known[0] if known else term.family
-        replaced = {family: other for family, other in families.items() if family != other}
-        replaced.pop("network", None)
+            replaced[term.family] = related[term.family]
         if replaced:
             listed = "; ".join(f"{family} as {other}" for family, other in replaced.items())
             warnings.warn(
@@ -332,12 +333,9 @@ class LayerwisePredictor(AlignedBilinearPredictor):
                 UnmeasuredLayersWarning,
                 stacklevel=4,
             )
-        return np.array(
-            [
-                max(0.0, self.rates_[PLACES[families[term.family], term.quantity, term.regime]])
-                for term in self.terms().terms
-            ]
-        )
+        rates = completed(self.rates_)
+        places = [PLACES[term.family, term.quantity, term.regime] for term in self.terms().terms]
+        return rates[places]
 
     # -- what Predictor asks for -----------------------------------------------------------------
 
@@ -411,13 +409,6 @@ def _shared_conditions(several: Sequence[FittableDataset]) -> dict[str, Any]:
 def _worst(floors: Sequence[NoiseFloor | None]) -> NoiseFloor | None:
     known = [floor for floor in floors if floor is not None]
     return max(known, key=lambda floor: floor.low) if len(known) == len(floors) else None
-
-
-def _joined(found: Sequence[LayerProfiles]) -> LayerProfiles | None:
-    if not found:
-        return None
-    variants = tuple(variant for part in found for variant in part.variants)
-    return LayerProfiles(found[0].spec, variants, device=found[0].device)
 
 
 @lru_cache(maxsize=32)

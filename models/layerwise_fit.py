@@ -11,7 +11,7 @@ from ..datasets import LayerProfiles, NetworkSpec
 from .aligned_fit import ITERATIONS, ROUGH, Candidate, fit_robust, independent, smallest_of_the_best
 from .aligned_terms import columns_of, functions_of
 from .intervals import FOLDS, FloatArray, assign_folds
-from .layer_terms import KEYS, PLACES, LayerTermTable
+from .layer_terms import KEYS, PLACES, QUANTITIES, REGIMES, RELATIVES, LayerTermTable
 
 UNSEEN = -1.0
 # Rows of single layers that divisor and block are compared on, at most, of each network.
@@ -84,12 +84,12 @@ class Source:
         widths = np.array([variant.widths for variant in variants], dtype=np.float64)
         by_layer = self._by_layer(widths, divisor, block)
         places = {name: place for place, name in enumerate(self._layer_names())}
-        known = self._cost_by_widths()
+        known = self.profile_costs()
         columns, cost, shares = [], [], []
         for index, variant in enumerate(variants):
             total = sum(part.median_s for part in variant.parts)
             # Visits correct for the machine's state, which profiles do not.
-            whole = known.get(variant.widths, variant.latency_s)
+            whole = known[index]
             for part in variant.parts:
                 chosen = [places[name] for name in part.layers if name in places]
                 if chosen and part.median_s > 0:
@@ -99,6 +99,12 @@ class Source:
         weights = np.array(shares)
         scattered = _scattered(np.array(columns), self.table)
         return Rows(scattered, np.array(cost), weights / weights.sum())
+
+    def profile_costs(self) -> FloatArray:
+        """Return the cost of each profiled variant, shape (n,): as measured by visits if it was."""
+        known = self._cost_by_widths()
+        variants = self.profiles.variants if self.profiles is not None else ()
+        return np.array([known.get(variant.widths, variant.latency_s) for variant in variants])
 
     def _cost_by_widths(self) -> dict[tuple[int, ...], float]:
         """Return the mean cost of each width vector that was measured."""
@@ -148,6 +154,36 @@ def fit_rates(rows: Sequence[Rows], iterations: int = ITERATIONS) -> FloatArray:
         if family not in seen:
             rates[place] = UNSEEN
     return rates
+
+
+def stand_ins(rates: FloatArray) -> dict[str, str]:
+    """Return which measured family each other family costs as; without those that have none.
+
+    Args:
+        rates: As `fit_rates` gives them.
+    """
+    seen = {family for family, _, _ in KEYS if rates[PLACES[family, "layer", "all"]] != UNSEEN}
+    found = {}
+    for family, relatives in RELATIVES.items():
+        known = [relative for relative in relatives if relative in seen]
+        if family not in seen and known:
+            found[family] = known[0]
+    return found
+
+
+def completed(rates: FloatArray) -> FloatArray:
+    """Return the rates with those of related families for the unseen, 0 where there are none.
+
+    Args:
+        rates: As `fit_rates` gives them.
+    """
+    result = np.maximum(rates, 0.0)
+    for family, relative in stand_ins(rates).items():
+        for quantity in QUANTITIES:
+            for regime in REGIMES:
+                source = rates[PLACES[relative, quantity, regime]]
+                result[PLACES[family, quantity, regime]] = max(source, 0.0)
+    return result
 
 
 def select_structure(
@@ -217,7 +253,7 @@ def predict_left_out(
     for left_out in range(len(whole)):
         others = [number for number in range(len(whole)) if number != left_out]
         training = [kind[number] for kind in (whole, parts) for number in others]
-        rates = np.maximum(fit_rates(training, iterations), 0.0)
+        rates = completed(fit_rates(training, iterations))
         predicted.whole.append(whole[left_out].columns @ rates)
         predicted.parts.append(parts[left_out].columns @ rates)
     return predicted
@@ -241,7 +277,7 @@ def predict_folds(
     for fold in range(folds.max() + 1):
         test = folds == fold
         rates = fit_rates([rows.of(~test), *others], iterations)
-        result[test] = rows.columns[test] @ np.maximum(rates, 0.0)
+        result[test] = rows.columns[test] @ completed(rates)
     return result
 
 

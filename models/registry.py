@@ -28,6 +28,7 @@ PREDICTORS: dict[str, Entry] = {
     "flops": Entry("flops", "FlopsPredictor"),
     "gp": Entry("gaussian_process", "GaussianProcessPredictor"),
     "layerwise": Entry("layerwise", "LayerwisePredictor"),
+    "lookup": Entry("lookup", "LookupTablePredictor"),
     "params": Entry("flops", "ParametersPredictor"),
     "systolic": Entry("systolic", "SystolicArrayModel"),
     "trees": Entry("trees", "TreesPredictor"),

@@ -1,0 +1,293 @@
+"""A table for each layer, as latency tables of network search have: the cost is their sum."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from joulemap import InputError
+
+from ..datasets import LayerProfiles, NetworkSpec
+from .aligned_fit import scale_of
+from .aligned_terms import chain_of
+from .cost_module import CostModule
+from .fittable import FittableDataset
+from .intervals import FOLDS, FloatArray, assign_folds
+from .layerwise_fit import Source, fit_rates
+from .linear import relative_weights
+from .lookup_grid import LookupGrid, curvature
+from .lookup_module import LookupCostModule
+from .predictor import Predictor
+from .profiled_dataset import ProfiledDataset, joined
+
+PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
+LEAST_ROWS = 6
+# Entries shrink towards the layers' trend by this share of the penalty on curvature.
+_SHRINKAGE = 0.1
+# Rounds of setting entries to zero that would be negative.
+_ROUNDS = 8
+
+
+class LookupTablePredictor(Predictor):
+    """The cost as a sum of one table per layer over its input and output channels, interpolated.
+
+    cost = constant + sum_layers T_l(in_l, out_l), T_l >= 0 and bilinear between knots. The tables
+    start from rates of multiply-accumulates, weights and elements that layers of a kind share, and
+    deviate from these smoothly: second differences and deviations are penalised, relative to what
+    the layer costs, as much as predicts held-out variants best. So they are determined by whole
+    variants alone (`fit_dataset`), and sharper with profiles of single layers.
+
+    As the tables of NetAdapt (Yang et al., ECCV 2018) and of once-for-all networks, it knows
+    neither alignment nor what layers do to each other.
+
+    Args:
+        spec: The network; None for a chain of dense layers whose hidden widths are X's columns.
+        knots: Knots of each channel count, evenly spaced over the spec's bounds (the data's,
+            without a spec).
+        penalty: Weight of the penalty; None chooses by cross-validation.
+
+    Attributes:
+        tables_: Entries, shape (tables, knots, knots), in `unit_`.
+        constant_: Cost of the call, in `unit_`.
+        bounds_: Smallest and largest widths that knots span, shape (2, k).
+        penalty_: The penalty, float.
+    """
+
+    state_names: ClassVar[tuple[str, ...]] = ("tables_", "constant_", "bounds_", "penalty_")
+
+    tables_: FloatArray
+    constant_: float
+    bounds_: FloatArray
+    penalty_: float
+    _profiled: ProfiledDataset | None = None
+
+    def __init__(
+        self,
+        spec: NetworkSpec | None = None,
+        *,
+        knots: int = 5,
+        penalty: float | None = None,
+    ) -> None:
+        super().__init__(spec)
+        self.knots = knots
+        self.penalty = penalty
+
+    # -- fitting ---------------------------------------------------------------------------------
+
+    def fit_dataset(
+        self,
+        ds: FittableDataset,
+        target: str = "latency_s",
+        profiles: LayerProfiles | Sequence[LayerProfiles] = (),
+    ) -> Self:
+        """Fit to one target of a dataset, and to profiles of its layers where given; return self.
+
+        Args:
+            ds: The measurements.
+            target: Column to predict.
+            profiles: What layers of the same network took; of latencies alone.
+
+        Raises:
+            InputError: As `Predictor.fit_dataset`; profiles of another network or target.
+        """
+        profile = joined(profiles)
+        if profile is not None:
+            ds = ProfiledDataset(ds, profile, target)
+            self._profiled = ds
+        try:
+            return super().fit_dataset(ds, target)
+        finally:
+            self._profiled = None
+
+    def fit_profiles(self, profiles: LayerProfiles | Sequence[LayerProfiles]) -> Self:
+        """Fit to what layers took in runs of some variants, and to those runs; return self.
+
+        Args:
+            profiles: Of one network.
+
+        Raises:
+            InputError: None, or of several networks.
+        """
+        profile = joined(profiles)
+        if profile is None:
+            raise InputError("there are no profiles to fit to")
+        self._profiled = ProfiledDataset(None, profile, "latency_s")
+        try:
+            return super().fit_dataset(self._profiled, "latency_s")
+        finally:
+            self._profiled = None
+
+    def weights_of(self, y: FloatArray, weights: FloatArray) -> FloatArray:
+        """Return weights of squared relative errors from those of squared absolute ones."""
+        return relative_weights(scale_of(y, weights), weights)
+
+    def fit_arrays(self, X: FloatArray, y: FloatArray, weights: FloatArray) -> None:
+        """Choose the penalty and set the tables, from checked arrays."""
+        spec = self._network()
+        if self.spec is not None:
+            self.bounds_ = np.array([spec.min_widths, spec.max_widths], dtype=np.float64)
+        else:
+            self.bounds_ = np.stack([X.min(axis=0), X.max(axis=0)])
+        profile = self._profiled.trained_on(X) if self._profiled is not None else None
+        source = Source(spec, X, y, weights, profile)
+        # Everything divides 1, so there are no regimes.
+        rates = fit_rates([source.whole(1, 1), source.parts(1, 1)])
+        problem = _Problem(self._grid(), rates, source)
+        self.penalty_ = self.penalty if self.penalty is not None else problem.best_penalty()
+        self.constant_, self.tables_ = problem.constant, problem.solve(self.penalty_)
+
+    def predict_arrays(self, X: FloatArray) -> FloatArray:
+        """Return the cost, shape (n,), of checked widths (n, k)."""
+        products = self._grid().products(X)
+        cost: FloatArray = self.constant_ + products.reshape(len(X), -1) @ self.tables_.reshape(-1)
+        return cost
+
+    def exact_module(self) -> CostModule:
+        """Return the tables with bilinear interpolation; its gradient is that of the cell."""
+        return LookupCostModule(self._grid(), self.constant_, self.tables_, self.cost_info())
+
+    def layer_costs(self, widths: Any) -> dict[str, float]:
+        """Return the cost of each layer at one width vector, in `unit_`; they add up to the whole.
+
+        The key '' is what belongs to the call and to no layer.
+
+        Args:
+            widths: Widths in channels, shape (k,).
+
+        Raises:
+            InputError: Not one width vector.
+        """
+        X = np.atleast_2d(np.asarray(widths, dtype=np.float64))
+        if X.shape != (1, len(self.width_names_)):
+            raise InputError(f"layer_costs takes one width vector of {len(self.width_names_)}")
+        grid = self._grid()
+        entries = self.tables_.reshape(len(grid.tables), -1)
+        costs = (grid.products(X)[0] * entries).sum(axis=1)
+        named = {table.layer: float(cost) for table, cost in zip(grid.tables, costs, strict=True)}
+        return {"": self.constant_, **named}
+
+    def num_needed(self, num_widths: int) -> int:
+        """Return the least number of different rows; two without a spec."""
+        return 2 if self.spec is None else LEAST_ROWS
+
+    def check_parameters(self) -> None:
+        """Check the hyperparameters.
+
+        Raises:
+            InputError: One of them is not usable.
+        """
+        if isinstance(self.knots, bool) or not isinstance(self.knots, int) or self.knots < 2:
+            raise InputError(f"knots is {self.knots!r}; write an int >= 2")
+        if self.penalty is not None and not (
+            isinstance(self.penalty, int | float) and np.isfinite(self.penalty) and self.penalty > 0
+        ):
+            raise InputError(f"penalty is {self.penalty!r}; write None or a number > 0")
+
+    def check_state(self) -> None:
+        """Check the fitted arrays against the network.
+
+        Raises:
+            InputError: Wrong shapes or values.
+        """
+        num_widths = len(self.width_names_)
+        if self.bounds_.shape != (2, num_widths) or np.any(self.bounds_[0] > self.bounds_[1]):
+            raise InputError("bounds_ is not two width vectors, the smaller first")
+        shape = (len(self._grid().tables), self.knots, self.knots)
+        if self.tables_.shape != shape or np.any(self.tables_ < 0):
+            raise InputError(f"tables_ is not {shape[0]} tables of {self.knots}x{self.knots} >= 0")
+
+    def _grid(self) -> LookupGrid:
+        return LookupGrid(self._network(), self.bounds_[0], self.bounds_[1], self.knots)
+
+    def _network(self) -> NetworkSpec:
+        return chain_of(len(self.width_names_)) if self.spec is None else self.spec
+
+
+class _Problem:
+    """Least squares of relative errors over the tables' deviations from the layers' trend.
+
+    Unknowns are deviations divided by what their layer costs on average.
+
+    Args:
+        grid: The tables.
+        rates: The trend.
+        source: What was measured.
+    """
+
+    def __init__(self, grid: LookupGrid, rates: FloatArray, source: Source) -> None:
+        self.grid = grid
+        self.constant, self.trend = grid.tables_of(rates)
+        products = grid.products(source.X)
+        shares = source.weights / source.weights.sum()
+        costs = np.abs(np.einsum("n,nlc,lc->l", shares, products, self.trend))
+        typical = float(shares @ np.abs(source.cost)) or 1.0
+        self.unit = np.maximum(costs, 1e-3 * typical)
+        scale = scale_of(source.cost, source.weights)
+        residual = source.cost - self.constant - np.einsum("nlc,lc->n", products, self.trend)
+        self.columns = self._columns(products) / scale[:, None]
+        self.residual, self.weights = residual / scale, shares
+        self.folds, self.distinct = assign_folds(source.X, FOLDS)
+        self.num_whole = len(source.X)
+        if source.profiles is not None:
+            self._add_parts(source)
+        cells = grid.knots**2
+        penalty = curvature(grid.knots) + _SHRINKAGE * np.eye(cells)
+        self.penalty = np.kron(np.eye(len(grid.tables)), penalty) / len(grid.tables)
+
+    def _columns(self, products: FloatArray) -> FloatArray:
+        return np.asarray(products * self.unit[None, :, None]).reshape(len(products), -1)
+
+    def _add_parts(self, source: Source) -> None:
+        if source.profiles is None:
+            return
+        products, variants, shares = self.grid.part_products(source.profiles)
+        cost = source.profile_costs()[variants] * shares
+        trend = np.einsum("nlc,lc->n", products, self.trend)
+        self.columns = np.vstack([self.columns, self._columns(products) / cost[:, None]])
+        self.residual = np.concatenate([self.residual, (cost - trend) / cost])
+        self.weights = np.concatenate([self.weights, shares / shares.sum()])
+        # Parts of a variant share its fold.
+        known = {tuple(row): fold for row, fold in zip(source.X.tolist(), self.folds, strict=True)}
+        by_variant = np.array([known.get(v.widths, -1) for v in source.profiles.variants])
+        self.folds = np.concatenate([self.folds, by_variant[variants]])
+
+    def best_penalty(self) -> float:
+        """Return the penalty that predicts held-out variants best."""
+        if self.distinct < 2:
+            return PENALTIES[-1]
+        errors = np.zeros(len(PENALTIES))
+        for fold in range(int(self.folds.max()) + 1):
+            test = self.folds == fold
+            whole = np.flatnonzero(test[: self.num_whole])
+            gram, moment = self._normal(~test)
+            for place, penalty in enumerate(PENALTIES):
+                found = np.linalg.solve(gram + penalty * self.penalty, moment)
+                missed = np.abs(self.residual[whole] - self.columns[whole] @ found)
+                errors[place] += float(self.weights[whole] @ np.minimum(missed, 1.0))
+        return PENALTIES[int(np.argmin(errors))]
+
+    def _normal(self, rows: np.ndarray) -> tuple[FloatArray, FloatArray]:
+        weighted = self.columns[rows] * self.weights[rows, None]
+        return weighted.T @ self.columns[rows], weighted.T @ self.residual[rows]
+
+    def solve(self, penalty: float) -> FloatArray:
+        """Return the tables, shape (tables, knots, knots), >= 0."""
+        gram, moment = self._normal(np.ones(len(self.residual), dtype=bool))
+        gram = gram + penalty * self.penalty
+        lowest = -(self.trend / self.unit[:, None]).reshape(-1)
+        fixed = np.zeros(len(moment), dtype=bool)
+        found = np.zeros(len(moment))
+        for _ in range(_ROUNDS):
+            free = ~fixed
+            found[fixed] = lowest[fixed]
+            right = moment[free] - gram[np.ix_(free, fixed)] @ found[fixed]
+            found[free] = np.linalg.solve(gram[np.ix_(free, free)], right)
+            below = found < lowest - 1e-12
+            if not below.any():
+                break
+            fixed |= below
+        tables = self.trend + self.unit[:, None] * found.reshape(self.trend.shape)
+        shape = (len(self.grid.tables), self.grid.knots, self.grid.knots)
+        return np.asarray(np.maximum(tables, 0.0)).reshape(shape)
