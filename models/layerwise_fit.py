@@ -201,21 +201,31 @@ def select_structure(
     Returns:
         The choice, and an array (m, 4): d, b, 0 and the mean relative error.
     """
-    pairs = [Candidate(divisor, block, 0) for divisor in divisors for block in blocks]
-    if len(pairs) == 1:
-        return pairs[0], np.empty((0, 4))
-    errors = []
-    for pair in pairs:
-        whole = [source.whole(pair.divisor, pair.block) for source in sources]
-        parts = [source.parts(pair.divisor, pair.block, SEARCH_ROWS) for source in sources]
-        predicted = predict_left_out(whole, parts, [s.X for s in sources], ROUGH)
-        found = [_error(r, p) for r, p in zip(whole, predicted.whole, strict=True)]
-        # Which kernels there are shows in single layers first.
-        found += [_error(r, p) for r, p in zip(parts, predicted.parts, strict=True) if len(r.cost)]
-        errors.append(float(np.mean(found)))
-    best = smallest_of_the_best(pairs, errors)
-    compared = [[*pair.numbers, error] for pair, error in zip(pairs, errors, strict=True)]
-    return best, np.array(compared)
+    compared: dict[Candidate, float] = {}
+
+    def compare(pairs: Sequence[Candidate]) -> Candidate:
+        for pair in pairs:
+            if pair not in compared:
+                compared[pair] = _error_of(sources, pair)
+        return smallest_of_the_best(pairs, [compared[pair] for pair in pairs])
+
+    if len(divisors) * len(blocks) == 1:
+        return Candidate(divisors[0], blocks[0], 0), np.empty((0, 4))
+    # With and without padding, which looks like divisibility where the block is not known.
+    few = sorted({blocks[0], blocks[len(blocks) // 2]})
+    divisor = compare([Candidate(d, b, 0) for d in divisors for b in few]).divisor
+    best = compare([Candidate(divisor, b, 0) for b in blocks])
+    return best, np.array([[*pair.numbers, error] for pair, error in compared.items()])
+
+
+def _error_of(sources: Sequence[Source], pair: Candidate) -> float:
+    whole = [source.whole(pair.divisor, pair.block) for source in sources]
+    parts = [source.parts(pair.divisor, pair.block, SEARCH_ROWS) for source in sources]
+    predicted = predict_left_out(whole, parts, [s.X for s in sources], ROUGH)
+    found = [_error(r, p) for r, p in zip(whole, predicted.whole, strict=True)]
+    # Which kernels there are shows in single layers first.
+    found += [_error(r, p) for r, p in zip(parts, predicted.parts, strict=True) if len(r.cost)]
+    return float(np.mean(found))
 
 
 @dataclass(frozen=True)

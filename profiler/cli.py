@@ -121,6 +121,9 @@ def profile(
         float | None, typer.Option(help="Seconds on the device after which it stops.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the sample and the visits' order.")] = 0,
+    layers: Annotated[
+        int, typer.Option(help="Variants whose single layers are timed as well.", min=0)
+    ] = 0,
     *,
     lock_frequency: Annotated[
         bool, typer.Option(help="Hold the processor's clock while measuring, if permitted.")
@@ -131,6 +134,7 @@ def profile(
     from ..datasets.journal import FILE_NAME, read_journal
     from .advice import advise
     from .campaign import profile as run_campaign
+    from .layers import profile_layers
     from .protocol import Protocol
 
     protocol = Protocol(
@@ -154,6 +158,17 @@ def profile(
             observer=progress,
         )
     advice = advise(read_journal(out / FILE_NAME))
+    if layers:
+        profiles = profile_layers(
+            url,
+            dataset.spec,
+            widths=dataset.widths[:layers].tolist(),
+            out=out,
+            runtime=runtime,
+            batch=batch,
+            threads=threads,
+        )
+        advice = [*advice, console.layers_text(profiles)]
     _print_dataset(dataset, out, as_json=as_json, advice=advice)
 
 
@@ -179,9 +194,17 @@ def import_table(
 
 @app.command()
 def fit(
-    folders: Annotated[list[Path], typer.Argument(help="Datasets of one network and device.")],
+    folders: Annotated[
+        list[Path],
+        typer.Argument(help="Datasets of one device and network; of several for layerwise."),
+    ],
     out: Annotated[Path, typer.Option(help="File for the predictor.")],
-    model: Annotated[str, typer.Option(help="aligned, bilinear, flops or params.")] = "aligned",
+    model: Annotated[
+        str,
+        typer.Option(
+            help="aligned, bilinear, flops, params, gp, trees, lookup, layerwise or systolic."
+        ),
+    ] = "aligned",
     target: Target = "latency_s",
     *,
     as_json: Json = False,
@@ -195,7 +218,8 @@ def fit(
         return
     for table in tables:
         console.print_cross_validation(table)
-        console.print_findings(out, table.target)
+    for name in target.split(","):
+        console.print_findings(out, name)
     console.RESULTS.print(f"Wrote {out}", soft_wrap=True)
 
 

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from ..datasets import CostDataset, Visit
+    from ..datasets import CostDataset, LayerProfiles, Visit
     from ..datasets.metrics import NoiseFloor
     from ..models import CrossValidation
     from .protocol import Protocol
@@ -206,6 +206,15 @@ class CampaignProgress:
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.stop()
+
+
+def layers_text(profiles: LayerProfiles) -> str:
+    """Return how many variants' layers were timed, and how far to trust their times."""
+    return (
+        f"The layers of {len(profiles)} variants are timed as well: the runtime's profiler makes "
+        f"runs {percent(profiles.overhead)} longer, and {percent(profiles.unassigned_share)} of "
+        "their time belongs to no layer."
+    )
 
 
 def fingerprint_rows(fingerprint: Mapping[str, Any]) -> list[list[str]]:

@@ -13,7 +13,8 @@ import numpy as np
 from joulemap import InputError
 
 from .. import models
-from ..datasets import CostDataset, metrics
+from ..datasets import CostDataset, LayerProfiles, metrics
+from ..datasets.layer_profiles import FILE_NAME
 from ..datasets.metrics import NoiseFloor
 
 EXPORTS = {"onnx": (".onnx", models.to_onnx_file), "torch": (".pt2", models.to_torch_file)}
@@ -25,7 +26,8 @@ def fit_and_save(
     """Fit one predictor per target, write them into one file and return their held-out errors.
 
     Args:
-        folders: Datasets of one network and device; their rows are joined.
+        folders: Datasets of one network and device; their rows are joined. For 'layerwise' of
+            several networks; it and 'lookup' also learn from the folders' `layers.parquet`.
         model: Name of the model.
         targets: Cost columns.
         out: The predictor file.
@@ -33,15 +35,42 @@ def fit_and_save(
     Raises:
         InputError: The datasets do not fit together, or cannot be fitted; nothing is written then.
     """
-    dataset = CostDataset.join([CostDataset.load(folder) for folder in folders])
+    datasets = [CostDataset.load(folder) for folder in folders]
+    if model == "layerwise" and len({ds.spec.fingerprint for ds in datasets}) > 1:
+        models.save([_layerwise(datasets, folders, target) for target in targets], out)
+        # What is left out there are networks: the predictor says how well it predicts them.
+        return []
+    dataset = CostDataset.join(datasets)
     tables, predictors = [], []
     for target in targets:
-        predictors.append(models.fit(dataset, model, target))
+        if model == "layerwise":
+            predictors.append(_layerwise([dataset], folders, target))
+        elif model == "lookup":
+            profiles = _profiles(folders, dataset, target)
+            predictors.append(models.LookupTablePredictor().fit_dataset(dataset, target, profiles))
+        else:
+            predictors.append(models.fit(dataset, model, target))
         tables.append(
             models.cross_validate(dataset, list(dict.fromkeys((model, "bilinear"))), target)
         )
     models.save(predictors, out)
     return tables
+
+
+def _layerwise(
+    datasets: Sequence[CostDataset], folders: Sequence[str | Path], target: str
+) -> models.Predictor:
+    profiles = _profiles(folders, datasets[0], target)
+    return models.LayerwisePredictor().fit_dataset(datasets, target, profiles)
+
+
+def _profiles(
+    folders: Sequence[str | Path], dataset: CostDataset, target: str
+) -> list[LayerProfiles]:
+    """Return the layer profiles beside the datasets; none for costs that profiles do not hold."""
+    if dataset.unit(target) != "s":
+        return []
+    return [LayerProfiles.load(folder) for folder in folders if (Path(folder) / FILE_NAME).exists()]
 
 
 @dataclass(frozen=True)

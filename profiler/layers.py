@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from joulemap import InputError
 
 from ..datasets import LayerProfiles, LayerTime, NetworkSpec, VariantProfile
 from ..datasets.layer_profiles import FILE_NAME
+from ..datasets.store import make_folder
 from ..device_agents import Device, Preparation
 from . import networks
 from .devices import is_simulated, open_device
@@ -50,7 +52,8 @@ def profile_layers(
         samples: How many width vectors to profile.
         widths: These width vectors in channels instead of a sample.
         num_runs: Runs of each variant that are kept.
-        out: A folder whose `layers.parquet` to write; None writes nothing.
+        out: A folder whose `layers.parquet` to write, or to extend: variants that it holds are not
+            profiled again. None writes nothing.
         sampling: How width vectors are chosen.
         seed: Of the sampler.
         runtime: What executes variants.
@@ -60,7 +63,8 @@ def profile_layers(
         on_variant: Called after each variant with how many are done, and how many there are.
 
     Raises:
-        InputError: Something given cannot be used.
+        InputError: Something given cannot be used, or the file holds profiles of another network,
+            device, or of other conditions.
         DeviceError: The device cannot be used, or its runtime has no profiler.
     """
     if num_runs < 1 or batch < 1 or threads < 1:
@@ -75,27 +79,43 @@ def profile_layers(
             "SystolicArrayModel.breakdown says what each costs"
         )
     opened = open_device(url, spec, batch=batch, agent_visits=50) if isinstance(url, str) else url
+    conditions: dict[str, Any] = {"batch": batch, "threads": threads, "runtime": runtime}
     with opened as device:
         fingerprint = device.probe()
         template = cached_template(spec, batch)
         device.prepare(
             Preparation(template.to_json().encode(), reference_widths(spec), runtime, threads)
         )
+        conditions["runtime_version"] = str(device.runtime_version)
+        device_id = str(fingerprint["device_id"])
+        profiles = list(_known(out, spec, device_id, conditions))
+        known = {profile.widths for profile in profiles}
         join = LayerJoin(template.content)
-        profiles = []
-        for done, vector in enumerate(variants, start=1):
+        missing = [vector for vector in variants if vector not in known]
+        for done, vector in enumerate(missing, start=1):
             profiles.append(_profile(device, join, vector, num_runs))
-            on_variant(done, len(variants))
-        conditions = {
-            "batch": batch,
-            "threads": threads,
-            "runtime": runtime,
-            "runtime_version": str(device.runtime_version),
-        }
+            on_variant(done, len(missing))
     found = LayerProfiles(spec, tuple(profiles), device=fingerprint, conditions=conditions)
-    if out is not None:
-        found.save(Path(out) / FILE_NAME)
+    if out is not None and missing:
+        found.save(make_folder(out) / FILE_NAME)
     return found
+
+
+def _known(
+    out: str | Path | None, spec: NetworkSpec, device_id: str, conditions: Mapping[str, Any]
+) -> tuple[VariantProfile, ...]:
+    """Return the profiles that a folder holds already."""
+    if out is None or not (Path(out) / FILE_NAME).exists():
+        return ()
+    before = LayerProfiles.load(out)
+    if before.spec.fingerprint != spec.fingerprint:
+        raise InputError(f"{out} holds layer profiles of another network, {before.spec.name}")
+    if before.device_id != device_id or dict(before.conditions) != dict(conditions):
+        raise InputError(
+            f"{out} holds layer profiles of another device or of other conditions; choose another "
+            "folder"
+        )
+    return before.variants
 
 
 def _variants(
