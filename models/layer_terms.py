@@ -87,7 +87,7 @@ class LayerTermTable(TermTable):
         out_positions = prod(layer.out_size) * layer.positions
         taps = prod(layer.kernel_size)
         one, value, padded = Function.ONE, Function.VALUE, Function.PADDED
-        add = _Adder(self, family, sides, is_blocked=_is_blocked(layer))
+        add = _Adder(self, family, sides, is_blocked=is_blocked(layer))
         if layer.kind in ("conv", "conv_transpose"):
             positions = out_positions if layer.kind == "conv" else in_positions
             if family == "depthwise convolution":
@@ -119,7 +119,7 @@ class LayerTermTable(TermTable):
             add("input elements", in_positions, value, one)
             add("output elements", out_positions, one, value)
             add("output channels", 1.0, one, value)
-        if _is_blocked(layer):
+        if is_blocked(layer):
             self._add_copies(family, sides, in_positions, out_positions)
         add("layer", 1.0, one, one)
 
@@ -143,7 +143,7 @@ class LayerTermTable(TermTable):
             )
 
 
-def _is_blocked(layer: LayerSpec) -> bool:
+def is_blocked(layer: LayerSpec) -> bool:
     """Return whether runtimes have kernels that work on blocks of its channels."""
     return layer.kind in ("conv", "conv_transpose", "pool", "add", "concat", "activation")
 

@@ -10,12 +10,13 @@ import numpy as np
 from joulemap import InputError
 
 from ..datasets import LayerProfiles, NetworkSpec
+from .aligned import DIVISORS
 from .aligned_fit import scale_of
 from .aligned_terms import chain_of
 from .cost_module import CostModule
 from .fittable import FittableDataset
 from .intervals import FOLDS, FloatArray, assign_folds
-from .layerwise_fit import Source, fit_rates
+from .layerwise_fit import Source, fit_rates, select_structure
 from .linear import relative_weights
 from .lookup_grid import LookupGrid, curvature
 from .lookup_module import LookupCostModule
@@ -28,39 +29,53 @@ LEAST_ROWS = 6
 _SHRINKAGE = 0.1
 # Rounds of setting entries to zero that would be negative.
 _ROUNDS = 8
+# Share of the error with one table per layer below which a second one is worth its entries.
+_WORTH_TABLES = 0.8
 
 
 class LookupTablePredictor(Predictor):
     """The cost as a sum of one table per layer over its input and output channels, interpolated.
 
-    cost = constant + sum_layers T_l(in_l, out_l), T_l >= 0 and bilinear between knots. The tables
-    start from rates of multiply-accumulates, weights and elements that layers of a kind share, and
-    deviate from these smoothly: second differences and deviations are penalised, relative to what
-    the layer costs, as much as predicts held-out variants best. So they are determined by whole
-    variants alone (`fit_dataset`), and sharper with profiles of single layers.
+    cost = constant + sum_layers T_l(in_l, out_l), T_l >= 0 and bilinear between knots. Where a
+    divisor of the channel counts matters, a layer has a second table for variants at which it is
+    misaligned. The tables start from rates of multiply-accumulates, weights and elements that
+    layers of a kind share, and deviate from these smoothly: second differences and deviations are
+    penalised, relative to what the layer costs, as much as predicts held-out variants best. So
+    they are determined by whole variants alone (`fit_dataset`), and sharper with profiles of
+    single layers.
 
-    As the tables of NetAdapt (Yang et al., ECCV 2018) and of once-for-all networks, it knows
-    neither alignment nor what layers do to each other.
+    As the tables of NetAdapt (Yang et al., ECCV 2018) and of once-for-all networks, it does not
+    know what layers do to each other.
 
     Args:
         spec: The network; None for a chain of dense layers whose hidden widths are X's columns.
         knots: Knots of each channel count, evenly spaced over the spec's bounds (the data's,
             without a spec).
         penalty: Weight of the penalty; None chooses by cross-validation.
+        divisor: d of {1, 2, 4, 8, 16, 32} that aligned channel counts are multiples of; None
+            chooses by cross-validation, 1 has one table per layer.
 
     Attributes:
-        tables_: Entries, shape (tables, knots, knots), in `unit_`.
+        tables_: Entries, shape (tables, regimes, knots, knots), in `unit_`; aligned first.
         constant_: Cost of the call, in `unit_`.
         bounds_: Smallest and largest widths that knots span, shape (2, k).
         penalty_: The penalty, float.
+        divisor_: d, float.
     """
 
-    state_names: ClassVar[tuple[str, ...]] = ("tables_", "constant_", "bounds_", "penalty_")
+    state_names: ClassVar[tuple[str, ...]] = (
+        "tables_",
+        "constant_",
+        "bounds_",
+        "penalty_",
+        "divisor_",
+    )
 
     tables_: FloatArray
     constant_: float
     bounds_: FloatArray
     penalty_: float
+    divisor_: float
     _profiled: ProfiledDataset | None = None
 
     def __init__(
@@ -69,10 +84,12 @@ class LookupTablePredictor(Predictor):
         *,
         knots: int = 5,
         penalty: float | None = None,
+        divisor: int | None = None,
     ) -> None:
         super().__init__(spec)
         self.knots = knots
         self.penalty = penalty
+        self.divisor = divisor
 
     # -- fitting ---------------------------------------------------------------------------------
 
@@ -132,8 +149,9 @@ class LookupTablePredictor(Predictor):
             self.bounds_ = np.stack([X.min(axis=0), X.max(axis=0)])
         profile = self._profiled.trained_on(X) if self._profiled is not None else None
         source = Source(spec, X, y, weights, profile)
-        # Everything divides 1, so there are no regimes.
-        rates = fit_rates([source.whole(1, 1), source.parts(1, 1)])
+        divisor = self._best_divisor(source) if self.divisor is None else self.divisor
+        self.divisor_ = float(divisor)
+        rates = fit_rates([source.whole(divisor, 1), source.parts(divisor, 1)])
         problem = _Problem(self._grid(), rates, source)
         self.penalty_ = self.penalty if self.penalty is not None else problem.best_penalty()
         self.constant_, self.tables_ = problem.constant, problem.solve(self.penalty_)
@@ -184,6 +202,11 @@ class LookupTablePredictor(Predictor):
             isinstance(self.penalty, int | float) and np.isfinite(self.penalty) and self.penalty > 0
         ):
             raise InputError(f"penalty is {self.penalty!r}; write None or a number > 0")
+        if self.divisor is not None and (
+            isinstance(self.divisor, bool) or self.divisor not in DIVISORS
+        ):
+            known = ", ".join(map(str, DIVISORS))
+            raise InputError(f"divisor is {self.divisor!r}; write None or one of {known}")
 
     def check_state(self) -> None:
         """Check the fitted arrays against the network.
@@ -194,12 +217,24 @@ class LookupTablePredictor(Predictor):
         num_widths = len(self.width_names_)
         if self.bounds_.shape != (2, num_widths) or np.any(self.bounds_[0] > self.bounds_[1]):
             raise InputError("bounds_ is not two width vectors, the smaller first")
-        shape = (len(self._grid().tables), self.knots, self.knots)
+        if self.divisor_ not in DIVISORS:
+            raise InputError(f"divisor_ is {self.divisor_}, not one of {DIVISORS}")
+        grid = self._grid()
+        shape = (len(grid.tables), len(grid.regimes), self.knots, self.knots)
         if self.tables_.shape != shape or np.any(self.tables_ < 0):
             raise InputError(f"tables_ is not {shape[0]} tables of {self.knots}x{self.knots} >= 0")
 
+    @staticmethod
+    def _best_divisor(source: Source) -> int:
+        """Return the divisor that predicts held-out variants best; 1 unless it is clearly worse."""
+        best, compared = select_structure([source], DIVISORS, (1,))
+        errors = {int(row[0]): float(row[3]) for row in compared}
+        return best.divisor if errors[best.divisor] < _WORTH_TABLES * errors[1] else 1
+
     def _grid(self) -> LookupGrid:
-        return LookupGrid(self._network(), self.bounds_[0], self.bounds_[1], self.knots)
+        return LookupGrid(
+            self._network(), self.bounds_[0], self.bounds_[1], self.knots, int(self.divisor_)
+        )
 
     def _network(self) -> NetworkSpec:
         return chain_of(len(self.width_names_)) if self.spec is None else self.spec
@@ -234,7 +269,8 @@ class _Problem:
             self._add_parts(source)
         cells = grid.knots**2
         penalty = curvature(grid.knots) + _SHRINKAGE * np.eye(cells)
-        self.penalty = np.kron(np.eye(len(grid.tables)), penalty) / len(grid.tables)
+        blocks = len(grid.tables) * len(grid.regimes)
+        self.penalty = np.kron(np.eye(blocks), penalty) / len(grid.tables)
 
     def _columns(self, products: FloatArray) -> FloatArray:
         return np.asarray(products * self.unit[None, :, None]).reshape(len(products), -1)
@@ -273,7 +309,7 @@ class _Problem:
         return weighted.T @ self.columns[rows], weighted.T @ self.residual[rows]
 
     def solve(self, penalty: float) -> FloatArray:
-        """Return the tables, shape (tables, knots, knots), >= 0."""
+        """Return the tables, shape (tables, regimes, knots, knots), >= 0."""
         gram, moment = self._normal(np.ones(len(self.residual), dtype=bool))
         gram = gram + penalty * self.penalty
         lowest = -(self.trend / self.unit[:, None]).reshape(-1)
@@ -289,5 +325,6 @@ class _Problem:
                 break
             fixed |= below
         tables = self.trend + self.unit[:, None] * found.reshape(self.trend.shape)
-        shape = (len(self.grid.tables), self.grid.knots, self.grid.knots)
+        grid = self.grid
+        shape = (len(grid.tables), len(grid.regimes), grid.knots, grid.knots)
         return np.asarray(np.maximum(tables, 0.0)).reshape(shape)

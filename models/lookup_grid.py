@@ -1,4 +1,8 @@
-"""The tables of a network's layers: knots over channel counts, and interpolation between them."""
+"""The tables of a network's layers: knots over channel counts, and interpolation between them.
+
+Where kernels need channel counts that a divisor divides, each layer has two tables: one for variants
+at which it is aligned, input and output channels, and one for the others.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +11,29 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..datasets import LayerProfiles, NetworkSpec, Size
-from .aligned_terms import Function
+from .aligned_terms import Function, content, family_of
 from .intervals import FloatArray
-from .layer_terms import PLACES, LayerTermTable
+from .layer_terms import PLACES, LayerTermTable, is_blocked
 
-# Functions of a channel count without regimes and blocks.
-_ONES = (Function.ONE, Function.ALIGNED)
-_NONE = (Function.MISALIGNED, Function.MISALIGNED_VALUE)
+# What functions of a channel count are where it is aligned, and where it is not: 0, 1 or itself.
+_VALUE = "value"
+_ALIGNED: dict[Function, float | str] = {
+    Function.ONE: 1.0,
+    Function.VALUE: _VALUE,
+    Function.ALIGNED: 1.0,
+    Function.MISALIGNED: 0.0,
+    Function.ALIGNED_VALUE: _VALUE,
+    Function.MISALIGNED_VALUE: 0.0,
+    Function.PADDED: _VALUE,
+    Function.ALIGNED_PADDED: _VALUE,
+}
+_MISALIGNED: dict[Function, float | str] = _ALIGNED | {
+    Function.ALIGNED: 0.0,
+    Function.MISALIGNED: 1.0,
+    Function.ALIGNED_VALUE: 0.0,
+    Function.MISALIGNED_VALUE: _VALUE,
+    Function.ALIGNED_PADDED: 0.0,
+}
 
 
 @dataclass(frozen=True)
@@ -25,11 +45,13 @@ class Table:
         inputs: Index of the size on its first axis.
         outputs: Index of the size on its second axis; that of the constant 1 where the output
             channels are the input channels.
+        aligned_by: Indices of the two sizes that must be aligned; 0, the constant, always is.
     """
 
     layer: str
     inputs: int
     outputs: int
+    aligned_by: tuple[int, int]
 
 
 class LookupGrid:
@@ -40,6 +62,7 @@ class LookupGrid:
         low: Smallest widths, shape (k,), in channels.
         high: Largest widths, shape (k,).
         knots: Knots of each size that varies, evenly spaced.
+        divisor: What aligned channel counts are multiples of; 1 for a single table per layer.
 
     Attributes:
         sizes: The channel counts, s of them; the first is the constant 1.
@@ -48,9 +71,12 @@ class LookupGrid:
         step: Distance between its knots, shape (s,).
     """
 
-    def __init__(self, spec: NetworkSpec, low: FloatArray, high: FloatArray, knots: int) -> None:
+    def __init__(
+        self, spec: NetworkSpec, low: FloatArray, high: FloatArray, knots: int, divisor: int = 1
+    ) -> None:
         self.terms = LayerTermTable(spec)
-        self.knots = knots
+        self.knots, self.divisor = knots, divisor
+        self.regimes = (_ALIGNED, _MISALIGNED) if divisor > 1 else (_ALIGNED,)
         self.width_names = spec.width_names
         by_name = {layer.name: layer for layer in spec.layers}
         self.sizes: list[Size] = [Size(1)]
@@ -66,11 +92,18 @@ class LookupGrid:
                     self.sizes.append(size)
                 places.append(index[size])
             inputs, outputs = places
-            self.tables.append(Table(name, inputs, outputs if outputs != inputs else 0))
+            layer = by_name[name]
+            aligned_by = (inputs, outputs) if is_blocked(layer) else (0, 0)
+            is_first = "" in spec.producers[name]
+            if family_of(layer, is_first=is_first) == "first convolution":
+                aligned_by = (0, outputs)
+            only = outputs if outputs != inputs else 0
+            self.tables.append(Table(name, inputs, only, aligned_by))
         ends = [self.values(np.array([end], dtype=np.float64))[0] for end in (low, high)]
         self.first = np.minimum(*ends)
         spread = np.abs(ends[1] - ends[0])
         self.step = np.where(spread > 0, spread / max(1, knots - 1), 1.0)
+        self.counts = np.array([float(content(size)) for size in self.sizes])
 
     def values(self, X: FloatArray) -> FloatArray:
         """Return the sizes, shape (n, s), of widths (n, k)."""
@@ -93,13 +126,29 @@ class LookupGrid:
             np.put_along_axis(result, left[..., None] + 1, share[..., None], axis=-1)
         return result
 
+    def aligned(self, X: FloatArray) -> FloatArray:
+        """Return how far each table's layer is aligned, shape (n, tables), 0 or 1 at integers."""
+        counted = self.values(X) / self.counts
+        low = np.floor(counted)
+        below, above = (np.mod(value * self.counts, self.divisor) == 0 for value in (low, low + 1))
+        share = counted - low
+        result = (1 - share) * below + share * above
+        result[:, 0] = 1.0
+        first, second = np.array([table.aligned_by for table in self.tables]).T
+        product: FloatArray = result[:, first] * result[:, second]
+        return product
+
     def products(self, X: FloatArray) -> FloatArray:
-        """Return the weight of each cell of each table, shape (n, tables, knots**2)."""
+        """Return the weight of each cell of each table, shape (n, tables, regimes * knots**2)."""
         hats = self.hats(X)
         left = hats[:, [table.inputs for table in self.tables]]
         right = hats[:, [table.outputs for table in self.tables]]
         cells = left[..., :, None] * right[..., None, :]
-        return cells.reshape(len(X), len(self.tables), -1)
+        cells = cells.reshape(len(X), len(self.tables), -1)
+        if len(self.regimes) == 1:
+            return cells
+        aligned = self.aligned(X)[..., None]
+        return np.concatenate([aligned * cells, (1 - aligned) * cells], axis=-1)
 
     def part_products(self, profiles: LayerProfiles) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Return weights of cells of each part (m, tables, knots**2), its variant (m,) and share (m,).
@@ -123,14 +172,14 @@ class LookupGrid:
         return np.array(rows), np.array(variants), np.array(shares)
 
     def tables_of(self, rates: FloatArray) -> tuple[float, FloatArray]:
-        """Return a constant and tables (tables, knots**2) that hold a layerwise model without regimes.
+        """Return a constant and tables (tables, regimes * knots**2) that hold a layerwise model.
 
         Args:
-            rates: As `layerwise_fit.fit_rates` gives them.
+            rates: As `layerwise_fit.fit_rates` gives them, for blocks of one channel.
         """
         knots = self.first[:, None] + self.step[:, None] * np.arange(self.knots)
         places = {table.layer: place for place, table in enumerate(self.tables)}
-        result = np.zeros((len(self.tables), self.knots, self.knots))
+        result = np.zeros((len(self.tables), len(self.regimes), self.knots, self.knots))
         constant = 0.0
         for term in self.terms.terms:
             rate = max(0.0, rates[PLACES[term.family, term.quantity, term.regime]])
@@ -139,14 +188,17 @@ class LookupGrid:
                     constant += rate * piece.coefficient
                     continue
                 table = self.tables[places[layer]]
-                product = np.full((self.knots, self.knots), rate * piece.coefficient)
-                for number, function in (piece.left, piece.right):
-                    if function in _NONE:
-                        product *= 0.0
-                    elif function not in _ONES:
-                        product *= self._axis(self.terms.sizes[number], table, knots)
-                result[places[layer]] += product
-        return constant, result.reshape(len(self.tables), -1)
+                for number, regime in enumerate(self.regimes):
+                    product = np.full((self.knots, self.knots), rate * piece.coefficient)
+                    for size, function in (piece.left, piece.right):
+                        known = regime[function]
+                        if isinstance(known, float):
+                            product *= known
+                        else:
+                            product *= self._axis(self.terms.sizes[size], table, knots)
+                    result[places[layer], number] += product
+        # Elements that are copied may make up for terms that are subtracted, nothing else can.
+        return constant, np.maximum(result, 0.0).reshape(len(self.tables), -1)
 
     def _axis(self, size: Size, table: Table, knots: FloatArray) -> FloatArray:
         """Return a size's values over a table, shape (knots, 1), (1, knots) or ()."""

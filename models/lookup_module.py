@@ -16,7 +16,7 @@ class LookupCostModule(CostModule):
     Args:
         grid: The knots and where the tables lie.
         constant: Cost of the call.
-        tables: Entries, shape (tables, knots, knots).
+        tables: Entries, shape (tables, regimes, knots, knots).
         info: What the module predicts.
     """
 
@@ -26,12 +26,16 @@ class LookupCostModule(CostModule):
     tables: torch.Tensor
     inputs: torch.Tensor
     outputs: torch.Tensor
+    first: torch.Tensor
+    step: torch.Tensor
+    counts: torch.Tensor
+    aligned_by: torch.Tensor
 
     def __init__(
         self, grid: LookupGrid, constant: float, tables: FloatArray, info: CostInfo
     ) -> None:
         super().__init__(info)
-        self.knots = grid.knots
+        self.knots, self.divisor = grid.knots, grid.divisor
         matrix, offset, self.products = as_matrix(grid.sizes, grid.width_names)
         for name, values in (
             ("size_matrix", torch.from_numpy(matrix / grid.step)),
@@ -40,6 +44,10 @@ class LookupCostModule(CostModule):
             ("tables", torch.from_numpy(tables.copy())),
             ("inputs", torch.tensor([table.inputs for table in grid.tables])),
             ("outputs", torch.tensor([table.outputs for table in grid.tables])),
+            ("first", torch.from_numpy(grid.first)),
+            ("step", torch.from_numpy(grid.step)),
+            ("counts", torch.from_numpy(grid.counts)),
+            ("aligned_by", torch.tensor([table.aligned_by for table in grid.tables])),
         ):
             self.register_buffer(name, values)
 
@@ -52,8 +60,31 @@ class LookupCostModule(CostModule):
         position = monomials @ self.size_matrix + self.size_constant
         hats = self._hats(position)
         left, right = hats[..., self.inputs, :], hats[..., self.outputs, :]
-        rows = torch.einsum("...li,lij->...lj", left, self.tables)
-        return (rows * right).sum((-1, -2)) + self.constant
+        costs = [
+            (torch.einsum("...li,lij->...lj", left, self.tables[:, regime]) * right).sum(-1)
+            for regime in range(self.tables.shape[1])
+        ]
+        cost = costs[0]
+        if len(costs) > 1:
+            cost = torch.lerp(costs[1], costs[0], self._aligned(position))
+        return cost.sum(-1) + self.constant
+
+    def _aligned(self, position: torch.Tensor) -> torch.Tensor:
+        """Return how far each table's layer is aligned, shape (..., tables)."""
+        counted = (position * self.step + self.first) / self.counts
+        # Rounding must not make a whole count a fraction below it.
+        whole = counted.round()
+        counted = torch.where(
+            (counted - whole).abs() < 1e-9 * whole.abs().clamp(min=1), whole, counted
+        )
+        low = counted.detach().floor()
+        share = counted - low
+        below = ((low * self.counts).remainder(self.divisor) == 0).to(position.dtype)
+        above = (((low + 1) * self.counts).remainder(self.divisor) == 0).to(position.dtype)
+        aligned = torch.lerp(below, above, share)
+        is_constant = torch.arange(aligned.shape[-1], device=aligned.device) == 0
+        aligned = torch.where(is_constant, torch.ones_like(aligned), aligned)
+        return aligned[..., self.aligned_by[:, 0]] * aligned[..., self.aligned_by[:, 1]]
 
     def _hats(self, position: torch.Tensor) -> torch.Tensor:
         """Return the weight of each knot, shape (..., s, knots), of positions (..., s)."""

@@ -100,6 +100,29 @@ def test_tables_follow_what_no_product_of_channels_does() -> None:
     assert predictor.held_out_.mean_error < 0.05
 
 
+def test_misaligned_layers_have_tables_of_their_own() -> None:
+    rng = np.random.default_rng(0)
+    a, b = (
+        np.where(rng.random(240) < 0.6, 8 * rng.integers(1, 9, 240), rng.integers(1, 65, 240))
+        for _ in range(2)
+    )
+    widths = np.column_stack([a, b, np.full(240, 96)])
+    aligned = (a % 8 == 0) & (b % 8 == 0)
+    cost = 1e-5 + 1e-8 * a * b * np.where(aligned, 1.0, 3.0)
+    frame = pd.DataFrame(widths, columns=["a", "b", "c"]).assign(latency_s=cost)
+    train, test = CostDataset.from_frame(frame[:160], SPEC), widths[160:]
+    found = LookupTablePredictor().fit_dataset(train)
+    single = LookupTablePredictor(divisor=1).fit_dataset(train)
+
+    def missed(predictor: LookupTablePredictor) -> float:
+        return float(np.mean(np.abs(predictor.predict(test) / cost[160:] - 1)))
+
+    assert found.divisor_ == 8
+    assert missed(found) < 0.05 < missed(single)
+    with pytest.raises(InputError, match="divisor is 3"):
+        LookupTablePredictor(divisor=3).fit_dataset(train)
+
+
 def test_profiles_tell_what_each_layer_costs() -> None:
     widths = drawn(40, 9)
     truth = true_layers(widths)["second"]
@@ -130,13 +153,13 @@ def test_layers_add_up_and_no_entry_is_negative(tmp_path: Path) -> None:
 
 
 def test_between_knots_a_table_is_bilinear() -> None:
-    predictor = LookupTablePredictor(knots=2, penalty=1.0).fit_dataset(measured(60))
+    predictor = LookupTablePredictor(knots=2, penalty=1.0, divisor=1).fit_dataset(measured(60))
     grid = LookupGrid(SPEC, np.array([1.0, 1, 2]), np.array([64.0, 64, 96]), 2)
     second = [table.layer for table in grid.tables].index("second")
     low, high = 1.0, 64.0
     a, b = 20.0, 50.0
     u, v = (a - low) / (high - low), (b - low) / (high - low)
-    T = predictor.tables_[second]
+    T = predictor.tables_[second, 0]
     expected = (
         (1 - u) * (1 - v) * T[0, 0]
         + u * (1 - v) * T[1, 0]
