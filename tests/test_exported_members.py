@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = (
     "joulemap",
     "joulemap.datasets",
+    "joulemap.datasets.public",
     "joulemap.device_agents",
     "joulemap.device_agents.simulated",
     "joulemap.models",
