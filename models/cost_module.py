@@ -64,6 +64,14 @@ class CostModule(torch.nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} defines no cost")
 
+    def spread(self, widths: torch.Tensor) -> torch.Tensor | None:
+        """Return how unsure the model is of each cost, `batch_shape`, as `Predictor.spread_arrays`.
+
+        Args:
+            widths: Widths in channels, `batch_shape x k`, in the buffers' dtype.
+        """
+        return None
+
     def forward(self, widths: torch.Tensor) -> torch.Tensor:
         """Return the cost, `batch_shape`, in `.unit`.
 

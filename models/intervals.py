@@ -15,6 +15,9 @@ from joulemap import InputError
 from ..datasets.metrics import NoiseFloor
 
 FloatArray: TypeAlias = NDArray[np.float64]
+FitPredict: TypeAlias = Callable[
+    [FloatArray, FloatArray, FloatArray, FloatArray], tuple[FloatArray, FloatArray | None]
+]
 
 FOLDS = 5
 # Errors are relative to the prediction, or to this share of the mean cost where it is larger.
@@ -30,12 +33,15 @@ class HeldOut:
         predicted: Prediction for each of them by a fit on the other folds, shape (n,).
         weights: Weight of each, shape (n,), positive.
         num_distinct: Number of different width vectors among them.
+        spread: How unsure those fits were of each, relative to the prediction, shape (n,),
+            positive; None where the model does not say.
     """
 
     measured: FloatArray
     predicted: FloatArray
     weights: FloatArray
     num_distinct: int
+    spread: FloatArray | None = None
 
     @cached_property
     def smallest_scale(self) -> float:
@@ -119,7 +125,7 @@ def hold_out(
     X: FloatArray,
     y: FloatArray,
     weights: FloatArray,
-    fit_predict: Callable[[FloatArray, FloatArray, FloatArray, FloatArray], FloatArray],
+    fit_predict: FitPredict,
 ) -> HeldOut:
     """Return predictions for every row by fits on the other folds.
 
@@ -131,14 +137,16 @@ def hold_out(
         y: Cost, shape (n,).
         weights: Positive weights, shape (n,).
         fit_predict: Takes X, y and weights of the training rows and X of the test rows, returns
-            predictions for the test rows.
+            predictions for the test rows, and their spread or None.
     """
     folds, num_distinct = assign_folds(X, FOLDS)
-    predicted = np.empty_like(y)
+    predicted, spread = np.empty_like(y), np.full_like(y, np.nan)
     for fold in range(folds.max() + 1):
         test = folds == fold
-        predicted[test] = fit_predict(X[~test], y[~test], weights[~test], X[test])
-    return HeldOut(y, predicted, weights, num_distinct)
+        predicted[test], found = fit_predict(X[~test], y[~test], weights[~test], X[test])
+        spread[test] = np.nan if found is None else found
+    is_known = bool(np.all(np.isfinite(spread)))
+    return HeldOut(y, predicted, weights, num_distinct, spread if is_known else None)
 
 
 def assign_folds(X: FloatArray, count: int, seed: int = 0) -> tuple[NDArray[np.int64], int]:

@@ -21,6 +21,7 @@ from ..datasets.metrics import NoiseFloor
 from .cost_module import CostInfo, CostModule
 from .extrapolation import warn_outside
 from .fittable import FittableDataset
+from .input_checks import as_input_error, checked_weights, varying_conditions
 from .intervals import FloatArray, HeldOut, hold_out
 
 if TYPE_CHECKING:
@@ -88,6 +89,17 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
     def exact_module(self) -> CostModule:
         """Return the torch module that equals `predict_arrays`, with `cost_info()`."""
 
+    def spread_arrays(self, X: FloatArray) -> FloatArray | None:
+        """Return how unsure the model is of each cost, shape (n,), relative to it, positive.
+
+        Intervals are wider where it is larger; only its ratios matter. None where the model does
+        not say. `CostModule.spread` is the same in torch.
+
+        Args:
+            X: Widths, shape (n, k), finite.
+        """
+        return None
+
     def smooth_module(self) -> CostModule:
         """Return the torch module for optimisers; the exact one where that is smooth already."""
         return self.exact_module()
@@ -127,7 +139,7 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
         self.check_parameters()
         conditions = self._conditions_of(X)
         X, y = self._checked_training(X, y)
-        weights = _checked_weights(sample_weight, len(y))
+        weights = checked_weights(sample_weight, len(y))
         X, y, weights = X[weights > 0], y[weights > 0], weights[weights > 0]
         self._refuse_too_few(X)
         names = self.spec.width_names if self.spec else self._column_names(X.shape[1])
@@ -188,7 +200,7 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
                 test = folds == fold
                 rest = X[~test], y[~test], weights[~test]
                 self._refuse_too_few(rest[0])
-                predicted[test] = self._fit_predict(*rest, X[test])
+                predicted[test] = self._fitted_to(*rest).predict_arrays(X[test])
             return predicted
         finally:
             self.__dict__ = before
@@ -372,12 +384,16 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
             warn_outside(widths, self.spec, self.width_ranges_, self.num_samples_, stacklevel=3)
         return self.predict_arrays(widths)
 
-    def _fit_predict(
-        self, X: FloatArray, y: FloatArray, weights: FloatArray, X_test: FloatArray
-    ) -> FloatArray:
+    def _fitted_to(self, X: FloatArray, y: FloatArray, weights: FloatArray) -> Self:
         other = copy.copy(self)
         other.fit_arrays(X, y, weights)
-        return other.predict_arrays(X_test)
+        return other
+
+    def _fit_predict(
+        self, X: FloatArray, y: FloatArray, weights: FloatArray, X_test: FloatArray
+    ) -> tuple[FloatArray, FloatArray | None]:
+        other = self._fitted_to(X, y, weights)
+        return other.predict_arrays(X_test), other.spread_arrays(X_test)
 
     def _checked_training(self, X: Any, y: Any) -> tuple[FloatArray, FloatArray]:
         try:
@@ -386,7 +402,7 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
                 return X, np.asarray(y, dtype=np.float64)
             X, y = check_X_y(self._matched(X), y, dtype=np.float64, y_numeric=True, estimator=self)
         except ValueError as error:
-            raise _as_input_error(error) from error
+            raise as_input_error(error) from error
         self._refuse_wrong_count(X)
         return X, np.asarray(y, dtype=np.float64)
 
@@ -396,7 +412,7 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
                 return validate_data(self, X, reset=False, dtype=np.float64)  # type: ignore[no-any-return]
             widths: FloatArray = check_array(self._matched(X), dtype=np.float64, estimator=self)
         except ValueError as error:
-            raise _as_input_error(error) from error
+            raise as_input_error(error) from error
         self._refuse_wrong_count(widths)
         return widths
 
@@ -424,7 +440,7 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
             )
         k = len(ds.spec.width_names)
         if varying := tuple(ds.feature_names)[k:]:
-            raise _varying_conditions(type(self).__name__, varying)
+            raise varying_conditions(type(self).__name__, varying)
         self.spec = ds.spec
 
     def _conditions_of(self, X: Any) -> dict[str, Any]:
@@ -436,7 +452,7 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
                 continue
             values = pd.unique(np.asarray(X[name]))
             if len(values) > 1:
-                raise _varying_conditions(type(self).__name__, (name,))
+                raise varying_conditions(type(self).__name__, (name,))
             if pd.isna(values[0]):
                 continue
             found[name] = values[0].item() if isinstance(values[0], np.generic) else values[0]
@@ -465,36 +481,3 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
         if names is not None:
             return tuple(str(name) for name in names)
         return tuple(f"x{i}" for i in range(count))
-
-
-def _checked_weights(sample_weight: Any, count: int) -> FloatArray:
-    if sample_weight is None:
-        return np.ones(count)
-    try:
-        weights: FloatArray = check_array(
-            np.asarray(sample_weight, dtype=np.float64),
-            ensure_2d=False,
-            dtype=np.float64,
-            input_name="sample_weight",
-        )
-    except ValueError as error:
-        raise _as_input_error(error) from error
-    if weights.shape != (count,) and weights.ndim:
-        raise InputError(f"sample_weight has shape {weights.shape}, X has {count} rows")
-    weights = np.broadcast_to(weights, (count,))
-    if not np.any(weights):
-        raise InputError("all sample weights are zero")
-    if np.any(weights < 0):
-        raise InputError(f"sample_weight has {float(weights.min())}; weights are at least 0")
-    return weights
-
-
-def _varying_conditions(predictor: str, names: Sequence[str]) -> InputError:
-    return InputError(
-        f"{', '.join(names)} varies in the data, and {predictor} fits one set of conditions; "
-        "select the rows of one and fit a predictor for each"
-    )
-
-
-def _as_input_error(error: ValueError) -> InputError:
-    return error if isinstance(error, InputError) else InputError(str(error))
