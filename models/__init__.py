@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .gaussian_process import GaussianProcessPredictor
     from .layerwise import LayerwisePredictor, UnmeasuredLayersWarning
     from .lookup import LookupTablePredictor
+    from .neural import NeuralPredictor
     from .predictor import Predictor
     from .selection import farthest_points
     from .serialization import load, save
@@ -40,6 +41,7 @@ __all__ = [
     "GaussianProcessPredictor",
     "LayerwisePredictor",
     "LookupTablePredictor",
+    "NeuralPredictor",
     "ParametersPredictor",
     "Predictor",
     "SystolicArrayModel",

@@ -29,6 +29,7 @@ PREDICTORS: dict[str, Entry] = {
     "gp": Entry("gaussian_process", "GaussianProcessPredictor"),
     "layerwise": Entry("layerwise", "LayerwisePredictor"),
     "lookup": Entry("lookup", "LookupTablePredictor"),
+    "neural": Entry("neural", "NeuralPredictor"),
     "params": Entry("flops", "ParametersPredictor"),
     "systolic": Entry("systolic", "SystolicArrayModel"),
     "trees": Entry("trees", "TreesPredictor"),
