@@ -12,6 +12,7 @@ from .registry import PREDICTORS
 
 if TYPE_CHECKING:
     from .aligned import AlignedBilinearPredictor
+    from .auto import AutoPredictor
     from .bilinear import BilinearPredictor
     from .cost_module import CostModule
     from .export import to_onnx_file, to_torch_file
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AlignedBilinearPredictor",
+    "AutoPredictor",
     "BilinearPredictor",
     "CostModule",
     "CrossValidation",

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from scipy.optimize import minimize
 
 from joulemap import InputError
 
 from ..datasets import NetworkSpec
 from .cost_module import CostInfo, CostModule
-from .fittable import FittableDataset
 from .gaussian_kernel import Columns, GaussianKernel
 from .intervals import FloatArray
 from .linear import relative_weights
@@ -73,15 +72,17 @@ class GaussianProcessPredictor(Predictor):
 
     # -- fitting ---------------------------------------------------------------------------------
 
-    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
-        """Fit to costs, and return self; see `Predictor.fit`."""
+    def bind(
+        self,
+        width_names: Sequence[str],
+        *,
+        unit: str,
+        target: str,
+        conditions: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Set what does not come from costs, and forget hyperparameters; see `Predictor.bind`."""
         self._learned: dict[int, FloatArray] = {}
-        return super().fit(X, y, sample_weight)
-
-    def predict_held_out(self, ds: FittableDataset, target: str, folds: np.ndarray) -> FloatArray:
-        """Return a prediction for every row by fits on the other folds; see `Predictor`."""
-        self._learned = {}
-        return super().predict_held_out(ds, target, folds)
+        super().bind(width_names, unit=unit, target=target, conditions=conditions)
 
     def weights_of(self, y: FloatArray, weights: FloatArray) -> FloatArray:
         """Return weights of squared relative errors from those of squared absolute ones."""
@@ -134,7 +135,7 @@ class GaussianProcessPredictor(Predictor):
             return float(total.detach()), gradient.numpy()
 
         # Folds of the same data differ little: later ones begin where the first has ended.
-        learned = getattr(self, "_learned", {})
+        learned = self._learned
         known = learned.get(len(mean))
         found = minimize(
             loss,

@@ -24,6 +24,7 @@ class Entry:
 # One line per predictor, sorted by name. Loaded when asked for, since torch is slow to import.
 PREDICTORS: dict[str, Entry] = {
     "aligned": Entry("aligned", "AlignedBilinearPredictor"),
+    "auto": Entry("auto", "AutoPredictor"),
     "bilinear": Entry("bilinear", "BilinearPredictor"),
     "flops": Entry("flops", "FlopsPredictor"),
     "gp": Entry("gaussian_process", "GaussianProcessPredictor"),
