@@ -139,7 +139,7 @@ class AutoPredictor(Predictor):
 
     def fit_arrays(self, X: FloatArray, y: FloatArray, weights: FloatArray) -> None:
         """Compare the candidates on some of the rows, and fit the chosen one to all."""
-        rows, folds = self._rows_to_choose_on(X)
+        rows, folds = self.rows_to_choose_on(X)
         errors: dict[str, FloatArray] = {}
         reasons: dict[str, str] = {}
         for name in self.names:
@@ -163,14 +163,18 @@ class AutoPredictor(Predictor):
         variants = {
             name: merge_repeated(X[rows], error, shares)[1:] for name, error in errors.items()
         }
-        self.table_ = _compared([variants.get(name) for name in self.names])
+        self.table_ = compared([variants.get(name) for name in self.names])
         self.reasons_ = reasons_to(reasons)
         self.num_compared_ = np.array([len(rows), folds.max() + 1], dtype=np.float64)
-        name = self.names[_choice(self.table_)]
+        name = self.names[choice(self.table_)]
         self.chosen_ = (self._fit_candidate(name, X, y, weights),)
 
-    def _rows_to_choose_on(self, X: FloatArray) -> tuple[np.ndarray, np.ndarray]:
-        """Return rows, all of the chosen variants, and the fold of each."""
+    def rows_to_choose_on(self, X: FloatArray) -> tuple[np.ndarray, np.ndarray]:
+        """Return which rows the choice is made on, all visits of a variant or none, and their folds.
+
+        Args:
+            X: Widths of all rows, shape (n, k).
+        """
         distinct, inverse = np.unique(X, axis=0, return_inverse=True)
         order = np.random.default_rng(0).permutation(len(distinct))
         rows = np.flatnonzero(np.isin(inverse.reshape(-1), order[: self.choosing_rows]))
@@ -278,7 +282,7 @@ def _without_one_part(number: int) -> int:
     return number - ceil(number / max(1, min(FOLDS, number)))
 
 
-def _compared(variants: Sequence[tuple[FloatArray, FloatArray] | None]) -> FloatArray:
+def compared(variants: Sequence[tuple[FloatArray, FloatArray] | None]) -> FloatArray:
     """Return `AutoPredictor.table_`, shape (c, 4).
 
     Args:
@@ -306,7 +310,7 @@ def _mean_and_error(values: FloatArray, weights: FloatArray) -> tuple[float, flo
     return mean, float(np.sqrt(variance))
 
 
-def _choice(table: FloatArray) -> int:
+def choice(table: FloatArray) -> int:
     """Return the first candidate whose excess is within its standard error."""
     error, _, excess, uncertainty = table.T
     return int(np.flatnonzero((error >= 0) & (excess <= uncertainty))[0])

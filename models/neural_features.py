@@ -63,7 +63,12 @@ class LayerShares(torch.nn.Module):
     Args:
         trend: An aligned model.
         is_smooth: Whether all channel counts are taken as aligned and nothing is padded.
+
+    Attributes:
+        groups: Layer and regime of each share; ECC's form has products in place of layers.
     """
+
+    groups: tuple[tuple[str, str], ...]
 
     size_matrix: torch.Tensor
     size_constant: torch.Tensor
@@ -88,6 +93,7 @@ class LayerShares(torch.nn.Module):
                 place = groups.setdefault(key, len(groups))
                 cost = float(rate) * piece.coefficient
                 pieces.append((piece.left_index, piece.right_index, place, cost))
+        self.groups = tuple(groups)
         left, right, place, cost = (np.array(column) for column in zip(*pieces, strict=True))
         coefficients = np.zeros((len(pieces), len(groups)))
         coefficients[np.arange(len(pieces)), place] = cost
