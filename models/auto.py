@@ -209,6 +209,7 @@ class AutoPredictor(Predictor):
 
     def _candidate(self, name: str) -> Predictor:
         candidate = registry.predictor_class(name)(self.spec)
+        candidate.check_parameters()
         candidate.bind(self.width_names_, unit="", target="cost")
         return candidate
 
@@ -253,7 +254,8 @@ class AutoPredictor(Predictor):
         """
         given, rows = self.candidates, self.choosing_rows
         if given is not None:
-            if not isinstance(given, list | tuple) or not given or len(set(given)) < len(given):
+            is_list = isinstance(given, list | tuple) and all(isinstance(n, str) for n in given)
+            if not is_list or not given or len(set(given)) < len(given):
                 raise InputError(f"candidates is {given!r}; write a list of different models")
             for name in given:
                 if issubclass(registry.predictor_class(name), AutoPredictor):
@@ -271,7 +273,11 @@ class AutoPredictor(Predictor):
             raise InputError(f"table_ is no table of {len(self.names)} candidates and a best one")
         if np.shape(self.num_compared_) != (2,):
             raise InputError("num_compared_ is not a number of rows and one of folds")
-        if len(self.chosen_) != 1 or self.chosen_[0].width_names_ != self.width_names_:
+        if (
+            len(self.chosen_) != 1
+            or self.chosen_[0].width_names_ != self.width_names_
+            or self.chosen_[0].spec != self.spec
+        ):
             raise InputError("chosen_ is not one predictor of the same widths")
         if registry.name_of(self.chosen_[0]) not in self.names:
             raise InputError("chosen_ is none of the candidates")

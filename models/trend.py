@@ -76,7 +76,7 @@ class Trend:
         kind = _best_sum(X, y, weights)
         if kind == NO_MEAN:
             return nothing
-        coef = _fit_sum(_summands(torch.from_numpy(X), kind).numpy(), y, weights)
+        coef = _fit_sum(_summands(torch.tensor(X), kind).numpy(), y, weights)
         return cls(spec, names, np.array([float(kind)]), coef)
 
     @property
@@ -100,7 +100,7 @@ class Trend:
         if self.kind == ALIGNED:
             known = self.aligned().predict_arrays(X)
         else:
-            known = _summands(torch.from_numpy(X), self.kind).numpy() @ self.coef
+            known = _summands(torch.tensor(X), self.kind).numpy() @ self.coef
         return np.maximum(known, np.finfo(float).tiny, dtype=np.float64)
 
     def module(self, *, is_smooth: bool = False) -> TrendModule:
@@ -188,7 +188,7 @@ def _best_sum(X: FloatArray, y: FloatArray, weights: FloatArray) -> int:
     positive = np.all(X > 0, axis=0)
     logs = np.where(positive, np.log(np.where(positive, X, 1.0)), X)
     logs = (logs - logs.mean(axis=0)) / np.maximum(logs.std(axis=0), 1e-12)
-    summands = {kind: _summands(torch.from_numpy(X), kind).numpy() for kind in kinds}
+    summands = {kind: _summands(torch.tensor(X), kind).numpy() for kind in kinds}
     errors = dict.fromkeys([NO_MEAN, *kinds], 0.0)
     for fold in range(int(folds.max()) + 1):
         test = folds == fold
