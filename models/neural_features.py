@@ -94,9 +94,9 @@ class LayerShares(torch.nn.Module):
                 cost = float(rate) * piece.coefficient
                 pieces.append((piece.left_index, piece.right_index, place, cost))
         self.groups = tuple(groups)
-        left, right, place, cost = (np.array(column) for column in zip(*pieces, strict=True))
+        left, right, places, costs = (np.array(column) for column in zip(*pieces, strict=True))
         coefficients = np.zeros((len(pieces), len(groups)))
-        coefficients[np.arange(len(pieces)), place] = cost
+        coefficients[np.arange(len(pieces)), places] = costs
         matrix, constant, self.products = as_matrix(table.sizes, table.width_names)
         steps = np.array([float(content(size)) for size in table.sizes])
         for name, values in (

@@ -81,7 +81,7 @@ def members(
     number, count, size = matrix.shape
     # One product for all members.
     hidden = features @ matrix.permute(1, 0, 2).reshape(count, number * size)
-    hidden = hidden.unflatten(-1, (number, size)) + weights["hidden_bias"]
+    hidden = hidden.reshape(*hidden.shape[:-1], number, size) + weights["hidden_bias"]
     function = torch.nn.functional.selu if activation == "selu" else torch.nn.functional.silu
     output = (function(hidden) * weights["output_weight"]).sum(-1)
     return output + weights["output_bias"]
