@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -25,6 +25,9 @@ from .predictor import Predictor
 from .repeated_rows import merge_repeated
 
 MAX_ITERATIONS = 40
+# Iterations after which the better of two starts is chosen, and rows from which there are two.
+FIRST_ITERATIONS = 15
+LEAST_TWO_STARTS = 50
 # Iterations that refine hyperparameters found on other rows of the same data.
 MAX_REFINEMENTS = 3
 CHUNK = 512
@@ -133,19 +136,29 @@ class GaussianProcessPredictor(Predictor):
             (gradient,) = torch.autograd.grad(total, theta)
             return float(total.detach()), gradient.numpy()
 
+        def improved(start: FloatArray, iterations: int) -> Any:
+            return minimize(
+                loss,
+                start,
+                jac=True,
+                method="L-BFGS-B",
+                bounds=list(zip((mean - 3 * sd).tolist(), (mean + 4 * sd).tolist(), strict=True)),
+                options={"maxiter": iterations},
+            )
+
         # Folds of the same data differ little: later ones begin where the first has ended.
         learned = getattr(self, "_learned", {})
         known = learned.get(len(mean))
-        found = minimize(
-            loss,
-            mean.numpy() if known is None else known,
-            jac=True,
-            method="L-BFGS-B",
-            bounds=list(zip((mean - 3 * sd).tolist(), (mean + 4 * sd).tolist(), strict=True)),
-            options={"maxiter": MAX_ITERATIONS if known is None else MAX_REFINEMENTS},
-        )
-        learned[len(mean)] = found.x
-        return np.asarray(found.x, dtype=np.float64)
+        if known is None:
+            starts = [mean.numpy(), *([kernel.rough_start] if len(z) >= LEAST_TWO_STARTS else [])]
+            known = min(
+                (improved(start, FIRST_ITERATIONS) for start in starts), key=lambda r: r.fun
+            ).x
+            known = improved(known, MAX_ITERATIONS).x
+        else:
+            known = improved(known, MAX_REFINEMENTS).x
+        learned[len(mean)] = known
+        return np.asarray(known, dtype=np.float64)
 
     # -- the known part --------------------------------------------------------------------------
 
