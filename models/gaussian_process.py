@@ -366,14 +366,14 @@ class GaussianProcessModule(CostModule):
 
         The factor of the covariance is made anew: as a buffer it would be in every export.
         """
-        among = self._covariance((self.scaled_points, self.point_steps))
-        factor = torch.linalg.cholesky(among + torch.diag(self.noise))
+        among = self._covariance((self.scaled_points, self.point_steps)).double()
+        factor = torch.linalg.cholesky(among + torch.diag(self.noise).double())
         at = self.kernel.coordinates(widths, self.is_smooth)
-        covariance = self._covariance(at)
+        covariance = self._covariance(at).double()
         rows = covariance.reshape(-1, covariance.shape[-1])
         solved = torch.linalg.solve_triangular(factor, rows.T, upper=False)
-        known = (solved**2).sum(0).reshape(covariance.shape[:-1])
-        variance = (self.kernel.variance(at) - known).clamp(min=0.0) + self.noise.median()
+        explained = (solved**2).sum(0).reshape(covariance.shape[:-1]).to(widths.dtype)
+        variance = (self.kernel.variance(at) - explained).clamp(min=0.0) + self.noise.median()
         deviation: torch.Tensor = self.outcome[1] * variance.sqrt()
         if self.is_log:
             return deviation
