@@ -144,13 +144,15 @@ def test_intervals_follow_a_spread_that_says_something() -> None:
     )
 
 
-def test_a_spread_that_says_nothing_does_little_harm() -> None:
+def test_a_spread_that_says_nothing_is_left_out() -> None:
     rng = np.random.default_rng(0)
-    errors, spread = 0.05 * rng.standard_normal(4000), np.exp(rng.uniform(-1, 1, 4000))
-    below, above = held_out(errors[:2000], spread[:2000]).distances(0.9, ONE, spread[2000:])
-    inside = (-below <= errors[2000:]) & (errors[2000:] <= above)
-    assert np.mean(inside) == pytest.approx(0.9, abs=0.02)
-    assert np.mean(below + above) < 1.1 * sum(held_out(errors).distances(0.9, ONE))
+    errors, spread = 0.05 * rng.standard_normal(200), np.exp(rng.uniform(-1, 1, 200))
+    known = held_out(errors, spread)
+    assert known.spread_share == 0.0
+    assert held_out(errors * spread, spread).spread_share == 1.0
+    assert held_out(0 * errors, spread).spread_share == 0.0
+    below, _ = known.distances(0.9, ONE, spread)
+    np.testing.assert_allclose(below, held_out(errors).distances(0.9, ONE)[0])
 
 
 @settings(max_examples=60, deadline=None)
