@@ -26,7 +26,7 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
-from joblib import Parallel, delayed
+from sklearn.utils.parallel import Parallel, delayed
 
 from joulemap import InputError
 from joulemap.datasets import NetworkSpec, public

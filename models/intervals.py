@@ -3,8 +3,9 @@
     error of a held-out row / what errors are measured in there  =  normalised error
     quantile of normalised errors * what errors are measured in here  =  distance to an interval's end
 
-Errors are measured in the predicted cost, times how unsure the model is where it says so, and on
-each side in that side's typical size, for measured costs are longer more often than shorter.
+Errors are measured in what explains their sizes best (see `ErrorScale`): the predicted cost or a
+power of it, and how unsure the model is where it says so. On each side they are measured in that
+side's typical size too, for measured costs are too long more often than too short.
 
 Source: Barber, Candes, Ramdas, Tibshirani, "Predictive inference with the jackknife+", 2021; errors
 over a spread from Lei, G'Sell, Rinaldo, Tibshirani, Wasserman, "Distribution-free predictive
@@ -24,8 +25,10 @@ from numpy.typing import NDArray
 from joulemap import InputError
 
 from ..datasets.metrics import NoiseFloor
+from .error_scale import ErrorScale
 
 FloatArray: TypeAlias = NDArray[np.float64]
+
 FitPredict: TypeAlias = Callable[
     [FloatArray, FloatArray, FloatArray, FloatArray], tuple[FloatArray, FloatArray | None]
 ]
@@ -33,8 +36,6 @@ FitPredict: TypeAlias = Callable[
 FOLDS = 5
 # Errors are relative to the prediction, or to this share of the mean cost where it is larger.
 SMALLEST_SCALE = 1e-3
-# Shares of the model's own spread in what errors are measured in; the rest is the same everywhere.
-SPREAD_SHARES = (0.0, 0.5, 1.0)
 # Standard errors by which the level exceeds the stated coverage. An unlucky sample of a hundred is
 # then one percent nearer to the stated coverage, and intervals are 4 % wider (1 % of a thousand).
 STANDARD_ERRORS = 1 / 3
@@ -101,10 +102,10 @@ class HeldOut:
         Raises:
             InputError: `coverage` is out of range.
         """
-        errors = self._normalised(spread is not None)
+        scale, errors = self._normalised(spread is not None)
         below, above = self._sides(errors)
         sizes = np.abs(errors) / np.where(errors > 0, above, below)
-        reach = self._quantile(sizes, coverage) * self._measured_in(cost, spread)
+        reach = self._quantile(sizes, coverage) * scale.at(cost, spread)
         return below * reach, above * reach
 
     def upper_distance(self, coverage: float, cost: Any, spread: Any = None) -> Any:
@@ -118,8 +119,8 @@ class HeldOut:
         Raises:
             InputError: `coverage` is out of range.
         """
-        errors = self._normalised(spread is not None)
-        return max(0.0, self._quantile(errors, coverage)) * self._measured_in(cost, spread)
+        scale, errors = self._normalised(spread is not None)
+        return max(0.0, self._quantile(errors, coverage)) * scale.at(cost, spread)
 
     def level(self, coverage: float) -> float:
         """Return the level of the quantile that gives a coverage, at most 1.
@@ -152,39 +153,20 @@ class HeldOut:
         fit_part = min(1.0, (num_widths + 1) / self.num_distinct)
         return float(np.sqrt(max(model_part, fit_part)))
 
-    def _normalised(self, has_spread: bool) -> FloatArray:
+    def _normalised(self, has_spread: bool) -> tuple[ErrorScale, FloatArray]:
+        """Return what errors are measured in, and the errors measured in it, signed, (n,)."""
         spread = self.spread if has_spread else None
         errors: FloatArray = self.measured - self.predicted
-        return errors / self._measured_in(self.predicted, spread)
-
-    def _measured_in(self, cost: Any, spread: Any) -> Any:
-        """Return what errors at this predicted cost are measured in, in the predictor's unit."""
-        if spread is None or self.spread is None:
-            return self.scale(cost)
-        share = self.spread_share
-        return self.scale(cost) * (1 - share + share * spread / self._usual_spread)
-
-    @cached_property
-    def spread_share(self) -> float:
-        """The share of the model's spread that explains the held-out errors best, 0 to 1.
-
-        The likelihood is that of errors with a Laplace distribution of that scale.
-        """
-        if self.spread is None or self.mean_error == 0:
-            return 0.0
-        relative = self.spread / self._usual_spread
-        sizes = np.abs(self.relative)
-
-        def loss(share: float) -> float:
-            unit = 1 - share + share * relative
-            mean_log = np.average(np.log(unit), weights=self.weights)
-            return float(mean_log + np.log(np.average(sizes / unit, weights=self.weights)))
-
-        return min(SPREAD_SHARES, key=loss)
-
-    @cached_property
-    def _usual_spread(self) -> float:
-        return float(np.exp(np.average(np.log(self.spread), weights=self.weights)))
+        scale = ErrorScale.of(
+            errors,
+            self.predicted,
+            spread,
+            self.weights,
+            self.num_distinct,
+            self.smallest_scale,
+        )
+        normalised: FloatArray = errors / scale.at(self.predicted, spread)
+        return scale, normalised
 
     def _sides(self, errors: FloatArray) -> tuple[float, float]:
         """Return the typical sizes of errors below and above, over that of all, near 1 of few."""

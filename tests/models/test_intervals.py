@@ -18,6 +18,7 @@ from joulemap.models import (
     GaussianProcessPredictor,
     load,
 )
+from joulemap.models.error_scale import ErrorScale
 from joulemap.models.extrapolation import widening
 from joulemap.models.intervals import FloatArray, HeldOut, assign_folds, hold_out
 from joulemap.models.testing import ArrayDataset, draw_widths
@@ -144,15 +145,33 @@ def test_intervals_follow_a_spread_that_says_something() -> None:
     )
 
 
+def scale_of(errors: FloatArray, cost: FloatArray, spread: FloatArray | None = None) -> ErrorScale:
+    return ErrorScale.of(errors, cost, spread, np.ones(len(errors)), len(errors), 1e-9)
+
+
 def test_a_spread_that_says_nothing_is_left_out() -> None:
     rng = np.random.default_rng(0)
     errors, spread = 0.05 * rng.standard_normal(200), np.exp(rng.uniform(-1, 1, 200))
-    known = held_out(errors, spread)
-    assert known.spread_share == 0.0
-    assert held_out(errors * spread, spread).spread_share == 1.0
-    assert held_out(0 * errors, spread).spread_share == 0.0
-    below, _ = known.distances(0.9, ONE, spread)
+    assert scale_of(errors, np.ones(200), spread).share == 0.0
+    assert scale_of(errors * spread, np.ones(200), spread).share == 1.0
+    assert scale_of(0 * errors, np.ones(200), spread).share == 0.0
+    below, _ = held_out(errors, spread).distances(0.9, ONE, spread)
     np.testing.assert_allclose(below, held_out(errors).distances(0.9, ONE)[0])
+
+
+@pytest.mark.parametrize("power", [-0.5, 0.0, 0.5, 1.0])
+def test_errors_that_do_not_grow_with_the_cost(power: float) -> None:
+    rng = np.random.default_rng(0)
+    cost = np.exp(rng.uniform(-2, 2, 400))
+    errors = 0.05 * cost ** (1 - power) * rng.standard_normal(400)
+    assert scale_of(errors, cost).power == power
+    known = HeldOut(cost + errors, cost, np.ones(400), 400)
+    below, above = known.distances(0.9, cost)
+    inside = (-below <= errors) & (errors <= above)
+    for part in np.array_split(inside[np.argsort(cost)], 3):
+        assert np.mean(part) == pytest.approx(0.9, abs=0.06)
+    in_torch = known.distances(0.9, torch.tensor(cost))
+    np.testing.assert_allclose(in_torch[0].numpy(), below)
 
 
 @settings(max_examples=60, deadline=None)
@@ -191,14 +210,17 @@ def test_intervals_widen_outside_the_measured_range(
         ends = inner.predict_interval(rows)
     with pytest.warns(ExtrapolationWarning):
         upper = inner.predict_upper(rows)
-    for relative in ((ends[1] - ends[0]) / prediction, upper / prediction - 1):
-        assert relative[2] > 2.9 * relative[1]
-        assert relative[3] > 4.9 * relative[1]
+    assert inner.held_out_ is not None
+    below, above = inner.held_out_.distances(0.9, prediction)
+    np.testing.assert_allclose(prediction - ends[0], factors * below)
+    np.testing.assert_allclose(ends[1] - prediction, factors * above)
+    bound = inner.held_out_.upper_distance(0.9, prediction)
+    np.testing.assert_allclose(upper - prediction, factors * bound)
     module = inner.to_torch()
     np.testing.assert_allclose(module.upper(torch.tensor(rows)).numpy(), upper)
     widths = torch.tensor(rows, requires_grad=True)
-    module.upper(widths).sum().backward()
-    assert torch.isfinite(widths.grad).all()
+    (gradient,) = torch.autograd.grad(module.upper(widths).sum(), widths)
+    assert torch.isfinite(gradient).all()
 
 
 def test_a_width_that_never_varied_is_measured_in_itself() -> None:
@@ -272,8 +294,8 @@ def test_a_spread_survives_the_file_and_may_be_missing(
     assert loaded.held_out_ is not None
     assert loaded.held_out_.spread is None
     low, high = loaded.predict_interval(X)
-    relative = (high - low) / loaded.predict(X)
-    np.testing.assert_allclose(relative, relative[0])
+    below, above = other.held_out_.distances(0.9, loaded.predict(X))
+    np.testing.assert_allclose(high - low, below + above)
     np.testing.assert_allclose(
         loaded.to_torch().upper(torch.tensor(X)).numpy(), loaded.predict_upper(X)
     )
