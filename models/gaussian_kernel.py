@@ -251,6 +251,18 @@ class GaussianKernel(torch.nn.Module):
             )
         return total
 
+    def variance(self, at: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        """Return the covariance of each point (..., d) with itself, shape (...).
+
+        Args:
+            at: Coordinates, (..., d) and (..., v).
+        """
+        values = self._values(self.theta)
+        (u, _), number = at, max(at[0].shape[-1], 1)
+        parts = ("smooth_together", "smooth_alone", "rough_alone", "rough_together", "steps")
+        constant = 1.0 + sum(values[name][0] ** 2 for name in parts if name in values)
+        return constant + values["linear"][0] ** 2 / number * (u**2).sum(-1)
+
 
 def _matern(distance: torch.Tensor) -> torch.Tensor:
     """Return the Matern correlation of smoothness 3/2."""

@@ -58,6 +58,7 @@ class GaussianProcessPredictor(Predictor):
     state_names: ClassVar[tuple[str, ...]] = (
         "points_",
         "dual_",
+        "noise_",
         "theta_",
         "columns_",
         "outcome_",
@@ -67,6 +68,7 @@ class GaussianProcessPredictor(Predictor):
 
     points_: FloatArray
     dual_: FloatArray
+    noise_: FloatArray
     theta_: FloatArray
     columns_: FloatArray
     outcome_: FloatArray
@@ -112,9 +114,11 @@ class GaussianProcessPredictor(Predictor):
             theta = torch.from_numpy(self.theta_)
             at = kernel.coordinates(torch.from_numpy(points))
             matrix = kernel.covariance(at, at, theta)
-            matrix.diagonal().add_(kernel.noise(theta) * spread + _JITTER)
+            noise = kernel.noise(theta) * spread + _JITTER
+            matrix.diagonal().add_(noise)
             factor = torch.linalg.cholesky(matrix)
             self.dual_ = torch.cholesky_solve(scaled[:, None], factor)[:, 0].numpy()
+            self.noise_ = noise.numpy()
 
     def _learn(
         self, kernel: GaussianKernel, points: torch.Tensor, z: torch.Tensor, spread: torch.Tensor
@@ -214,6 +218,16 @@ class GaussianProcessPredictor(Predictor):
         result: FloatArray = center + scale * process
         return self._mean(X) * np.exp(result) if is_log > 0 else result
 
+    def spread_arrays(self, X: FloatArray) -> FloatArray:
+        """Return the posterior standard deviation of one measurement over its cost, shape (n,)."""
+        module = self._module(is_smooth=False)
+        with torch.no_grad():
+            parts = [
+                module.spread(torch.tensor(X[start : start + CHUNK])).numpy()
+                for start in range(0, len(X), CHUNK)
+            ]
+        return np.concatenate(parts)
+
     def exact_module(self) -> CostModule:
         """Return the posterior mean, interpolated where it steps between whole numbers."""
         return self._module(is_smooth=False)
@@ -231,7 +245,7 @@ class GaussianProcessPredictor(Predictor):
         module.info = replace(module.info, max_deviation=float(deviation.max()))
         return module
 
-    def _module(self, *, is_smooth: bool) -> CostModule:
+    def _module(self, *, is_smooth: bool) -> GaussianProcessModule:
         mean: CostModule | None = None
         if self.mean_structure_[0] == ALIGNED:
             mean = self._aligned().to_torch(smooth=is_smooth)
@@ -239,7 +253,7 @@ class GaussianProcessPredictor(Predictor):
             GaussianKernel(Columns.from_array(self.columns_), self.theta_),
             {
                 name: getattr(self, f"{name}_")
-                for name in ("points", "dual", "outcome", "mean_coef")
+                for name in ("points", "dual", "noise", "outcome", "mean_coef")
             },
             int(self.mean_structure_[0]),
             mean,
@@ -283,6 +297,7 @@ class GaussianProcessPredictor(Predictor):
         kind = structure[0] if structure.ndim == 1 and structure.size else -1.0
         expected = {
             "points_": (np.shape(self.dual_)[0] if np.ndim(self.dual_) == 1 else -1, count),
+            "noise_": np.shape(self.dual_),
             "theta_": (len(kernel.priors),),
             "outcome_": (3,),
         }
@@ -297,6 +312,8 @@ class GaussianProcessPredictor(Predictor):
         for name, shape in expected.items():
             if np.shape(getattr(self, name)) != shape:
                 raise InputError(f"{name} has shape {np.shape(getattr(self, name))}, not {shape}")
+        if np.any(self.noise_ <= 0):
+            raise InputError("noise_ is a variance and has values that are not positive")
 
 
 class GaussianProcessModule(CostModule):
@@ -304,7 +321,7 @@ class GaussianProcessModule(CostModule):
 
     Args:
         kernel: The covariance.
-        arrays: `points` (n, m), `dual` (n,), `outcome` (3,), `mean_coef`.
+        arrays: `points` (n, m), `dual` and `noise` (n,), `outcome` (3,), `mean_coef`.
         kind: Which known part there is.
         mean: The aligned model's module, where that is the known part.
         info: What the module predicts.
@@ -313,6 +330,7 @@ class GaussianProcessModule(CostModule):
 
     points: torch.Tensor
     dual: torch.Tensor
+    noise: torch.Tensor
     outcome: torch.Tensor
     mean_coef: torch.Tensor
     scaled_points: torch.Tensor
@@ -339,8 +357,7 @@ class GaussianProcessModule(CostModule):
 
     def cost(self, widths: torch.Tensor) -> torch.Tensor:
         """Return the cost (...) of columns (..., m), both in the buffers' dtype."""
-        at = self.kernel.coordinates(widths, self.is_smooth)
-        covariance = self.kernel.covariance(at, (self.scaled_points, self.point_steps))
+        covariance = self._covariance(self.kernel.coordinates(widths, self.is_smooth))
         process = self.outcome[0] + self.outcome[1] * (covariance @ self.dual)
         if not self.is_log:
             return process
@@ -356,6 +373,27 @@ class GaussianProcessModule(CostModule):
                 ]
             known = (torch.cat(parts, dim=-1) @ self.mean_coef).clamp(min=1e-300)
         return known * process.exp()
+
+    def spread(self, widths: torch.Tensor) -> torch.Tensor:
+        """Return the posterior standard deviation of one measurement over its cost, (...).
+
+        The factor of the covariance is made anew: as a buffer it would be in every export.
+        """
+        among = self._covariance((self.scaled_points, self.point_steps)).double()
+        factor = torch.linalg.cholesky(among + torch.diag(self.noise).double())
+        at = self.kernel.coordinates(widths, self.is_smooth)
+        covariance = self._covariance(at).double()
+        rows = covariance.reshape(-1, covariance.shape[-1])
+        solved = torch.linalg.solve_triangular(factor, rows.T, upper=False)
+        explained = (solved**2).sum(0).reshape(covariance.shape[:-1]).to(widths.dtype)
+        variance = (self.kernel.variance(at) - explained).clamp(min=0.0) + self.noise.median()
+        deviation: torch.Tensor = self.outcome[1] * variance.sqrt()
+        if self.is_log:
+            return deviation
+        return deviation / self.cost(widths).abs().clamp(min=torch.finfo(deviation.dtype).tiny)
+
+    def _covariance(self, at: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        return self.kernel.covariance(at, (self.scaled_points, self.point_steps))
 
 
 def _pairs(count: int) -> list[tuple[int, int]]:
