@@ -90,7 +90,7 @@ class Row:
 
 def models_for(table: CostTable) -> list[str]:
     """Return the models that can be fitted to a table."""
-    joulemap = [name for name in registry.names() if name in ("gp", "trees")]
+    joulemap = [name for name in registry.names() if name in ("gp", "neural", "trees")]
     if table.feature_names == ("in_channels", "out_channels"):
         joulemap += CHAINS
     else:

@@ -12,6 +12,7 @@ from .registry import PREDICTORS
 
 if TYPE_CHECKING:
     from .aligned import AlignedBilinearPredictor
+    from .auto import AutoPredictor
     from .bilinear import BilinearPredictor
     from .contradictions import ContradictionWarning
     from .cost_module import CostModule
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from .gaussian_process import GaussianProcessPredictor
     from .layerwise import LayerwisePredictor, UnmeasuredLayersWarning
     from .lookup import LookupTablePredictor
+    from .neural import NeuralPredictor
     from .predictor import Predictor
     from .selection import farthest_points
     from .serialization import load, save
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AlignedBilinearPredictor",
+    "AutoPredictor",
     "BilinearPredictor",
     "ContradictionWarning",
     "CostModule",
@@ -42,6 +45,7 @@ __all__ = [
     "GaussianProcessPredictor",
     "LayerwisePredictor",
     "LookupTablePredictor",
+    "NeuralPredictor",
     "ParametersPredictor",
     "Predictor",
     "SystolicArrayModel",

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from joulemap import InputError
+
 from .intervals import FloatArray
 
 # Sizes of blocks of channels that kernels of processors work in.
@@ -96,6 +98,28 @@ class Columns:
         """Return what `to_array` wrote."""
         kept, center, scale, *flags = array
         return cls(kept.astype(np.int64), center, scale, *(flag > 0 for flag in flags))
+
+    @classmethod
+    def checked(cls, array: FloatArray, count: int) -> Columns:
+        """Return what `to_array` wrote, from a file.
+
+        Args:
+            array: The table.
+            count: Columns of X.
+
+        Raises:
+            InputError: It is no table of columns of X.
+        """
+        is_table = array.ndim == 2 and array.shape[0] == 6
+        kept = array[0] if is_table else np.zeros(0)
+        if (
+            not is_table
+            or np.any(kept != np.round(kept))
+            or np.any((kept < 0) | (kept >= count))
+            or np.any(array[2] <= 0)
+        ):
+            raise InputError("columns_ does not describe columns of X")
+        return cls.from_array(array)
 
 
 class GaussianKernel(torch.nn.Module):

@@ -202,7 +202,8 @@ def fit(
     model: Annotated[
         str,
         typer.Option(
-            help="aligned, bilinear, flops, params, gp, trees, lookup, layerwise or systolic."
+            help="aligned, bilinear, flops, params, gp, neural, trees, lookup, layerwise, "
+            "systolic, or auto, which chooses and says why."
         ),
     ] = "aligned",
     target: Target = "latency_s",
