@@ -13,6 +13,7 @@ from .registry import PREDICTORS
 if TYPE_CHECKING:
     from .aligned import AlignedBilinearPredictor
     from .bilinear import BilinearPredictor
+    from .budget import Budget
     from .cost_module import CostModule
     from .export import to_onnx_file, to_torch_file
     from .extrapolation import ExtrapolationWarning
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AlignedBilinearPredictor",
     "BilinearPredictor",
+    "Budget",
     "CostModule",
     "CrossValidation",
     "ExtrapolationWarning",
@@ -56,6 +58,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "Budget": "budget",
     "CostModule": "cost_module",
     "CrossValidation": "fitting",
     "ExtrapolationWarning": "extrapolation",
