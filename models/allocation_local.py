@@ -19,14 +19,16 @@ from .pairwise_cost import IndexArray, PairwiseCost, Value, draw, tabulate
 
 FIRST_RADIUS = 0.5
 MAX_ROUNDS = 60
+# Values of one width that a step considers: all of those near, some of those far away.
+NUM_CONSIDERED = 32
 MAX_CORRECTIONS = 4
 # Partial solutions of the additive problems, which the multipliers nearly solve.
 NUM_LABELS = 100
 NUM_STARTS = 129
 # Cells per width, entries per table and rows tried for the bound.
-NUM_CELLS = 48
+NUM_CELLS = 32
 MAX_ENTRIES = 1 << 18
-NUM_TRIALS = 2000
+NUM_TRIALS = 1500
 # Interactions weaker than this share of the strongest are left to the trials.
 WEAK = 1e-3
 
@@ -113,11 +115,17 @@ class LocalSearch:
 
     def _step(self, index: IndexArray, radius: IndexArray) -> IndexArray | None:
         """Return a feasible vector of more value within the radius, None where none is found."""
-        low = np.maximum(0, index - radius)
-        high = np.minimum(self.sizes, index + radius + 1)
-        singles = self._alone(index, low, high)
+        reach = [
+            np.unique(
+                np.append(np.linspace(max(0, i - r), min(n - 1, i + r), NUM_CONSIDERED), i)
+                .round()
+                .astype(int)
+            )
+            for i, r, n in zip(index, radius, self.sizes, strict=True)
+        ]
+        singles = self._alone(index, reach)
         now = self._costs(index[None])[0]
-        values = [v[a:b] for v, a, b in zip(self.values, low, high, strict=True)]
+        values = [value[at] for value, at in zip(self.values, reach, strict=True)]
         limits = np.ones(len(now))
         for _ in range(MAX_CORRECTIONS):
             costs = [
@@ -127,7 +135,7 @@ class LocalSearch:
             found = AllocationSearch(values, costs, NUM_LABELS).solve().index
             if found is None:
                 return None
-            trial = found + low
+            trial = np.array([at[i] for at, i in zip(reach, found, strict=True)])
             if self._value(trial) <= self._value(index) * (1 + TOLERANCE):
                 return None
             actual = self._costs(trial[None])[0]
@@ -137,13 +145,12 @@ class LocalSearch:
             limits = limits - np.maximum(0, actual - 1) * 1.05
         return None
 
-    def _alone(self, index: IndexArray, low: IndexArray, high: IndexArray) -> list[FloatArray]:
+    def _alone(self, index: IndexArray, reach: Sequence[IndexArray]) -> list[FloatArray]:
         """Return the costs when one width changes, for each width (values, constraints)."""
-        lengths = high - low
-        rows = np.repeat(index[None], lengths.sum(), axis=0)
-        ends = list(accumulate(lengths))
-        for at, (end, length) in enumerate(zip(ends, lengths, strict=True)):
-            rows[end - length : end, at] = np.arange(low[at], high[at])
+        ends = list(accumulate(len(at) for at in reach))
+        rows = np.repeat(index[None], ends[-1], axis=0)
+        for width, (end, at) in enumerate(zip(ends, reach, strict=True)):
+            rows[end - len(at) : end, width] = at
         return np.split(self._costs(rows), ends[:-1])
 
     def _costs(self, index: IndexArray) -> FloatArray:

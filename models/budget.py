@@ -18,7 +18,7 @@ from .budget_check import BudgetCheck
 from .constraint import TOLERANCE, Constraint, Cost, Limit, combined_multiples, constraints_of
 from .intervals import FloatArray
 from .projection import Region, project
-from .rounding import repair, round_up
+from .rounding import repair
 
 __all__ = ["Allocation", "AugmentedLagrangian", "Budget", "BudgetCheck", "Constraint"]
 
@@ -26,7 +26,7 @@ Multiples: TypeAlias = Mapping[str, int] | Literal["advised"] | None
 
 # Rows that are evaluated together: bounds memory, not results.
 CHUNK = 1 << 13
-MAX_LABELS = 20_000
+MAX_LABELS = 5_000
 # The smallest widths are tried as they are and rounded up to these: kernels for a single channel
 # can cost more than those for a few.
 FLOOR_MULTIPLES = (1, 2, 4, 8, 16, 32)
@@ -245,8 +245,8 @@ class Budget:
     ) -> BudgetCheck:
         """Return integer widths near the given ones that the device likes and the budget allows.
 
-        Up to the next multiple; where that breaks the budget, single widths go down again by a
-        multiple, those first that save most for the relative width they lose.
+        Up to the next multiple; where that breaks the budget, single widths go down again by
+        multiples, those first that save most for how far they move, in relative terms.
 
         Args:
             widths: Relaxed widths in channels, shape (k,).
@@ -259,7 +259,7 @@ class Budget:
         if len(row) != 1:
             raise InputError(f"round_to_liked takes one width vector, not {len(row)}")
         candidates = candidates_of(self.spec, self.multiples(multiples))
-        rounded = repair(self._relative, candidates, round_up(row[0], candidates))
+        rounded = repair(self._relative, candidates, row[0])
         if rounded is None:
             limits = ", ".join(f"{c.name} <= {c.text(c.limit)}" for c in self.constraints)
             raise InputError(

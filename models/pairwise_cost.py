@@ -25,7 +25,7 @@ ROUNDING = 1e-10
 # Draws per pair of widths in the search for those that interact.
 NUM_PROBES = 32
 # Entries of a pair's table that are drawn to check it.
-NUM_TABLE_CHECKS = 4096
+NUM_TABLE_CHECKS = 1024
 MAX_RANK = 24
 
 

@@ -15,11 +15,15 @@ from scipy.optimize import minimize
 from .intervals import FloatArray
 
 # Halvings of a segment: more than a float64 has digits.
-NUM_HALVINGS = 60
+NUM_HALVINGS = 55
+# Of a start, which is refined anyway.
+NUM_ROUGH_HALVINGS = 12
 NUM_REFINED = 4
 # Of what SLSQP minimises, in units of the largest width squared.
-PRECISION = 1e-13
-MAX_STEPS = 200
+PRECISION = 1e-12
+MAX_STEPS = 100
+# Share of the limit that it aims below it, so that rounding does not end above.
+MARGIN = 1e-9
 
 
 @dataclass(frozen=True)
@@ -42,12 +46,13 @@ class Region:
         """Return which of the points (n, k) within the bounds meet the budget, shape (n,)."""
         return np.all(self.excess(points) <= 0, axis=1)
 
-    def towards(self, inside: FloatArray, outside: FloatArray) -> FloatArray:
+    def towards(
+        self, inside: FloatArray, outside: FloatArray, num_halvings: int = NUM_HALVINGS
+    ) -> FloatArray:
         """Return points (n, k) within the budget, as far from `inside` to `outside` as it goes."""
         near, far = np.zeros(len(inside)), np.ones(len(inside))
-        far[self.holds(outside)] = 0.0
-        near[far == 0] = 1.0
-        for _ in range(NUM_HALVINGS):
+        near[self.holds(outside)] = 1.0
+        for _ in range(num_halvings if not near.all() else 0):
             middle = (near + far) / 2
             fits = self.holds(inside + middle[:, None] * (outside - inside))
             near, far = np.where(fits, middle, near), np.where(fits, far, middle)
@@ -83,9 +88,10 @@ def _starts(region: Region, clipped: FloatArray) -> FloatArray:
     corners = np.tile(clipped, (count + 1, 1))
     corners[np.arange(count), np.arange(count)] = region.low
     lowest = np.tile(region.low, (count + 1, 1))
-    starts = region.towards(lowest, corners)
+    starts = region.towards(lowest, corners, NUM_ROUGH_HALVINGS)
     # Where lowering one width was enough, no more of it than needed.
-    return region.towards(starts, np.where(region.holds(corners)[:, None], clipped, starts))
+    ends = np.where(region.holds(corners)[:, None], clipped, starts)
+    return region.towards(starts, ends, NUM_ROUGH_HALVINGS)
 
 
 def _refine(region: Region, point: FloatArray, start: FloatArray) -> FloatArray:
@@ -99,7 +105,7 @@ def _refine(region: Region, point: FloatArray, start: FloatArray) -> FloatArray:
         bounds=list(zip(region.low / scale, region.high / scale, strict=True)),
         constraints={
             "type": "ineq",
-            "fun": lambda z: -region.excess(z[None] * scale)[0],
+            "fun": lambda z: -region.excess(z[None] * scale)[0] - MARGIN,
             "jac": lambda z: -region.gradient(z * scale) * scale,
         },
         options={"ftol": PRECISION, "maxiter": MAX_STEPS},

@@ -27,46 +27,54 @@ def round_up(widths: FloatArray, candidates: Sequence[FloatArray]) -> IndexArray
 def repair(
     relative: Callable[[FloatArray], FloatArray],
     candidates: Sequence[FloatArray],
-    index: IndexArray,
+    widths: FloatArray,
 ) -> FloatArray | None:
-    """Return the nearest smaller widths that fit, shape (k,), as far as single steps find them.
+    """Return widths that fit, near the given ones rounded up, shape (k,); by single steps.
+
+    Near in the sum of squared relative changes, so no width is given up for the others.
 
     Args:
         relative: Widths (n, k) to costs relative to their limits, (n, m).
         candidates: For each width the values it may take, ascending.
-        index: Index of each width's candidate, shape (k,).
+        widths: Shape (k,).
 
     Returns:
         None where no smaller widths were found to fit.
     """
-    wanted, index = index, index.copy()
+    wanted = round_up(widths, candidates)
+    index = wanted.copy()
+    aim = np.maximum(widths, [values[0] for values in candidates])
 
-    def widths_at(rows: IndexArray) -> FloatArray:
+    def at(rows: IndexArray) -> FloatArray:
         return np.column_stack([v[i] for v, i in zip(candidates, rows.T, strict=True)])
 
     def over(rows: IndexArray) -> FloatArray:
-        excess: FloatArray = np.maximum(0, relative(widths_at(rows)) - 1 - TOLERANCE).sum(axis=1)
+        excess: FloatArray = np.maximum(0, relative(at(rows)) - 1 - TOLERANCE).sum(axis=1)
         return excess
+
+    def distance(rows: IndexArray) -> FloatArray:
+        changes: FloatArray = ((at(rows) / aim - 1) ** 2).sum(axis=1)
+        return changes
 
     now = float(over(index[None])[0])
     while now > 0:
         lower = _neighbours(index, -1, np.zeros_like(index))
         if not len(lower):
             return None
-        lost = 1 - (widths_at(lower) / widths_at(index[None])).min(axis=1)
         after = over(lower)
-        # What fits is nearer the smaller its loss; what does not is better the more it saves.
-        rates = np.where(after > 0, (now - after) / lost, np.inf)
-        best = int(np.lexsort((lost, -rates))[0])
+        further = distance(lower) - distance(index[None])
+        saved = np.maximum(now - after, np.finfo(float).tiny)
+        # A kernel for fewer channels can cost more; such a step is a last resort.
+        best = int(np.argmin(np.where(further > 0, further / saved, further * saved)))
         index, now = lower[best], float(after[best])
     while True:
         # Steps that were too large leave room for others.
         higher = _neighbours(index, 1, wanted)
         fits = higher[over(higher) == 0] if len(higher) else higher
         if not len(fits):
-            result: FloatArray = widths_at(index[None])[0]
+            result: FloatArray = at(index[None])[0]
             return result
-        index = fits[int(np.argmax((widths_at(fits) / widths_at(index[None])).max(axis=1)))]
+        index = fits[int(np.argmin(distance(fits)))]
 
 
 def _neighbours(index: IndexArray, step: int, end: IndexArray) -> IndexArray:
