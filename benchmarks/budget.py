@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -50,7 +51,7 @@ SEEDS = range(3)
 FEW_SHARES, FEW_SEEDS = (0.5, 0.8), range(2)
 COVERAGE = 0.9
 
-HARDWARE = {"eyeriss": "energy", "tpu": "latency"}
+HARDWARE: Mapping[str, Literal["energy", "latency"]] = {"eyeriss": "energy", "tpu": "latency"}
 MODELS: Mapping[str, Callable[[], Predictor]] = {
     "bilinear": partial(BilinearPredictor, loss="relative"),
     "aligned": AlignedBilinearPredictor,
@@ -153,7 +154,7 @@ def outcome(
     reach = {"mean": np.nan, "measurement": np.nan}
     if predictor.num_samples_:
         for of in ("mean", "measurement"):
-            high = predictor.predict_interval([result.widths], COVERAGE, of=of)[1]  # type: ignore[arg-type]
+            high = predictor.predict_interval([result.widths], COVERAGE, of=of)[1]
             reach[of] = max(0.0, float(high[0]) / limit - 1)
     return Outcome(
         true=float(truth.predict([result.widths])[0]) / limit,
@@ -264,7 +265,7 @@ def measure(out: Path, **what: object) -> CostDataset:
             protocol=SHORT,
             out=out,
             observer=progress,
-            **what,  # type: ignore[arg-type]
+            **what,
         )
 
 

@@ -156,7 +156,8 @@ class AllocationSearch:
         )
         if result.x is None:
             return -np.inf, np.full(count, LARGEST_MULTIPLIER) * self.scale
-        return float(result.fun) * self.scale, np.asarray(result.x[1:]) * self.scale
+        # The first variable is the envelope.
+        return float(result.x[0]) * self.scale, np.asarray(result.x[1:]) * self.scale
 
     def _cheapest(self, number: int) -> IndexArray:
         weights = np.zeros(len(self.costs))
@@ -343,7 +344,7 @@ def _spread(table: FloatArray, of: Sequence[int], axes: Sequence[int]) -> FloatA
     return table.reshape([sizes.get(i, 1) for i in axes])
 
 
-def _undominated(frontier: IndexArray, values: FloatArray, costs: FloatArray) -> IndexArray:
+def _undominated(frontier: NDArray[np.int16], values: FloatArray, costs: FloatArray) -> IndexArray:
     """Return the labels that no other with the same frontier beats in value and cost.
 
     All of them where there are several costs: then hardly one beats another in everything.

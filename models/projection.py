@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from .intervals import FloatArray
@@ -42,9 +43,10 @@ class Region:
     excess: Callable[[FloatArray], FloatArray]
     gradient: Callable[[FloatArray], FloatArray]
 
-    def holds(self, points: FloatArray) -> np.ndarray:
+    def holds(self, points: FloatArray) -> NDArray[np.bool_]:
         """Return which of the points (n, k) within the bounds meet the budget, shape (n,)."""
-        return np.all(self.excess(points) <= 0, axis=1)
+        holds: NDArray[np.bool_] = np.all(self.excess(points) <= 0, axis=1)
+        return holds
 
     def towards(
         self, inside: FloatArray, outside: FloatArray, num_halvings: int = NUM_HALVINGS
@@ -97,17 +99,26 @@ def _starts(region: Region, clipped: FloatArray) -> FloatArray:
 def _refine(region: Region, point: FloatArray, start: FloatArray) -> FloatArray:
     """Return a point within the budget that no small step brings nearer, or the start."""
     scale = float(region.high.max())
+
+    def distance(z: FloatArray) -> float:
+        return 0.5 * float(np.sum((z - point / scale) ** 2))
+
+    def away(z: FloatArray) -> FloatArray:
+        return z - point / scale
+
+    def left(z: FloatArray) -> FloatArray:
+        return -region.excess(z[None] * scale)[0] - MARGIN
+
+    def slope(z: FloatArray) -> FloatArray:
+        return -region.gradient(z * scale) * scale
+
     result = minimize(
-        lambda z: 0.5 * float(np.sum((z - point / scale) ** 2)),
+        distance,
         start / scale,
-        jac=lambda z: z - point / scale,
+        jac=away,
         method="SLSQP",
         bounds=list(zip(region.low / scale, region.high / scale, strict=True)),
-        constraints={
-            "type": "ineq",
-            "fun": lambda z: -region.excess(z[None] * scale)[0] - MARGIN,
-            "jac": lambda z: -region.gradient(z * scale) * scale,
-        },
+        constraints=[{"type": "ineq", "fun": left, "jac": slope}],
         options={"ftol": PRECISION, "maxiter": MAX_STEPS},
     )
     end = np.clip(result.x * scale, region.low, region.high)

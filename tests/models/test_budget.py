@@ -124,7 +124,7 @@ def test_costs_that_do_not_belong_together_are_refused(dataset: ArrayDataset) ->
     with pytest.raises(InputError, match="a CostModule or a fitted predictor, not str"):
         Budget([("energy", 0.5)])  # type: ignore[list-item]
     with pytest.raises(InputError, match=r"\(cost, limit\)"):
-        Budget([energy])  # type: ignore[list-item]
+        Budget([energy])
     with pytest.raises(InputError, match="surrogate has the unit of its cost"):
         Budget([(energy, 0.5, bilinear(unit="s"))])
     with pytest.raises(InputError, match="coverage is 90"):
@@ -203,7 +203,7 @@ def test_the_augmented_lagrangian_ends_at_the_constrained_optimum() -> None:
         def closure() -> torch.Tensor:
             optimiser.zero_grad()  # noqa: B023 - used within this turn of the loop
             loss: torch.Tensor = task(widths) + term(widths)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             return loss
 
         optimiser.step(closure)  # type: ignore[no-untyped-call]
