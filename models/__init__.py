@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .serialization import load, save
     from .systolic import SystolicArrayModel
     from .systolic_hardware import SystolicHardware
+    from .transfer import TransferPredictor
     from .trees import TreesPredictor
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "Predictor",
     "SystolicArrayModel",
     "SystolicHardware",
+    "TransferPredictor",
     "TreesPredictor",
     "UnmeasuredLayersWarning",
     "cross_validate",

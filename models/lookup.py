@@ -15,20 +15,16 @@ from .aligned_fit import scale_of
 from .aligned_terms import chain_of
 from .cost_module import CostModule
 from .fittable import FittableDataset
-from .intervals import FOLDS, FloatArray, assign_folds
+from .intervals import FloatArray
 from .layerwise_fit import Source, fit_rates, select_structure
 from .linear import relative_weights
-from .lookup_grid import LookupGrid, curvature
+from .lookup_fit import TableFit
+from .lookup_grid import LookupGrid
 from .lookup_module import LookupCostModule
 from .predictor import Predictor
 from .profiled_dataset import ProfiledDataset, joined
 
-PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
 LEAST_ROWS = 6
-# Entries shrink towards the layers' trend by this share of the penalty on curvature.
-_SHRINKAGE = 0.1
-# Rounds of setting entries to zero that would be negative.
-_ROUNDS = 8
 # Share of the error with one table per layer below which a second one is worth its entries.
 _WORTH_TABLES = 0.8
 
@@ -152,9 +148,9 @@ class LookupTablePredictor(Predictor):
         divisor = self._best_divisor(source) if self.divisor is None else self.divisor
         self.divisor_ = float(divisor)
         rates = fit_rates([source.whole(divisor, 1), source.parts(divisor, 1)])
-        problem = _Problem(self._grid(), rates, source)
-        self.penalty_ = self.penalty if self.penalty is not None else problem.best_penalty()
-        self.constant_, self.tables_ = problem.constant, problem.solve(self.penalty_)
+        fitted = TableFit(self._grid(), rates, source)
+        self.penalty_ = self.penalty if self.penalty is not None else fitted.best_penalty()
+        self.constant_, self.tables_ = fitted.constant, fitted.solve(self.penalty_)
 
     def predict_arrays(self, X: FloatArray) -> FloatArray:
         """Return the cost, shape (n,), of checked widths (n, k)."""
@@ -238,93 +234,3 @@ class LookupTablePredictor(Predictor):
 
     def _network(self) -> NetworkSpec:
         return chain_of(len(self.width_names_)) if self.spec is None else self.spec
-
-
-class _Problem:
-    """Least squares of relative errors over the tables' deviations from the layers' trend.
-
-    Unknowns are deviations divided by what their layer costs on average.
-
-    Args:
-        grid: The tables.
-        rates: The trend.
-        source: What was measured.
-    """
-
-    def __init__(self, grid: LookupGrid, rates: FloatArray, source: Source) -> None:
-        self.grid = grid
-        self.constant, self.trend = grid.tables_of(rates)
-        products = grid.products(source.X)
-        shares = source.weights / source.weights.sum()
-        costs = np.abs(np.einsum("n,nlc,lc->l", shares, products, self.trend))
-        typical = float(shares @ np.abs(source.cost)) or 1.0
-        self.unit = np.maximum(costs, 1e-3 * typical)
-        scale = scale_of(source.cost, source.weights)
-        residual = source.cost - self.constant - np.einsum("nlc,lc->n", products, self.trend)
-        self.columns = self._columns(products) / scale[:, None]
-        self.residual, self.weights = residual / scale, shares
-        self.folds, self.distinct = assign_folds(source.X, FOLDS)
-        self.num_whole = len(source.X)
-        if source.profiles is not None:
-            self._add_parts(source)
-        cells = grid.knots**2
-        penalty = curvature(grid.knots) + _SHRINKAGE * np.eye(cells)
-        blocks = len(grid.tables) * len(grid.regimes)
-        self.penalty = np.kron(np.eye(blocks), penalty) / len(grid.tables)
-
-    def _columns(self, products: FloatArray) -> FloatArray:
-        return np.asarray(products * self.unit[None, :, None]).reshape(len(products), -1)
-
-    def _add_parts(self, source: Source) -> None:
-        if source.profiles is None:
-            return
-        products, variants, shares = self.grid.part_products(source.profiles)
-        cost = source.profile_costs()[variants] * shares
-        trend = np.einsum("nlc,lc->n", products, self.trend)
-        self.columns = np.vstack([self.columns, self._columns(products) / cost[:, None]])
-        self.residual = np.concatenate([self.residual, (cost - trend) / cost])
-        self.weights = np.concatenate([self.weights, shares / shares.sum()])
-        # Parts of a variant share its fold.
-        known = {tuple(row): fold for row, fold in zip(source.X.tolist(), self.folds, strict=True)}
-        by_variant = np.array([known.get(v.widths, -1) for v in source.profiles.variants])
-        self.folds = np.concatenate([self.folds, by_variant[variants]])
-
-    def best_penalty(self) -> float:
-        """Return the penalty that predicts held-out variants best."""
-        if self.distinct < 2:
-            return PENALTIES[-1]
-        errors = np.zeros(len(PENALTIES))
-        for fold in range(int(self.folds.max()) + 1):
-            test = self.folds == fold
-            whole = np.flatnonzero(test[: self.num_whole])
-            gram, moment = self._normal(~test)
-            for place, penalty in enumerate(PENALTIES):
-                found = np.linalg.solve(gram + penalty * self.penalty, moment)
-                missed = np.abs(self.residual[whole] - self.columns[whole] @ found)
-                errors[place] += float(self.weights[whole] @ np.minimum(missed, 1.0))
-        return PENALTIES[int(np.argmin(errors))]
-
-    def _normal(self, rows: np.ndarray) -> tuple[FloatArray, FloatArray]:
-        weighted = self.columns[rows] * self.weights[rows, None]
-        return weighted.T @ self.columns[rows], weighted.T @ self.residual[rows]
-
-    def solve(self, penalty: float) -> FloatArray:
-        """Return the tables, shape (tables, regimes, knots, knots), >= 0."""
-        gram, moment = self._normal(np.ones(len(self.residual), dtype=bool))
-        gram = gram + penalty * self.penalty
-        lowest = -(self.trend / self.unit[:, None]).reshape(-1)
-        fixed = np.zeros(len(moment), dtype=bool)
-        found = np.zeros(len(moment))
-        for _ in range(_ROUNDS):
-            free = ~fixed
-            found[fixed] = lowest[fixed]
-            right = moment[free] - gram[np.ix_(free, fixed)] @ found[fixed]
-            found[free] = np.linalg.solve(gram[np.ix_(free, free)], right)
-            below = found < lowest - 1e-12
-            if not below.any():
-                break
-            fixed |= below
-        tables = self.trend + self.unit[:, None] * found.reshape(self.trend.shape)
-        grid = self.grid
-        shape = (len(grid.tables), len(grid.regimes), grid.knots, grid.knots)
-        return np.asarray(np.maximum(tables, 0.0)).reshape(shape)

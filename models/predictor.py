@@ -33,7 +33,8 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
     """The cost of a network as a function of its widths, a scikit-learn regressor.
 
     A subclass defines `fit_arrays`, `predict_arrays`, `exact_module`, and names its fitted
-    attributes in `state_names`; constructor arguments are JSON values beside the spec.
+    attributes in `state_names`; constructor arguments are JSON values beside the spec. Attributes
+    or arguments that hold tuples of fitted predictors are named in `part_names`.
 
     Args:
         spec: The network; None treats the columns of X as widths without bounds.
@@ -51,6 +52,7 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
     """
 
     state_names: ClassVar[tuple[str, ...]] = ()
+    part_names: ClassVar[tuple[str, ...]] = ()
 
     unit_: str
     target_: str

@@ -31,6 +31,7 @@ PREDICTORS: dict[str, Entry] = {
     "lookup": Entry("lookup", "LookupTablePredictor"),
     "params": Entry("flops", "ParametersPredictor"),
     "systolic": Entry("systolic", "SystolicArrayModel"),
+    "transfer": Entry("transfer", "TransferPredictor"),
     "trees": Entry("trees", "TreesPredictor"),
 }
 

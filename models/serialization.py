@@ -3,12 +3,14 @@
 A file holds predictors of one or several targets. Its safetensors header carries one text,
 `joulemap`: a JSON document (version history beside `VERSION`) whose `sha256` is a digest over the
 rest of it and all tensors, so a damaged file is refused and never gives other numbers. Tensors
-are float64, named TARGET/ATTRIBUTE.
+are float64, named TARGET/ATTRIBUTE; those of predictors that a predictor holds (`part_names`) are
+named TARGET/ATTRIBUTE[NUMBER]/..., and their descriptions stand inside its own.
 """
 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import secrets
@@ -38,6 +40,7 @@ VERSION = 1
 
 MAX_BYTES = 1 << 30
 MAX_METADATA_BYTES = 1 << 26
+MAX_DEPTH = 4
 _HELD_OUT = ("measured", "predicted", "weights")
 
 
@@ -143,7 +146,11 @@ def _describe(predictor: Predictor) -> dict[str, Any]:
     parameters = predictor.get_params(deep=False)
     spec = parameters.pop("spec")
     floor, held_out = predictor.noise_floor_, predictor.held_out_
-    return {
+    parts = {}
+    for name, several in _parts(predictor).items():
+        parameters.pop(name, None)
+        parts[name] = [{"target": part.target_, **_describe(part)} for part in several]
+    return ({"parts": parts} if parts else {}) | {
         "model": registry.name_of(predictor),
         "hyperparameters": {name: _plain(value) for name, value in parameters.items()},
         "spec": json.loads(spec.to_json()) if spec is not None else None,
@@ -164,13 +171,32 @@ def _arrays(predictor: Predictor) -> dict[str, Any]:
     if predictor.held_out_ is not None:
         for name in _HELD_OUT:
             arrays[f"held_out_.{name}"] = getattr(predictor.held_out_, name)
+    for name, several in _parts(predictor).items():
+        for number, part in enumerate(several):
+            for inner, value in _arrays(part).items():
+                arrays[f"{name}[{number}]/{inner}"] = value
     return arrays
 
 
-def _restore(target: str, entry: Mapping[str, Any], arrays: dict[str, FloatArray]) -> Predictor:
+def _parts(predictor: Predictor) -> dict[str, tuple[Predictor, ...]]:
+    """Return the fitted predictors that a predictor holds, by attribute."""
+    found = {name: tuple(getattr(predictor, name)) for name in predictor.part_names}
+    for several in found.values():
+        for part in several:
+            part.ready()
+    return found
+
+
+def _restore(
+    target: str, entry: Mapping[str, Any], arrays: dict[str, FloatArray], depth: int = 0
+) -> Predictor:
     cls = registry.predictor_class(entry["model"])
     spec = NetworkSpec.from_json(json.dumps(entry["spec"])) if entry["spec"] is not None else None
-    predictor = cls(spec=spec, **entry["hyperparameters"])
+    parts = _restore_parts(cls, entry.get("parts", {}), arrays, depth)
+    given = {name: parts.pop(name) for name in inspect.signature(cls).parameters if name in parts}
+    predictor = cls(spec=spec, **entry["hyperparameters"], **given)
+    for name, several in parts.items():
+        setattr(predictor, name, several)
     predictor.check_parameters()
     names = _texts("width_names", entry["width_names"])
     if spec is not None and names != spec.width_names:
@@ -192,6 +218,26 @@ def _restore(target: str, entry: Mapping[str, Any], arrays: dict[str, FloatArray
         raise InputError(f"it has an unknown tensor '{min(arrays)}'")
     predictor.check_state()
     return predictor
+
+
+def _restore_parts(
+    cls: type[Predictor], entries: Any, arrays: dict[str, FloatArray], depth: int
+) -> dict[str, tuple[Predictor, ...]]:
+    """Return the predictors that a predictor of that class holds, and take their arrays."""
+    if not isinstance(entries, dict) or set(entries) != set(cls.part_names):
+        raise InputError(f"it does not hold the predictors that a {cls.__name__} consists of")
+    if entries and depth == MAX_DEPTH:
+        raise InputError(f"it holds predictors within predictors, more than {MAX_DEPTH} deep")
+    found = {}
+    for name in cls.part_names:
+        several = []
+        for number, entry in enumerate(entries[name]):
+            prefix = f"{name}[{number}]/"
+            inner = [key for key in arrays if key.startswith(prefix)]
+            own = {key.removeprefix(prefix): arrays.pop(key) for key in inner}
+            several.append(_restore(_text("target", entry["target"]), entry, own, depth + 1))
+        found[name] = tuple(several)
+    return found
 
 
 def _restore_data(

@@ -230,7 +230,10 @@ class EstimatorContract:
         fitted.save(path)
         loaded = load(path)
         assert type(loaded) is type(fitted)
-        assert loaded.get_params() == fitted.get_params()
+        # Predictors that it holds have no equality; they are compared by what they predict.
+        kept = fitted.get_params().keys() - set(fitted.part_names)
+        for name in kept:
+            assert loaded.get_params()[name] == fitted.get_params()[name]
         np.testing.assert_array_equal(loaded.predict(widths), fitted.predict(widths))
         np.testing.assert_array_equal(
             loaded.predict_interval(widths), fitted.predict_interval(widths)

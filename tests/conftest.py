@@ -1,4 +1,4 @@
-"""What several test files share: small networks, made-up visits, and no silent skips."""
+"""What several test files share: small networks, made-up visits, one thread, no silent skips."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import pytest
 from hypothesis import HealthCheck, settings
+from threadpoolctl import threadpool_limits
 
 from joulemap.datasets import Block, Conditions, LayerSpec, NetworkSpec, Timing, Visit, Width
 from joulemap.datasets.journal import CampaignRecord
@@ -24,6 +25,12 @@ for folder in ("datasets", "device_agents", "models", "profiler"):
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", parent=settings.get_profile("default"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+# Linear algebra on small matrices: threads that wait for each other on busy cores take forty times
+# as long. Programs that tests start inherit it.
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
+threadpool_limits(limits=1)
 
 AnyReport = TypeVar("AnyReport", pytest.TestReport, pytest.CollectReport)
 

@@ -3,11 +3,13 @@ import hashlib
 import json
 import pickle
 import struct
+import sys
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -15,9 +17,19 @@ import safetensors.numpy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from joulemap import InputError
-from joulemap.models import BilinearPredictor, FlopsPredictor, load, save, serialization
+from joulemap import InputError, models
+from joulemap.datasets import NetworkSpec
+from joulemap.models import (
+    BilinearPredictor,
+    CostModule,
+    FlopsPredictor,
+    load,
+    save,
+    serialization,
+)
+from joulemap.models.intervals import FloatArray
 from joulemap.models.predictor import Predictor
+from joulemap.models.registry import PREDICTORS, Entry
 from joulemap.models.testing import ArrayDataset
 
 Content = dict[str, Any]
@@ -353,3 +365,95 @@ def test_the_checksum_covers_names_and_shapes() -> None:
     }
     assert len(digests) == 5
     assert hashlib.sha256(b"{}").hexdigest() in digests
+
+
+# -- predictors that hold predictors -----------------------------------------------------------
+
+
+class Mean(Predictor):
+    """The mean of given predictors and of one that it fits itself."""
+
+    part_names: ClassVar[tuple[str, ...]] = ("sources", "own_")
+
+    own_: tuple[Predictor, ...]
+
+    def __init__(
+        self, spec: NetworkSpec | None = None, *, sources: Sequence[Predictor] = ()
+    ) -> None:
+        super().__init__(spec)
+        self.sources = sources
+
+    def fit_arrays(self, X: FloatArray, y: FloatArray, weights: FloatArray) -> None:
+        self.own_ = (FlopsPredictor(self.spec).fit(X, y, weights),)
+
+    def predict_arrays(self, X: FloatArray) -> FloatArray:
+        several = [part.predict_arrays(X) for part in (*self.sources, *self.own_)]
+        return np.asarray(np.mean(several, axis=0))
+
+    def exact_module(self) -> CostModule:
+        raise InputError("a mean of predictors has no module here")
+
+
+@pytest.fixture
+def registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType(f"{models.__name__}.mean")
+    module.Mean = Mean  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(PREDICTORS, "mean", Entry("mean", "Mean"))
+
+
+@pytest.fixture
+def nested(dataset: ArrayDataset, registered: None) -> Mean:
+    sources = tuple(BilinearPredictor().fit_dataset(dataset, t) for t in ("energy_j", "latency_s"))
+    inner = Mean(sources=sources).fit_dataset(dataset, "energy_j")
+    return Mean(sources=(inner, sources[1])).fit_dataset(dataset, "energy_j")
+
+
+def test_predictors_inside_are_written_with_it(
+    nested: Mean, dataset: ArrayDataset, tmp_path: Path
+) -> None:
+    path = tmp_path / "nested.safetensors"
+    nested.save(path)
+    found = load(path)
+    assert isinstance(found, Mean)
+    assert isinstance(found.sources[0], Mean)
+    X, _, _ = dataset.xyw("energy_j")
+    np.testing.assert_array_equal(found.predict(X), nested.predict(X))
+    np.testing.assert_array_equal(
+        found.sources[0].predict_interval(X), nested.sources[0].predict_interval(X)
+    )
+    assert [part.target_ for part in found.sources] == ["energy_j", "latency_s"]
+    content = path.read_bytes()
+    found.save(path)
+    assert path.read_bytes() == content
+
+
+def test_files_whose_parts_do_not_fit_are_refused(nested: Mean, tmp_path: Path) -> None:
+    nested.save(tmp_path / "nested.safetensors")
+    document, tensors = parts(tmp_path / "nested.safetensors")
+    path = tmp_path / "changed.safetensors"
+    entry = document["predictors"]["energy_j"]
+
+    def refused(message: str) -> None:
+        rewrite(path, document, tensors)
+        with pytest.raises(InputError, match=message):
+            load(path)
+
+    kept = entry["parts"]
+    values: list[Any] = [{}, None, [], {"sources": kept["sources"]}, {**kept, "more": []}]
+    for value in values:
+        entry["parts"] = value
+        refused("does not hold the predictors that a Mean consists of")
+    entry["parts"] = {**kept, "sources": kept["sources"][:1]}
+    refused("unknown tensor")
+    entry["parts"] = {**kept, "own_": [{**kept["own_"][0], "model": "os.system"}]}
+    refused("no model named 'os.system'")
+    deep = json.loads(json.dumps(kept))
+    innermost = deep
+    for _ in range(8):
+        innermost["sources"] = [
+            {**entry, "target": "energy_j", "parts": json.loads(json.dumps(kept))}
+        ]
+        innermost = innermost["sources"][0]["parts"]
+    entry["parts"] = deep
+    refused("more than 4 deep")
