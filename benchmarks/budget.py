@@ -265,7 +265,7 @@ def measure(out: Path, **what: object) -> CostDataset:
             protocol=SHORT,
             out=out,
             observer=progress,
-            **what,
+            **what,  # type: ignore[arg-type]
         )
 
 

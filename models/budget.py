@@ -168,15 +168,17 @@ class Budget:
         return AugmentedLagrangian(self, **options)
 
     @torch.no_grad()
-    def project(self, widths: torch.Tensor) -> torch.Tensor:
+    def project(self, widths: torch.Tensor, *, is_relative: bool = False) -> torch.Tensor:
         """Return the nearest widths within bounds and budget, of the same shape and type.
 
-        Nearest in channels, by the surrogate; widths within both are returned unchanged. No
-        gradient flows through it. Without products of widths in the cost it is the nearest point
-        for sure, else the best of several local ones.
+        By the surrogate; widths within both are returned unchanged. No gradient flows through it.
+        Without products of widths in the cost it is the nearest point for sure, else the best of
+        several local ones.
 
         Args:
             widths: Relaxed widths in channels, `batch_shape x k`.
+            is_relative: Whether near means in shares of each largest width, in place of channels;
+                channels of narrow, expensive layers then go less readily.
 
         Raises:
             InputError: NaN, a wrong last dimension, or a surrogate above its limit at the
@@ -192,7 +194,9 @@ class Budget:
                     "project onto"
                 )
         rows = self._rows(widths)
-        nearest = torch.from_numpy(project(self._region(widths.dtype), rows))
+        nearest = torch.from_numpy(
+            project(self._region(widths.dtype, is_relative=is_relative), rows)
+        )
         return nearest.reshape(widths.shape).to(widths)
 
     # -- integer widths --------------------------------------------------------------------------
@@ -349,7 +353,7 @@ class Budget:
             excess: FloatArray = self.excess(torch.from_numpy(rows)).numpy()
         return excess
 
-    def _region(self, dtype: torch.dtype) -> Region:
+    def _region(self, dtype: torch.dtype, *, is_relative: bool) -> Region:
         # A narrower type rounds the result: a hair within, so that it still fits.
         slack = 0.0 if dtype == torch.float64 else 4 * float(torch.finfo(dtype).eps)
 
@@ -363,4 +367,5 @@ class Budget:
                 rows = [torch.autograd.grad(value, point, retain_graph=True)[0] for value in values]
             return torch.stack(rows).numpy()
 
-        return Region(self.low, self.high, excess, gradient)
+        scale = self.high if is_relative else np.full_like(self.high, self.high.max())
+        return Region(self.low, self.high, scale, excess, gradient)

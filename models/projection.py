@@ -20,7 +20,7 @@ NUM_HALVINGS = 55
 # Of a start, which is refined anyway.
 NUM_ROUGH_HALVINGS = 12
 NUM_REFINED = 4
-# Of what SLSQP minimises, in units of the largest width squared.
+# Of what SLSQP minimises, half the distance squared.
 PRECISION = 1e-12
 MAX_STEPS = 100
 # Share of the limit that it aims below it, so that rounding does not end above.
@@ -34,12 +34,14 @@ class Region:
     Attributes:
         low: Lower bounds, shape (k,); these widths are within the budget.
         high: Upper bounds, shape (k,).
+        scale: What distances along each width are relative to, shape (k,).
         excess: Widths (n, k) to what each cost exceeds its limit by, relative to it, (n, m).
         gradient: Widths (k,) to the gradients of that, (m, k).
     """
 
     low: FloatArray
     high: FloatArray
+    scale: FloatArray
     excess: Callable[[FloatArray], FloatArray]
     gradient: Callable[[FloatArray], FloatArray]
 
@@ -47,6 +49,11 @@ class Region:
         """Return which of the points (n, k) within the bounds meet the budget, shape (n,)."""
         holds: NDArray[np.bool_] = np.all(self.excess(points) <= 0, axis=1)
         return holds
+
+    def distance(self, points: FloatArray, point: FloatArray) -> FloatArray:
+        """Return how far points (n, k) are from one, shape (n,)."""
+        distance: FloatArray = np.linalg.norm((points - point) / self.scale, axis=1)
+        return distance
 
     def towards(
         self, inside: FloatArray, outside: FloatArray, num_halvings: int = NUM_HALVINGS
@@ -78,9 +85,9 @@ def project(region: Region, points: FloatArray) -> FloatArray:
 
 def _project(region: Region, point: FloatArray) -> FloatArray:
     starts = _starts(region, np.clip(point, region.low, region.high))
-    starts = starts[np.argsort(_distance(starts, point), kind="stable")]
+    starts = starts[np.argsort(region.distance(starts, point), kind="stable")]
     found = np.array([_refine(region, point, start) for start in starts[:NUM_REFINED]])
-    best: FloatArray = found[int(np.argmin(_distance(found, point)))]
+    best: FloatArray = found[int(np.argmin(region.distance(found, point)))]
     return best
 
 
@@ -98,7 +105,7 @@ def _starts(region: Region, clipped: FloatArray) -> FloatArray:
 
 def _refine(region: Region, point: FloatArray, start: FloatArray) -> FloatArray:
     """Return a point within the budget that no small step brings nearer, or the start."""
-    scale = float(region.high.max())
+    scale = region.scale
 
     def distance(z: FloatArray) -> float:
         return 0.5 * float(np.sum((z - point / scale) ** 2))
@@ -125,9 +132,5 @@ def _refine(region: Region, point: FloatArray, start: FloatArray) -> FloatArray:
     if not np.all(np.isfinite(end)):
         return start
     end = region.towards(start[None], end[None])[0]
-    return end if _distance(end[None], point)[0] < _distance(start[None], point)[0] else start
-
-
-def _distance(points: FloatArray, point: FloatArray) -> FloatArray:
-    distance: FloatArray = np.linalg.norm(points - point, axis=1)
-    return distance
+    before, after = region.distance(np.stack([start, end]), point)
+    return end if after < before else start

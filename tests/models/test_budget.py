@@ -230,30 +230,30 @@ def test_the_augmented_lagrangian_ends_at_the_constrained_optimum() -> None:
 
 
 @settings(max_examples=12, deadline=None)
-@given(seed=st.integers(0, 10_000), share=st.integers(35, 95), is_double=st.booleans())
+@given(seed=st.integers(0, 10_000), share=st.integers(35, 95), is_relative=st.booleans())
 def test_projection_gives_the_nearest_feasible_point(
-    seed: int, share: int, is_double: bool
+    seed: int, share: int, is_relative: bool
 ) -> None:
     rng = np.random.default_rng(seed)
     budget = Budget([(bilinear(seed), f"{share} %"), (bilinear(seed + 1, unit="s"), "80 %")])
     spread = (budget.high - budget.low) * 0.5
     points = rng.uniform(budget.low - spread, budget.high + spread, (3, 4))
-    projected = budget.project(torch.tensor(points))
+    scale = budget.high if is_relative else 1.0
+    projected = budget.project(torch.tensor(points), is_relative=is_relative)
     near = projected.numpy()
     assert np.all((near >= budget.low) & (near <= budget.high))
     assert (budget.excess(projected) <= 0).all()
-    assert torch.equal(budget.project(projected), projected)
+    assert torch.equal(budget.project(projected, is_relative=is_relative), projected)
     inside = rng.uniform(budget.low, budget.high, (4000, 4))
     inside = np.vstack([inside, near[0] + 0.3 * rng.standard_normal((4000, 4))])
     inside = np.clip(inside, budget.low, budget.high)
     inside = inside[(budget.excess(torch.tensor(inside)) <= 0).all(-1).numpy()]
     for point, nearest in zip(points, near, strict=True):
-        best = np.linalg.norm(inside - point, axis=1).min()
-        assert np.linalg.norm(nearest - point) <= best * (1 + 1e-6)
-    if not is_double:
-        single = budget.project(torch.tensor(points, dtype=torch.float32))
-        assert single.dtype == torch.float32
-        assert (budget.excess(single.double()) <= 0).all()
+        best = np.linalg.norm((inside - point) / scale, axis=1).min()
+        assert np.linalg.norm((nearest - point) / scale) <= best * (1 + 1e-6)
+    single = budget.project(torch.tensor(points, dtype=torch.float32))
+    assert single.dtype == torch.float32
+    assert (budget.excess(single.double()) <= 0).all()
 
 
 def test_projection_of_a_batch_is_that_of_its_rows_and_keeps_its_shape() -> None:
