@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .aligned import AlignedBilinearPredictor
     from .auto import AutoPredictor
     from .bilinear import BilinearPredictor
+    from .budget import Budget
     from .contradictions import ContradictionWarning
     from .cost_module import CostModule
     from .export import to_onnx_file, to_torch_file
@@ -37,6 +38,7 @@ __all__ = [
     "AlignedBilinearPredictor",
     "AutoPredictor",
     "BilinearPredictor",
+    "Budget",
     "ContradictionWarning",
     "CostModule",
     "CrossValidation",
@@ -64,6 +66,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "Budget": "budget",
     "ContradictionWarning": "contradictions",
     "CostModule": "cost_module",
     "CrossValidation": "fitting",
