@@ -94,5 +94,5 @@ def test_impossible_samples_are_refused() -> None:
         sample(spec, 7)
     with pytest.raises(InputError, match="at least 1"):
         sample(spec, 0)
-    with pytest.raises(InputError, match="known: aligned, lhs, sobol, uniform"):
+    with pytest.raises(InputError, match="known: active, aligned, lhs, sobol, uniform"):
         sample(spec, 1, sampling="magic")
