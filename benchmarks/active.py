@@ -84,7 +84,7 @@ def curve(
 ) -> Curve:
     """Return the errors of fits to the first vectors of each seed."""
     model = AlignedBilinearPredictor(spec)
-    model.bind(spec.width_names)
+    model.bind(spec.width_names, unit="s", target="latency_s")
     truth = cost(tests)
     errors = np.empty((len(counts), len(vectors), len(tests)))
     for place, count in enumerate(counts):
