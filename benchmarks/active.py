@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.isotonic import IsotonicRegression
 
 from joulemap.datasets import CostDataset, NetworkSpec
 from joulemap.models import AlignedBilinearPredictor, SystolicArrayModel
@@ -32,13 +33,16 @@ FloatArray = NDArray[np.float64]
 SHORT = Protocol(max_visit_s=0.35, max_further_visits=1)
 NUM_TEST = 40  # in each half
 LOCAL_SEEDS, SIMULATED_SEEDS = 3, 6
-# How many of each seed's vectors are fitted; beyond the last, two and three seeds' together.
-COUNTS = {"sobol": (20, 30, 40, 60, 80), "active": (10, 15, 20, 25, 30, 35, 40, 48, 55)}
-SIMULATED_COUNTS = {
+# How many vectors of each seed are measured, and how many are fitted: beyond those of one seed,
+# two or three seeds' together.
+NUM_MEASURED = {"sobol": 80, "active": 55}
+COUNTS = {
     "sobol": (20, 30, 40, 60, 80, 110, 160),
-    "active": (10, 15, 20, 25, 30, 40, 50, 60, 70, 80, 110),
+    "active": (10, 15, 20, 25, 30, 35, 40, 48, 55, 80, 110, 165),
 }
+NUM_SIMULATED = dict.fromkeys(NUM_MEASURED, 165)
 NUM_RESAMPLED = 400
+TARGET = "latency_s"
 HALVES = ("uniform", "rounded", "both")
 
 
@@ -50,8 +54,10 @@ class Curve:
     errors: FloatArray
 
     def means(self, seeds: NDArray[np.int64], tests: NDArray[np.int64]) -> FloatArray:
-        """Return the mean error, a fraction, at each count."""
-        return np.asarray(self.errors[:, seeds][:, :, tests].mean(axis=(1, 2)))
+        """Return the mean error, a fraction, at each count, made to fall: luck does not count."""
+        means = self.errors[:, seeds][:, :, tests].mean(axis=(1, 2))
+        falling = IsotonicRegression(increasing=False).fit_transform(self.counts, means)
+        return np.asarray(falling)
 
 
 def test_vectors(spec: NetworkSpec) -> list[tuple[int, ...]]:
@@ -66,12 +72,12 @@ def test_vectors(spec: NetworkSpec) -> list[tuple[int, ...]]:
 
 
 def training_vectors(
-    spec: NetworkSpec, counts: Mapping[str, Sequence[int]], seeds: int
+    spec: NetworkSpec, numbers: Mapping[str, int], seeds: int
 ) -> dict[str, list[list[tuple[int, ...]]]]:
     """Return for each sampler the vectors of each seed."""
     return {
-        sampling: [sample(spec, chosen[-1], sampling=sampling, seed=s) for s in range(seeds)]
-        for sampling, chosen in counts.items()
+        sampling: [sample(spec, number, sampling=sampling, seed=s) for s in range(seeds)]
+        for sampling, number in numbers.items()
     }
 
 
@@ -82,88 +88,84 @@ def curve(
     tests: FloatArray,
     spec: NetworkSpec,
 ) -> Curve:
-    """Return the errors of fits to the first vectors of each seed."""
+    """Return the errors of fits to the first vectors of each seed, and of the seeds after it."""
     model = AlignedBilinearPredictor(spec)
-    model.bind(spec.width_names, unit="s", target="latency_s")
+    model.bind(spec.width_names, unit="s", target=TARGET)
     truth = cost(tests)
     errors = np.empty((len(counts), len(vectors), len(tests)))
-    for place, count in enumerate(counts):
-        for seed, chosen in enumerate(vectors):
-            X = np.array(chosen[:count], dtype=np.float64)
+    for seed in range(len(vectors)):
+        ordered = np.array([*vectors[seed:], *vectors[:seed]], dtype=np.float64)
+        ordered = ordered.reshape(-1, tests.shape[1])
+        for place, count in enumerate(counts):
+            X = ordered[:count]
             fitted = fit_rows(model, X, cost(X), np.ones(count))
             errors[place, seed] = np.abs(fitted.predict_arrays(tests) / truth - 1)
     return Curve(tuple(counts), errors)
 
 
 def needed(counts: Sequence[int], errors: FloatArray, wanted: float) -> float:
-    """Return at how many vectors a curve first reaches an error; beyond its end infinity."""
-    below = np.flatnonzero(errors <= wanted)
-    if not below.size:
-        return float("inf")
-    place = int(below[0])
-    if place == 0:
-        return float(counts[0])
-    (x0, x1), (e0, e1) = (
-        np.log(counts[place - 1 : place + 1]),
-        np.log(errors[place - 1 : place + 1]),
+    """Return at how many vectors a falling curve reaches an error, within its ends."""
+    # np.interp wants rising abscissae.
+    return float(np.exp(np.interp(-np.log(wanted), -np.log(errors), np.log(counts))))
+
+
+def needed_by_active(
+    curves: Mapping[str, Curve],
+    seeds: Mapping[str, NDArray[np.int64]],
+    tests: NDArray[np.int64],
+) -> FloatArray:
+    """Return for each count of Sobol how many active vectors give the same error."""
+    means = {name: c.means(seeds[name], tests) for name, c in curves.items()}
+    return np.array(
+        [needed(curves["active"].counts, means["active"], error) for error in means["sobol"]]
     )
-    return float(np.exp(x0 + (x1 - x0) * (np.log(wanted) - e0) / (e1 - e0)))
 
 
 def report(curves: Mapping[str, Curve]) -> None:
     """Print errors and ratios on both halves of the test vectors and on all of them."""
     rng = np.random.default_rng(0)
     halves = (np.arange(NUM_TEST), np.arange(NUM_TEST, 2 * NUM_TEST), np.arange(2 * NUM_TEST))
+    every = {name: np.arange(c.errors.shape[1]) for name, c in curves.items()}
+    counts = np.array(curves["sobol"].counts)
+    ends = curves["active"].counts[0], curves["active"].counts[-1]
     for half, tests in zip(HALVES, halves, strict=True):
         print(f"\n  test vectors: {half}")
-        every = {name: np.arange(c.errors.shape[1]) for name, c in curves.items()}
-        means = {name: c.means(every[name], tests) for name, c in curves.items()}
         for name, c in curves.items():
-            spread = c.errors[:, :, tests].mean(axis=2)
-            for count, mean, seeds in zip(c.counts, means[name], spread, strict=True):
+            seeds = c.errors[:, :, tests].mean(axis=2)
+            for count, errors in zip(c.counts, seeds, strict=True):
                 print(
-                    f"    {name:7}{count:5} vectors {100 * mean:6.2f} % "
-                    f"(seeds {100 * seeds.min():.2f} to {100 * seeds.max():.2f})"
+                    f"    {name:6} {count:4} vectors {100 * errors.mean():6.2f} % "
+                    f"(seeds {100 * errors.min():.2f} to {100 * errors.max():.2f})"
                 )
-        ratios = np.empty((NUM_RESAMPLED, len(curves["sobol"].counts)))
-        for row in ratios:
-            drawn = {
-                name: c.means(
-                    rng.choice(every[name], len(every[name])), rng.choice(tests, len(tests))
-                )
-                for name, c in curves.items()
-            }
-            row[:] = ratio_at(curves, drawn)
-        low, high = np.quantile(ratios, [0.1, 0.9], axis=0)
-        found = ratio_at(curves, means)
-        for place, count in enumerate(curves["sobol"].counts):
-            print(
-                f"    Sobol {count}: active needs {found[place]:.1f}x fewer "
-                f"({low[place]:.1f} to {high[place]:.1f})"
+        found = needed_by_active(curves, every, tests)
+        drawn = [
+            needed_by_active(
+                curves,
+                {name: rng.choice(seeds, len(seeds)) for name, seeds in every.items()},
+                rng.choice(tests, len(tests)),
             )
-        print(f"    median over these: {np.median(found):.1f}x")
-
-
-def ratio_at(curves: Mapping[str, Curve], means: Mapping[str, FloatArray]) -> FloatArray:
-    """Return at each count of Sobol how many times fewer vectors active needs; 0 for too many."""
-    return np.array(
-        [
-            count / needed(curves["active"].counts, means["active"], error)
-            for count, error in zip(curves["sobol"].counts, means["sobol"], strict=True)
+            for _ in range(NUM_RESAMPLED)
         ]
-    )
+        low, high = np.quantile(counts / np.array(drawn), [0.1, 0.9], axis=0)
+        for place, count in enumerate(counts):
+            bound = {ends[0]: "at least ", ends[1]: "at most "}.get(round(found[place], 6), "")
+            print(
+                f"    Sobol {count:3}: as low with {found[place]:.0f} active ones, {bound}"
+                f"{count / found[place]:.1f}x fewer ({low[place]:.1f} to {high[place]:.1f})"
+            )
+        print(f"    median over these: {np.median(counts / found):.1f}x")
 
 
 def measured_curves(spec: NetworkSpec, out: Path) -> dict[str, Curve]:
     """Return both curves on this machine, measured now as far as the folder does not hold it."""
-    vectors = training_vectors(spec, COUNTS, LOCAL_SEEDS)
+    vectors = training_vectors(spec, NUM_MEASURED, LOCAL_SEEDS)
     tests = test_vectors(spec)
     everything = [v for seeds in vectors.values() for chosen in seeds for v in chosen] + tests
     with CampaignProgress() as progress:
         ds: CostDataset = profile(
             "local:", spec, widths=everything, protocol=SHORT, out=out, observer=progress
         )
-    floor = ds.noise_floor("latency_s")
+    floor = ds.noise_floor(TARGET)
     print(
         f"\n{spec.name} on this machine, {len(ds)} variants; noise floor "
         f"{floor.describe() if floor else 'unknown'}"
@@ -185,8 +187,8 @@ def simulated_curves(spec: NetworkSpec) -> dict[str, Curve]:
     tests = np.array(test_vectors(spec), dtype=np.float64)
     print(f"\n{spec.name} on sim:eyeriss, without noise")
     return {
-        name: curve(seeds, SIMULATED_COUNTS[name], model.predict, tests, spec)
-        for name, seeds in training_vectors(spec, SIMULATED_COUNTS, SIMULATED_SEEDS).items()
+        name: curve(seeds, COUNTS[name], model.predict, tests, spec)
+        for name, seeds in training_vectors(spec, NUM_SIMULATED, SIMULATED_SEEDS).items()
     }
 
 
