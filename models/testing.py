@@ -315,6 +315,17 @@ class PredictorContract(EstimatorContract):
         for count in (1, 5):
             torch.testing.assert_close(exported(x[:count]), module(x[:count]))
 
+    def test_module_works_under_compile(self, fitted: Predictor, widths: FloatArray) -> None:
+        module = fitted.to_torch()
+        torch.compiler.reset()  # its limit of compilations is over all modules
+        # Whether it is one graph; what a backend makes of the graph is the backend's matter.
+        compiled = torch.compile(module, backend="eager", fullgraph=True)
+        x = torch.tensor(widths, requires_grad=True)
+        (expected,) = torch.autograd.grad(module(x).sum(), x)
+        (gradient,) = torch.autograd.grad(compiled(x).sum(), x)
+        torch.testing.assert_close(gradient, expected)
+        torch.testing.assert_close(compiled(x), module(x))
+
     def test_module_refuses_other_conditions(self, fitted: Predictor) -> None:
         for name, value in (("batch", 7), ("precision", "int4")):
             if name in fitted.conditions_:

@@ -110,7 +110,9 @@ def profile(
         Path, typer.Option(help="Folder of the campaign; an interrupted one continues.")
     ],
     samples: Annotated[int, typer.Option(help="Width vectors to measure.")] = 100,
-    sampling: Annotated[str, typer.Option(help="sobol, uniform, lhs or aligned.")] = "sobol",
+    sampling: Annotated[
+        str, typer.Option(help="sobol, uniform, lhs, aligned or active.")
+    ] = "sobol",
     runtime: Annotated[str, typer.Option(help="What executes variants.")] = "onnxruntime",
     batch: Annotated[int, typer.Option(help="Samples per call.")] = 1,
     resolution: Annotated[int | None, typer.Option(help="Height and width of the input.")] = None,
@@ -322,11 +324,15 @@ def export(
         Path | None, typer.Option(help="File to write; beside the predictor if not given.")
     ] = None,
     target: Annotated[str | None, typer.Option(help="Which cost, if the file has several.")] = None,
+    *,
+    smooth: Annotated[
+        bool, typer.Option(help="Write the surrogate for optimisers instead of the exact cost.")
+    ] = False,
 ) -> None:
     """Write a cost model as a file that runs without joulemap."""
     from .fitting import export_file
 
-    written = export_file(file, to, out, target)
+    written = export_file(file, to, out, target, smooth=smooth)
     console.RESULTS.print(f"Wrote {written}", soft_wrap=True)
 
 

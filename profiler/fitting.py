@@ -155,7 +155,9 @@ def evaluate_file(file: str | Path, folder: str | Path, target: str | None) -> E
     )
 
 
-def export_file(file: str | Path, to: str, out: str | Path | None, target: str | None) -> Path:
+def export_file(
+    file: str | Path, to: str, out: str | Path | None, target: str | None, *, smooth: bool = False
+) -> Path:
     """Write a predictor's cost module as a file that runs without joulemap and return its path.
 
     Args:
@@ -163,6 +165,7 @@ def export_file(file: str | Path, to: str, out: str | Path | None, target: str |
         to: `onnx` or `torch`.
         out: The file to write; the predictor's name with another ending when None.
         target: Which cost, if the file has several.
+        smooth: Whether to write the surrogate for optimisers instead of the exact cost.
 
     Raises:
         InputError: The file cannot be used, or `to` names no format.
@@ -173,5 +176,5 @@ def export_file(file: str | Path, to: str, out: str | Path | None, target: str |
     path = Path(out) if out is not None else Path(file).with_suffix(suffix)
     if path.resolve() == Path(file).resolve():
         raise InputError(f"{path} is the predictor itself; choose another file")
-    write(models.load(file, target=target), path)
+    write(models.load(file, target=target), path, smooth=smooth)
     return path
