@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from .aligned import AlignedBilinearPredictor
     from .auto import AutoPredictor
     from .bilinear import BilinearPredictor
+    from .budget import Budget
+    from .contradictions import ContradictionWarning
     from .cost_module import CostModule
     from .export import to_onnx_file, to_torch_file
     from .extrapolation import ExtrapolationWarning
@@ -29,12 +31,15 @@ if TYPE_CHECKING:
     from .serialization import load, save
     from .systolic import SystolicArrayModel
     from .systolic_hardware import SystolicHardware
+    from .transfer import TransferPredictor
     from .trees import TreesPredictor
 
 __all__ = [
     "AlignedBilinearPredictor",
     "AutoPredictor",
     "BilinearPredictor",
+    "Budget",
+    "ContradictionWarning",
     "CostModule",
     "CrossValidation",
     "ExtrapolationWarning",
@@ -48,6 +53,7 @@ __all__ = [
     "Predictor",
     "SystolicArrayModel",
     "SystolicHardware",
+    "TransferPredictor",
     "TreesPredictor",
     "UnmeasuredLayersWarning",
     "cross_validate",
@@ -60,6 +66,8 @@ __all__ = [
 ]
 
 _MODULES = {
+    "Budget": "budget",
+    "ContradictionWarning": "contradictions",
     "CostModule": "cost_module",
     "CrossValidation": "fitting",
     "ExtrapolationWarning": "extrapolation",

@@ -181,6 +181,17 @@ class GaussianKernel(torch.nn.Module):
         """Standard deviations of the logarithms, shape (p,)."""
         return torch.tensor([prior.log_sd for _, prior in self.priors]).double()
 
+    @property
+    def rough_start(self) -> FloatArray:
+        """The priors' medians, but with what smooth parts leave taken as roughness, not as noise.
+
+        Logarithms, shape (p,). The likelihood can have a maximum for either reading.
+        """
+        names = [name for name, _ in self.priors]
+        rough = {"rough_together": 0.0, "noise": math.log(PRIORS["noise"].median / 4)}
+        start: FloatArray = self.prior_mean.numpy()
+        return np.array([rough.get(name, value) for name, value in zip(names, start, strict=True)])
+
     def _values(self, theta: torch.Tensor) -> dict[str, torch.Tensor]:
         names = [name for name, _ in self.priors]
         values = theta.exp()

@@ -22,6 +22,9 @@ from .repeated_rows import merge_repeated
 from .trend import Trend, TrendModule
 
 MAX_ITERATIONS = 40
+# Iterations after which the better of two starts is chosen, and rows from which there are two.
+FIRST_ITERATIONS = 15
+LEAST_TWO_STARTS = 50
 # Iterations that refine hyperparameters found on other rows of the same data.
 MAX_REFINEMENTS = 3
 CHUNK = 512
@@ -134,19 +137,29 @@ class GaussianProcessPredictor(Predictor):
             (gradient,) = torch.autograd.grad(total, theta)
             return float(total.detach()), gradient.numpy()
 
+        def improved(start: FloatArray, iterations: int) -> Any:
+            return minimize(
+                loss,
+                start,
+                jac=True,
+                method="L-BFGS-B",
+                bounds=list(zip((mean - 3 * sd).tolist(), (mean + 4 * sd).tolist(), strict=True)),
+                options={"maxiter": iterations},
+            )
+
         # Folds of the same data differ little: later ones begin where the first has ended.
         learned = self._learned
         known = learned.get(len(mean))
-        found = minimize(
-            loss,
-            mean.numpy() if known is None else known,
-            jac=True,
-            method="L-BFGS-B",
-            bounds=list(zip((mean - 3 * sd).tolist(), (mean + 4 * sd).tolist(), strict=True)),
-            options={"maxiter": MAX_ITERATIONS if known is None else MAX_REFINEMENTS},
-        )
-        learned[len(mean)] = found.x
-        return np.asarray(found.x, dtype=np.float64)
+        if known is None:
+            starts = [mean.numpy(), *([kernel.rough_start] if len(z) >= LEAST_TWO_STARTS else [])]
+            known = min(
+                (improved(start, FIRST_ITERATIONS) for start in starts), key=lambda r: r.fun
+            ).x
+            known = improved(known, MAX_ITERATIONS).x
+        else:
+            known = improved(known, MAX_REFINEMENTS).x
+        learned[len(mean)] = known
+        return np.asarray(known, dtype=np.float64)
 
     # -- predicting ------------------------------------------------------------------------------
 
@@ -290,14 +303,14 @@ class GaussianProcessModule(CostModule):
 
         The factor of the covariance is made anew: as a buffer it would be in every export.
         """
-        among = self._covariance((self.scaled_points, self.point_steps))
-        factor = torch.linalg.cholesky(among + torch.diag(self.noise))
+        among = self._covariance((self.scaled_points, self.point_steps)).double()
+        factor = torch.linalg.cholesky(among + torch.diag(self.noise).double())
         at = self.kernel.coordinates(widths, self.is_smooth)
-        covariance = self._covariance(at)
+        covariance = self._covariance(at).double()
         rows = covariance.reshape(-1, covariance.shape[-1])
         solved = torch.linalg.solve_triangular(factor, rows.T, upper=False)
-        known = (solved**2).sum(0).reshape(covariance.shape[:-1])
-        variance = (self.kernel.variance(at) - known).clamp(min=0.0) + self.noise.median()
+        explained = (solved**2).sum(0).reshape(covariance.shape[:-1]).to(widths.dtype)
+        variance = (self.kernel.variance(at) - explained).clamp(min=0.0) + self.noise.median()
         deviation: torch.Tensor = self.outcome[1] * variance.sqrt()
         if self.is_log:
             return deviation

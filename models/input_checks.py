@@ -3,14 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from sklearn.utils.validation import check_array
 
 from joulemap import InputError
 
 from .intervals import FloatArray
+
+if TYPE_CHECKING:
+    from .predictor import Predictor
+
+CONDITIONS = ("batch", "resolution", "precision", "runtime", "threads")
+
+
+def conditions_of(X: Any, predictor: Predictor) -> dict[str, Any]:
+    """Return the conditions that a DataFrame has beside the widths; nothing of an array.
+
+    Raises:
+        InputError: One of them varies.
+    """
+    found: dict[str, Any] = {}
+    if predictor.spec is None or not hasattr(X, "columns") or not len(X):
+        return found
+    for name in CONDITIONS:
+        if name not in X.columns or name in predictor.spec.width_names:
+            continue
+        values = pd.unique(np.asarray(X[name]))
+        if len(values) > 1:
+            raise varying_conditions(type(predictor).__name__, (name,))
+        if pd.isna(values[0]):
+            continue
+        found[name] = values[0].item() if isinstance(values[0], np.generic) else values[0]
+    return found
+
+
+def refuse_too_few(X: FloatArray, predictor: Predictor) -> None:
+    """Check that there are enough different rows.
+
+    Raises:
+        InputError: There are fewer than the predictor needs.
+    """
+    needed = predictor.num_needed(X.shape[1])
+    distinct = len(np.unique(X, axis=0)) if len(X) else 0
+    if distinct < needed:
+        given = "1 sample" if distinct == 1 else f"{distinct} samples"
+        raise InputError(
+            f"{given} of different widths and positive weight given, but "
+            f"{type(predictor).__name__} with {X.shape[1]} widths needs at least {needed}"
+        )
 
 
 def checked_weights(sample_weight: Any, count: int) -> FloatArray:

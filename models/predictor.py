@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_array, check_is_fitted, check_X_y, validate_data
@@ -18,16 +19,21 @@ from joulemap import InputError
 
 from ..datasets import NetworkSpec
 from ..datasets.metrics import NoiseFloor
+from .contradictions import check_contradictions
 from .cost_module import CostInfo, CostModule
-from .extrapolation import warn_outside
+from .extrapolation import warn_outside, widening
 from .fittable import FittableDataset
-from .input_checks import as_input_error, checked_weights, varying_conditions
+from .input_checks import (
+    as_input_error,
+    checked_weights,
+    conditions_of,
+    refuse_too_few,
+    varying_conditions,
+)
 from .intervals import FloatArray, HeldOut, hold_out
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-CONDITIONS = ("batch", "resolution", "precision", "runtime", "threads")
 
 
 class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sklearn is untyped
@@ -134,15 +140,17 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
             sample_weight: Weights >= 0, shape (n,); a weight of 2 is the row twice.
 
         Raises:
-            InputError: NaN, wrong columns, too few rows, or a condition that varies.
+            InputError: NaN, wrong columns, too few rows, a condition that varies, or costs of the
+                same widths that contradict each other.
         """
         self.check_parameters()
-        conditions = self._conditions_of(X)
+        conditions = conditions_of(X, self)
         X, y = self._checked_training(X, y)
         weights = checked_weights(sample_weight, len(y))
         X, y, weights = X[weights > 0], y[weights > 0], weights[weights > 0]
-        self._refuse_too_few(X)
+        refuse_too_few(X, self)
         names = self.spec.width_names if self.spec else self._column_names(X.shape[1])
+        check_contradictions(X, y, names, is_network=self.spec is not None, stacklevel=2)
         self.bind(names, unit="", target="cost", conditions=conditions)
         self.num_samples_ = len(y)
         self.width_ranges_ = np.stack([X.min(axis=0), X.max(axis=0)])
@@ -199,7 +207,7 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
             for fold in range(int(folds.max()) + 1):
                 test = folds == fold
                 rest = X[~test], y[~test], weights[~test]
-                self._refuse_too_few(rest[0])
+                refuse_too_few(rest[0], self)
                 predicted[test] = self._fitted_to(*rest).predict_arrays(X[test])
             return predicted
         finally:
@@ -254,8 +262,9 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
     ) -> tuple[FloatArray, FloatArray]:
         """Return the lower and upper ends, each float64 of shape (n,), in `unit_`.
 
-        Prediction plus or minus a quantile of the relative errors on held-out data; for the mean
-        what is surely noise (the noise floor's lower end) is removed from it in quadrature.
+        The prediction and, on each side, a quantile of the errors on held-out data, relative to
+        the prediction and to `spread_arrays`; wider outside the measured widths (see `widening`).
+        For the mean what is surely noise (the noise floor's lower end) is removed in quadrature.
 
         Args:
             X: Widths in channels, as for `predict`.
@@ -266,17 +275,31 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
             InputError: As `predict`; `coverage` or `of` out of range; or the predictor was not
                 fitted on data.
         """
-        self.ready()
-        if of not in ("measurement", "mean"):
-            raise InputError(f"of is {of!r}; write 'measurement' or 'mean'")
-        if self.held_out_ is None:
-            raise InputError("the predictor was not fitted on data, so it has no intervals")
-        half_width = self.held_out_.half_width(coverage)
-        if of == "mean":
-            half_width *= self.held_out_.mean_share(self.noise_floor_, self.n_features_in_)
-        prediction = self._predict(X)
-        distance = half_width * self.held_out_.scale(prediction)
-        return prediction - distance, prediction + distance
+        prediction, spread, factor = self._predict_errors(X, of)
+        assert self.held_out_ is not None  # noqa: S101 - checked by _predict_errors
+        below, above = self.held_out_.distances(coverage, prediction, spread)
+        return prediction - factor * below, prediction + factor * above
+
+    def predict_upper(
+        self,
+        X: ArrayLike,
+        coverage: float = 0.9,
+        of: Literal["measurement", "mean"] = "mean",
+    ) -> FloatArray:
+        """Return upper bounds, float64 of shape (n,), in `unit_`, as `CostModule.upper` does.
+
+        Args:
+            X: Widths in channels, as for `predict`.
+            coverage: Share of variants whose cost lies below.
+            of: 'mean' for the true mean; 'measurement' for one new measurement, noise included.
+
+        Raises:
+            InputError: As `predict_interval`.
+        """
+        prediction, spread, factor = self._predict_errors(X, of)
+        assert self.held_out_ is not None  # noqa: S101 - checked by _predict_errors
+        above = self.held_out_.upper_distance(coverage, prediction, spread)
+        return np.asarray(prediction + factor * above)
 
     def to_torch(self, batch: int = 1, precision: str = "fp32", smooth: bool = False) -> CostModule:
         """Return the cost as a differentiable torch module: widths (..., k) -> cost (...).
@@ -310,6 +333,7 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
             conditions=self.conditions_,
             held_out=self.held_out_,
             noise_floor=self.noise_floor_,
+            width_ranges=self.width_ranges_,
         )
 
     # -- files and figures -----------------------------------------------------------------------
@@ -373,16 +397,33 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
         return tags
 
     def _predict(self, X: Any) -> FloatArray:
+        return self.predict_arrays(self._widths_to_predict(X, stacklevel=4))
+
+    def _predict_errors(self, X: Any, of: str) -> tuple[FloatArray, FloatArray | None, FloatArray]:
+        """Return predictions, their spread, and the factor that intervals are scaled by, (n,)."""
         self.ready()
-        for name, value in self._conditions_of(X).items():
+        if of not in ("measurement", "mean"):
+            raise InputError(f"of is {of!r}; write 'measurement' or 'mean'")
+        if self.held_out_ is None:
+            raise InputError("the predictor was not fitted on data, so it has no intervals")
+        widths = self._widths_to_predict(X, stacklevel=4)
+        factor: FloatArray = widening(torch.from_numpy(widths), self.width_ranges_).numpy()
+        if of == "mean":
+            factor = factor * self.held_out_.mean_share(self.noise_floor_, self.n_features_in_)
+        spread = None if self.held_out_.spread is None else self.spread_arrays(widths)
+        return self.predict_arrays(widths), spread, factor
+
+    def _widths_to_predict(self, X: Any, stacklevel: int) -> FloatArray:
+        self.ready()
+        for name, value in conditions_of(X, self).items():
             if self.conditions_.get(name, value) != value:
                 raise InputError(
                     f"the predictor was fitted at {name} {self.conditions_[name]}, X has {value}"
                 )
         widths = self._checked_widths(X)
         if self.spec is not None:
-            warn_outside(widths, self.spec, self.width_ranges_, self.num_samples_, stacklevel=3)
-        return self.predict_arrays(widths)
+            warn_outside(widths, self.spec, self.width_ranges_, self.num_samples_, stacklevel)
+        return widths
 
     def _fitted_to(self, X: FloatArray, y: FloatArray, weights: FloatArray) -> Self:
         other = copy.copy(self)
@@ -443,37 +484,12 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
             raise varying_conditions(type(self).__name__, varying)
         self.spec = ds.spec
 
-    def _conditions_of(self, X: Any) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        if self.spec is None or not hasattr(X, "columns") or not len(X):
-            return found
-        for name in CONDITIONS:
-            if name not in X.columns or name in self.spec.width_names:
-                continue
-            values = pd.unique(np.asarray(X[name]))
-            if len(values) > 1:
-                raise varying_conditions(type(self).__name__, (name,))
-            if pd.isna(values[0]):
-                continue
-            found[name] = values[0].item() if isinstance(values[0], np.generic) else values[0]
-        return found
-
     def _refuse_wrong_count(self, X: FloatArray) -> None:
         names = self.spec.width_names if self.spec else ()
         if X.shape[1] != len(names):
             raise InputError(
                 f"X has {X.shape[1]} columns, but {type(self).__name__} expects the "
                 f"{len(names)} widths {', '.join(names)}"
-            )
-
-    def _refuse_too_few(self, X: FloatArray) -> None:
-        needed = self.num_needed(X.shape[1])
-        distinct = len(np.unique(X, axis=0)) if len(X) else 0
-        if distinct < needed:
-            given = "1 sample" if distinct == 1 else f"{distinct} samples"
-            raise InputError(
-                f"{given} of different widths and positive weight given, but "
-                f"{type(self).__name__} with {X.shape[1]} widths needs at least {needed}"
             )
 
     def _column_names(self, count: int) -> tuple[str, ...]:

@@ -33,6 +33,7 @@ PREDICTORS: dict[str, Entry] = {
     "neural": Entry("neural", "NeuralPredictor"),
     "params": Entry("flops", "ParametersPredictor"),
     "systolic": Entry("systolic", "SystolicArrayModel"),
+    "transfer": Entry("transfer", "TransferPredictor"),
     "trees": Entry("trees", "TreesPredictor"),
 }
 

@@ -28,7 +28,9 @@ def every_predictor() -> list[Predictor]:
         "neural": {"members": 2, "epochs": 5},
         "trees": {"trees": 5},
     }
-    several = [registry.predictor_class(name)(**quick.get(name, {})) for name in registry.names()]
+    # One of transfer needs predictors of data that these checks make up later.
+    names = [name for name in registry.names() if name != "transfer"]
+    several = [registry.predictor_class(name)(**quick.get(name, {})) for name in names]
     return [*several, BilinearPredictor(method="ridge")]
 
 

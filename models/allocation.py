@@ -1,0 +1,233 @@
+"""Which channels to keep: integer widths of the largest importance under a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from math import lcm
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from joulemap import InputError
+
+from ..datasets import NetworkSpec
+from .allocation_local import LocalSearch
+from .allocation_search import MAX_TABLE, TIE, AllocationSearch, Solution, table_entries
+from .budget_check import BudgetCheck
+from .intervals import FloatArray
+from .pairwise_cost import PairwiseCost, Value, draw, interacting_pairs, tabulate
+
+# Random widths at which tables are compared with the cost, and how well they agree.
+NUM_CHECKS = 512
+AGREEMENT = 1e-9
+NUM_FEW = 4
+
+Importance: TypeAlias = Mapping[str, ArrayLike] | Sequence[ArrayLike]
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """The widths that keep the largest importance within a budget, and the channels to keep.
+
+    Attributes:
+        check: The widths and their costs beside the limits.
+        channels: Width name to the indices of its most important channels, ascending.
+        importance: Sum of the importance of the kept channels.
+        total_importance: Sum over all channels.
+        bound: No widths of the allowed multiples that meet the budget keep more.
+        is_proven: Whether `bound` is certain: the cost is a sum over pairs of widths. Else it
+            holds as far as samples of the cost tell.
+    """
+
+    check: BudgetCheck
+    channels: Mapping[str, tuple[int, ...]]
+    importance: float
+    total_importance: float
+    bound: float
+    is_proven: bool
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """The widths in channels, in the network's order."""
+        return tuple(int(width) for width in self.check.widths)
+
+    @property
+    def gap(self) -> float:
+        """The share of the bound that the kept importance can lie below the optimum, at most."""
+        return (self.bound - self.importance) / abs(self.bound) if self.bound else 0.0
+
+    @property
+    def is_optimal(self) -> bool:
+        """Whether it is certain that no other widths keep more."""
+        return self.is_proven and self.bound - self.importance <= TIE * max(1.0, abs(self.bound))
+
+
+class ChannelRanking:
+    """Channels of each width in order of importance.
+
+    Args:
+        spec: The network.
+        importance: For each width one number per channel, by name or in the network's order.
+
+    Attributes:
+        kept: For each width the sum of its w largest, at index w, shape (max + 1,).
+
+    Raises:
+        InputError: Unknown or missing widths, a wrong number of channels, or NaN.
+    """
+
+    def __init__(self, spec: NetworkSpec, importance: Importance) -> None:
+        self.spec = spec
+        arrays = _by_width(spec, importance)
+        self.orders = [np.argsort(-array, kind="stable") for array in arrays]
+        self.kept = [
+            np.concatenate([[0.0], np.cumsum(array[order])])
+            for array, order in zip(arrays, self.orders, strict=True)
+        ]
+
+    def channels(self, widths: Sequence[int]) -> dict[str, tuple[int, ...]]:
+        """Return the indices of the most important channels of each width, ascending."""
+        return {
+            name: tuple(sorted(order[:width].tolist()))
+            for name, order, width in zip(self.spec.width_names, self.orders, widths, strict=True)
+        }
+
+
+def candidates_of(spec: NetworkSpec, multiples: Mapping[str, int]) -> list[FloatArray]:
+    """Return for each width the values it may take, ascending.
+
+    Multiples of both the width's own step and the given one; its own where none of both fits.
+
+    Args:
+        spec: The network.
+        multiples: Width name to a multiple of channels; 1 where left out.
+
+    Raises:
+        InputError: An unknown width, or a multiple that is no whole number above 0.
+    """
+    if unknown := sorted(set(multiples) - set(spec.width_names)):
+        raise InputError(
+            f"multiples names {', '.join(unknown)}; widths of {spec.name} are "
+            f"{', '.join(spec.width_names)}"
+        )
+    found = []
+    for width in spec.widths:
+        multiple = multiples.get(width.name, 1)
+        if isinstance(multiple, bool) or not hasattr(multiple, "__index__") or multiple < 1:
+            raise InputError(f"the multiple of {width.name} is {multiple!r}, not an int >= 1")
+        step = lcm(width.multiple, int(multiple))
+        first = -(-width.min // step) * step
+        values = range(first, width.max + 1, step) or range(
+            width.min, width.max + 1, width.multiple
+        )
+        found.append(np.array(values, dtype=np.float64))
+    return found
+
+
+def allocate(
+    relatives: Sequence[Value],
+    candidates: Sequence[FloatArray],
+    values: Sequence[FloatArray],
+    max_labels: int,
+) -> tuple[FloatArray | None, float, bool]:
+    """Return the widths (k,) of largest value, a bound of it, and whether the bound is certain.
+
+    Args:
+        relatives: The costs of widths (n, k), each relative to its limit, shape (n,).
+        candidates: For each width the values it may take, ascending.
+        values: For each width the value of each candidate.
+        max_labels: Partial solutions that the exact search keeps.
+
+    Returns:
+        None in place of the widths where none meet the limits, or none were found.
+    """
+    strengths = [interacting_pairs(relative, candidates) for relative in relatives]
+    solution = _exact(relatives, candidates, values, strengths, max_labels)
+    if solution is not None:
+        index, bound, is_proven = solution.index, solution.bound, True
+    else:
+        search = LocalSearch(relatives, candidates, values)
+        index, bound, is_proven = search.start(), np.inf, False
+        if index is not None:
+            index = search.climb(index)
+            together = dict.fromkeys(chain(*strengths), 0.0)
+            for found in strengths:
+                for pair, strength in found.items():
+                    together[pair] = max(together[pair], strength)
+            value = sum(float(v[i]) for v, i in zip(values, index, strict=True))
+            bound = max(value, search.bound(index, together))
+    if index is None:
+        return None, bound, is_proven
+    return np.array([v[i] for v, i in zip(candidates, index, strict=True)]), bound, is_proven
+
+
+def _exact(
+    relatives: Sequence[Value],
+    candidates: Sequence[FloatArray],
+    values: Sequence[FloatArray],
+    strengths: Sequence[Mapping[tuple[int, int], float]],
+    max_labels: int,
+) -> Solution | None:
+    """Return the solution by tables; None where the costs are no sums over pairs of widths."""
+    sizes = [len(value) for value in values]
+    if table_entries(sizes, sorted(set(chain(*strengths)))) > MAX_TABLE:
+        return None
+    # Few values first: a cost whose pairs all interact is hardly ever a sum of them.
+    few = [values[:: max(1, len(values) // NUM_FEW)] for values in candidates]
+    costs = []
+    for relative, pairs in zip(relatives, strengths, strict=True):
+        if not _agrees(tabulate(relative, few, sorted(pairs)), relative, few):
+            return None
+        cost = tabulate(relative, candidates, sorted(pairs))
+        if not _agrees(cost, relative, candidates):
+            cost = tabulate(relative, candidates, sorted(pairs), max_rank=0)
+            if not _agrees(cost, relative, candidates):
+                return None
+        costs.append(cost)
+    return AllocationSearch(values, costs, max_labels).solve()
+
+
+def _agrees(cost: PairwiseCost, relative: Value, grid: Sequence[FloatArray]) -> bool:
+    """Return whether tables give the cost at random widths."""
+    rows = draw(grid, NUM_CHECKS, np.random.default_rng(0))
+    index = [np.searchsorted(values, row) for values, row in zip(grid, rows.T, strict=True)]
+    actual = relative(rows)
+    deviation = np.abs(cost.at(np.column_stack(index)) - actual).max()
+    return bool(deviation <= AGREEMENT * np.abs(actual).max())
+
+
+def _by_width(spec: NetworkSpec, importance: Importance) -> list[FloatArray]:
+    names = spec.width_names
+    if isinstance(importance, Mapping):
+        missing = [name for name in names if name not in importance]
+        unknown = sorted(set(importance) - set(names))
+        if missing or unknown:
+            problem = f"has no {', '.join(missing)}" if missing else f"names {', '.join(unknown)}"
+            raise InputError(
+                f"importance {problem}; it holds one array for each of {', '.join(names)}"
+            )
+        given = [importance[name] for name in names]
+    else:
+        given = list(importance)
+        if len(given) != len(names):
+            raise InputError(
+                f"importance holds {len(given)} arrays; it holds one for each of {', '.join(names)}"
+            )
+    arrays = []
+    for width, values in zip(spec.widths, given, strict=True):
+        try:
+            array = np.asarray(values, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"the importance of {width.name} is no array: {error}") from error
+        if array.shape != (width.max,):
+            raise InputError(
+                f"the importance of {width.name} has shape {array.shape}; it is one number for "
+                f"each of its {width.max} channels"
+            )
+        if not np.all(np.isfinite(array)):
+            raise InputError(f"the importance of {width.name} contains NaN or infinity")
+        arrays.append(array)
+    return arrays
