@@ -80,7 +80,7 @@ def main() -> None:
         f"{arguments.samples} variants, {arguments.seeds} seeds, noise of {NOISE:.0%}: a perfect "
         f"model is off by {spread_of(floor)} % of what is measured"
     )
-    print(f"{'model':10}{'clock s':>9}{'CPU s':>8}{'bar s':>7}  {'states %':20}", end="")
+    print(f"{'model':10}{'clock s':>9}{'CPU s':>8}{'bar s':>7}  {'states %':24}", end="")
     print(f"{'error % (measured)':24}{'error % (truth)':24}")
     for name in arguments.models or [name for name in registry.names() if name != "systolic"]:
         stated, measured, true = [], [], []
@@ -108,7 +108,7 @@ def main() -> None:
             continue
         print(
             f"{name:10}{np.median(seconds):9.1f}{np.median(processor):8.1f}"
-            f"{BARS.get(name, BAR):7d}  {spread_of(stated):20}{spread_of(measured):24}"
+            f"{BARS.get(name, BAR):7d}  {spread_of(stated):24}{spread_of(measured):24}"
             f"{spread_of(true):24}{' '.join(chosen)}",
             flush=True,
         )
