@@ -211,6 +211,9 @@ class LookupTablePredictor(Predictor):
             InputError: Wrong shapes or values.
         """
         num_widths = len(self.width_names_)
+        for name in ("constant_", "divisor_", "penalty_"):
+            if np.ndim(getattr(self, name)):
+                raise InputError(f"{name} is not one number")
         if self.bounds_.shape != (2, num_widths) or np.any(self.bounds_[0] > self.bounds_[1]):
             raise InputError("bounds_ is not two width vectors, the smaller first")
         if self.divisor_ not in DIVISORS:

@@ -322,6 +322,7 @@ def test_a_width_that_never_varied(blocks: NetworkSpec) -> None:
         predictor.predict([[32, 90, 64]])
 
 
+@pytest.mark.filterwarnings("ignore::joulemap.models.ContradictionWarning")
 @pytest.mark.parametrize("factor", [100.0, 0.01])
 def test_absurd_labels_do_not_decide(blocks: NetworkSpec, factor: float) -> None:
     X = aligned_draws(blocks, 150)

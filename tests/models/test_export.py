@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from joulemap import InputError
-from joulemap.datasets import NetworkSpec
+from joulemap.datasets import LayerSpec, NetworkSpec, Width
 from joulemap.models import (
     BilinearPredictor,
     CostModule,
@@ -23,10 +23,9 @@ from joulemap.models.export import to_onnx_file, to_torch_file
 from joulemap.models.intervals import FloatArray
 from joulemap.models.predictor import Predictor
 from joulemap.models.testing import ArrayDataset, draw_widths
-from joulemap.profiler import networks
 
 ALONE = "import sys; sys.modules['joulemap'] = None\n"
-WIDTHS = [[20, 50, 500], [1, 1, 1], [16, 32, 128], [7, 31, 333], [1, 50, 16]]
+WIDTHS = [[32, 64], [1, 1], [16, 32], [7, 31], [1, 48]]
 # Trees refuse; `auto` gives what it chose; `transfer` starts from predictors of other devices.
 EXPORTED = [name for name in registry.names() if name not in ("auto", "transfer", "trees")]
 
@@ -61,70 +60,74 @@ class TanhPredictor(FlopsPredictor):
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, FloatArray]]:
-    """A folder with NAME.onnx, NAME-smooth.onnx and NAME.pt2 of every predictor; what they give."""
-    folder = tmp_path_factory.mktemp("exported")
-    spec = networks.get("lenet5_caffe")
-    X = draw_widths(spec, 24)
+def fitted() -> dict[str, Predictor]:
+    """Every predictor that has a module, of a network of two widths and unlike layers."""
+    layers = [
+        LayerSpec("stem", "conv", 3, "a", kernel_size=3, in_size=8, out_size=8),
+        LayerSpec("depthwise", "conv", "a", "a", groups="a", kernel_size=3, in_size=8, out_size=8),
+        LayerSpec("pointwise", "conv", "a", "b", in_size=8, out_size=8),
+        LayerSpec("classes", "linear", "64*b", 10),
+    ]
+    widths = (Width("a", 32), Width("b", 64))
+    spec = NetworkSpec("small", "zoo:small", (3, 8, 8), widths, tuple(layers))
+    X = draw_widths(spec, 20)
     macs = np.array([float(spec.at([int(v) for v in row]).macs) for row in X])
     noise = np.exp(0.02 * np.random.default_rng(0).standard_normal(len(X)))
-    ds = ArrayDataset(spec, X, {"latency_s": (1e-4 + 1e-10 * macs) * noise})
-    widths = torch.tensor(WIDTHS, dtype=torch.float64)
-    expected = {}
+    ds = ArrayDataset(spec, X, {"latency_s": (1e-4 + 1e-9 * macs) * noise})
+    predictors = {}
     for name in EXPORTED:
-        predictor = registry.predictor_class(name)(spec)
+        predictors[name] = registry.predictor_class(name)(spec)
         if name != "systolic":  # a model of hardware, which is not fitted
-            predictor.fit_dataset(ds, "latency_s")
-        for suffix, smooth in (("", False), ("-smooth", True)):
-            to_onnx_file(predictor, folder / f"{name}{suffix}.onnx", smooth=smooth)
-            expected[name + suffix] = predictor.to_torch(smooth=smooth)(widths).detach().numpy()
-        to_torch_file(predictor, folder / f"{name}.pt2")
-        np.testing.assert_allclose(expected[name], predictor.predict(WIDTHS), rtol=1e-5)
-    return folder, expected
+            predictors[name].fit_dataset(ds, "latency_s")
+    return predictors
 
 
-def test_files_of_every_predictor_run_without_joulemap(
-    files: tuple[Path, dict[str, FloatArray]],
+@pytest.mark.parametrize("name", EXPORTED)
+def test_every_predictor_becomes_onnx_of_standard_operators(
+    fitted: dict[str, Predictor], name: str, tmp_path: Path
 ) -> None:
-    folder, expected = files
+    predictor = fitted[name]
+    for smooth in (False, True):
+        path = tmp_path / f"{smooth}.onnx"
+        to_onnx_file(predictor, path, smooth=smooth)
+        model = onnx.load(path)
+        assert {node.domain for node in model.graph.node} == {""}
+        metadata = {entry.key: entry.value for entry in model.metadata_props}
+        module = predictor.to_torch(smooth=smooth)
+        assert float(metadata["max_deviation"]) == module.max_deviation
+        with torch.no_grad():
+            expected = module(torch.tensor(WIDTHS, dtype=torch.float64)).numpy()
+        np.testing.assert_allclose(run_onnx(path, np.array(WIDTHS)), expected, rtol=1e-5)
+        if not smooth:
+            np.testing.assert_allclose(expected, predictor.predict(WIDTHS), rtol=1e-5)
+
+
+def test_torch_files_of_every_predictor_run_without_joulemap(
+    fitted: dict[str, Predictor], tmp_path: Path
+) -> None:
+    for name, predictor in fitted.items():
+        to_torch_file(predictor, tmp_path / f"{name}.pt2")
     code = ALONE + (
-        "import json, pathlib, numpy, onnxruntime, torch\n"
-        f"widths = numpy.array({WIDTHS!r}, dtype='float32')\n"
+        "import json, pathlib, torch\n"
         "load, trusting = torch.load, []\n"
         "def watched(*args, **options):\n"
         "    trusting.append(options.get('weights_only') is not True)\n"
         "    return load(*args, **options)\n"
         "torch.load = watched\n"
         "found = {}\n"
-        f"for path in pathlib.Path({str(folder)!r}).glob('*.onnx'):\n"
-        "    session = onnxruntime.InferenceSession(str(path))\n"
-        "    found['onnx ' + path.stem] = session.run(None, {'widths': widths})[0].tolist()\n"
-        f"for path in pathlib.Path({str(folder)!r}).glob('*.pt2'):\n"
+        f"for path in pathlib.Path({str(tmp_path)!r}).iterdir():\n"
         "    cost = torch.export.load(str(path)).module()\n"
-        "    found['torch ' + path.stem] = cost(torch.tensor(widths)).tolist()\n"
+        f"    found[path.stem] = cost(torch.tensor({WIDTHS!r}, dtype=torch.float32)).tolist()\n"
         "print(json.dumps([found, any(trusting)]))\n"
     )
     result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
     found, is_trusting = json.loads(result.stdout)
     # A pickle that may hold more than tensors could run code.
     assert not is_trusting
-    assert len(found) == 3 * len(EXPORTED)
-    for file, costs in found.items():
-        _, name = file.split()
-        np.testing.assert_allclose(costs, expected[name], rtol=1e-5, err_msg=file)
-
-
-def test_smooth_files_say_how_far_they_may_lie(
-    files: tuple[Path, dict[str, FloatArray]],
-) -> None:
-    folder, _ = files
-    deviations = {}
-    for name in ("aligned", "aligned-smooth"):
-        model = onnx.load(folder / f"{name}.onnx")
-        metadata = {entry.key: entry.value for entry in model.metadata_props}
-        deviations[name] = float(metadata["max_deviation"])
-    assert deviations["aligned"] == 0.0
-    assert deviations["aligned-smooth"] >= 0.0
+    assert set(found) == set(fitted)
+    for name, costs in found.items():
+        expected = fitted[name].predict(WIDTHS)
+        np.testing.assert_allclose(costs, expected, rtol=1e-5, err_msg=name)
 
 
 def test_a_predictor_without_a_gradient_is_refused(dataset: ArrayDataset, tmp_path: Path) -> None:

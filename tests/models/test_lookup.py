@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from pathlib import Path
 
@@ -172,6 +173,15 @@ def test_between_knots_a_table_is_bilinear() -> None:
     np.testing.assert_allclose(
         predictor.to_torch()(beyond).numpy(), predictor.predict_arrays(beyond.numpy())
     )
+
+
+def test_numbers_that_a_file_gives_as_arrays_are_refused() -> None:
+    predictor = LookupTablePredictor(knots=2, penalty=1.0, divisor=1).fit_dataset(measured(20))
+    for name in ("constant_", "divisor_", "penalty_"):
+        forged = copy.copy(predictor)
+        setattr(forged, name, np.ones(3))
+        with pytest.raises(InputError, match=f"{name} is not one number"):
+            forged.check_state()
 
 
 def test_what_does_not_fit_is_refused() -> None:

@@ -191,6 +191,10 @@ def test_absurd_sizes_are_refused(
     path.write_bytes(struct.pack("<Q", 1 << 60) + written.read_bytes()[8:])
     with pytest.raises(InputError, match="damaged"):
         load(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(serialization, "MAX_METADATA_BYTES", 100)
+        with pytest.raises(InputError, match="characters of metadata"):
+            load(written)
     monkeypatch.setattr(serialization, "MAX_BYTES", 100)
     with pytest.raises(InputError, match="at most 100"):
         load(written)
