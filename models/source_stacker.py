@@ -280,7 +280,7 @@ def denoise(features: ArrayLike, source_costs: ArrayLike) -> FloatArray:
         HistGradientBoostingRegressor(max_iter=200, early_stopping=False).fit(X, column).predict(X)
         for column in logs.T
     ]
-    return np.exp(np.clip(np.column_stack(smooth), low, high))
+    return np.asarray(np.exp(np.clip(np.column_stack(smooth), low, high)))
 
 
 def _without_outliers(points: FloatArray, z: FloatArray) -> FloatArray:

@@ -56,6 +56,7 @@ class TransferPredictor(Predictor):
         log_coef_: As in `SourceStacker`.
         mixture_share_: As in `SourceStacker`.
         floors_: Smallest prediction of each source that counts, shape (m,).
+        width_ranges_: Smallest and largest width in the data or in all sources' data.
         residual_coef_: r_0, r_1 .. r_k, q_1 .. q_k, shape (2 k + 1,); zeros where it does not help.
     """
 
@@ -90,7 +91,18 @@ class TransferPredictor(Predictor):
         """Fit to costs in the sources' unit, and return self; see `Predictor.fit`."""
         self.check_parameters()
         self._adopt_network()
-        return super().fit(X, y, sample_weight)
+        super().fit(X, y, sample_weight)
+        # Between the few points it relies on sources: it leaves what is known where they do.
+        known = [s.width_ranges_ for s in self.sources if s.width_ranges_ is not None]
+        if len(known) == len(self.sources) and self.width_ranges_ is not None:
+            low, high = np.max([r[0] for r in known], axis=0), np.min([r[1] for r in known], axis=0)
+            self.width_ranges_ = np.stack(
+                [
+                    np.minimum(self.width_ranges_[0], low),
+                    np.maximum(self.width_ranges_[1], high),
+                ]
+            )
+        return self
 
     def fit_dataset(self, ds: FittableDataset, target: str = "latency_s") -> Self:
         """Fit to one target of a dataset, and return self; see `Predictor.fit_dataset`.

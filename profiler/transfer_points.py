@@ -12,6 +12,7 @@ from joulemap import InputError
 
 from .. import models
 from ..datasets import NetworkSpec
+from ..models.serialization import targets
 from .sampling import WidthTuple, sample, values_of
 
 # Candidates that points are chosen from. A constant: more samples then begin with the fewer.
@@ -76,7 +77,7 @@ def load_sources(
     found = []
     for file in files:
         wanted = target
-        if wanted is None and "latency_s" in models.serialization.targets(file):
+        if wanted is None and "latency_s" in targets(file):
             wanted = "latency_s"
         source = models.load(file, target=wanted)
         if spec is not None and (
