@@ -12,7 +12,6 @@ from joulemap import InputError
 
 from .. import models
 from ..datasets import NetworkSpec
-from ..models.serialization import targets
 from .sampling import WidthTuple, sample, values_of
 
 # Candidates that points are chosen from. A constant: more samples then begin with the fewer.
@@ -74,6 +73,8 @@ def load_sources(
     Raises:
         InputError: A file cannot be used, has no such target, or predicts another network.
     """
+    from ..models.serialization import targets  # imports torch, which other campaigns do not need
+
     found = []
     for file in files:
         wanted = target
