@@ -9,7 +9,7 @@ the target's costs are never seen by them.
 MobileNetV1: predictors fitted to 200 variants on simulated Eyeriss, transferred to a simulated TPU
 from k measurements, beside fits to those alone; errors over 1,000 other variants.
 
-python benchmarks/transfer.py [--draws 30] [--samples 5 10 20 50] [--targets NAME ...]
+python benchmarks/transfer.py [--draws 30] [--samples 5 10 20 50] [--targets NAME ...] [--skip-widths]
 """
 
 from __future__ import annotations
