@@ -104,9 +104,7 @@ class SourceStacker(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # skl
             test = folds == fold
             members = _Members.fitted(points[~test], z[~test], weights[~test])
             errors[:, test] = members.predict(points[test]) - z[test]
-        squared = np.minimum(np.abs(errors), LARGEST_ERROR) ** 2 @ weights / weights.sum()
-        trust = 1.0 / np.maximum(squared, 1e-8) ** 2
-        shares = trust / trust.sum()
+        shares = weights_by_errors(errors, weights)
         members = _Members.fitted(points, z, weights)
         self.n_features_in_ = points.shape[1]
         self.mixture_share_ = float(shares[0])
@@ -189,6 +187,18 @@ class _Members(NamedTuple):
         """Return each model's log cost, shape (3, n)."""
         mixture = np.log(_affine(self.mixture, np.exp(points)))
         return np.stack([mixture, _affine(self.free, points), _affine(self.nonnegative, points)])
+
+
+def weights_by_errors(errors: FloatArray, weights: FloatArray) -> FloatArray:
+    """Return models' weights (p,), sum 1: the fourth powers of their inverse left-out errors.
+
+    Args:
+        errors: Differences of logarithms, shape (p, n).
+        weights: Of the rows, shape (n,).
+    """
+    squared = np.minimum(np.abs(errors), LARGEST_ERROR) ** 2 @ weights / weights.sum()
+    trust = 1.0 / np.maximum(squared, 1e-8) ** 2
+    return np.asarray(trust / trust.sum())
 
 
 def positive_costs(source_costs: ArrayLike) -> FloatArray:
@@ -280,7 +290,7 @@ def denoise(features: ArrayLike, source_costs: ArrayLike) -> FloatArray:
         HistGradientBoostingRegressor(max_iter=200, early_stopping=False).fit(X, column).predict(X)
         for column in logs.T
     ]
-    return np.exp(np.clip(np.column_stack(smooth), low, high))
+    return np.asarray(np.exp(np.clip(np.column_stack(smooth), low, high)))
 
 
 def _without_outliers(points: FloatArray, z: FloatArray) -> FloatArray:

@@ -13,12 +13,13 @@ from numpy.typing import ArrayLike, NDArray
 from joulemap import InputError
 
 from ..datasets import NetworkSpec
+from .aligned import AlignedBilinearPredictor
 from .cost_module import CostInfo, CostModule
 from .fittable import FittableDataset
 from .intervals import FloatArray, assign_folds
 from .linear import fit_ridge, relative_weights
 from .predictor import Predictor
-from .source_stacker import SourceStacker, denoise, design_columns, greedy_design
+from .source_stacker import SourceStacker, denoise, design_columns, greedy_design, weights_by_errors
 
 __all__ = ["SourceStacker", "TransferPredictor", "denoise"]
 
@@ -26,8 +27,12 @@ __all__ = ["SourceStacker", "TransferPredictor", "denoise"]
 LEAST_RESIDUAL_ROWS = 30
 # It is kept where it lowers the error of left-out rows by more than this share.
 LEAST_GAIN = 0.05
+# A model of the measurements alone that counts less is left out.
+LEAST_SHARE = 0.05
 RESIDUAL_FOLDS = 5
 RIDGES = (0.01, 0.1, 1.0)
+# Largest logarithm of what the widths add: a quadratic grows without bound outside the data.
+LARGEST_RESIDUAL = 1.0
 # Standard deviation, over the widths' range, of what no source explains: what makes a design
 # also spread over the widths.
 WIDTHS_SD = 0.05
@@ -43,8 +48,9 @@ class TransferPredictor(Predictor):
 
     A `SourceStacker` on the sources' predictions; from 30 different rows on times
     exp(r_0 + sum_i r_i w_i + q_i w_i^2) in the widths w, by ridge regression, where that predicts
-    left-out rows better. 5 to 50 measurements are what it is made for; `select` says which.
-    Sources may be of any kind and measured under other conditions, but of the same network and in
+    left-out rows better. Where a network is known, a model fitted to the measurements alone takes
+    part too, with a weight by left-out errors: a simple device needs no sources. 5 to 50
+    measurements are what it is made for; `select` says which. Sources may be of any kind and measured under other conditions, but of the same network and in
     the same unit.
 
     Args:
@@ -56,7 +62,10 @@ class TransferPredictor(Predictor):
         log_coef_: As in `SourceStacker`.
         mixture_share_: As in `SourceStacker`.
         floors_: Smallest prediction of each source that counts, shape (m,).
+        width_ranges_: Smallest and largest width in the data or in all sources' data.
         residual_coef_: r_0, r_1 .. r_k, q_1 .. q_k, shape (2 k + 1,); zeros where it does not help.
+        own_: The model of the measurements alone, a tuple of one or none.
+        own_share_: Its weight in the geometric mean, 0 to 1.
     """
 
     state_names: ClassVar[tuple[str, ...]] = (
@@ -65,14 +74,17 @@ class TransferPredictor(Predictor):
         "mixture_share_",
         "floors_",
         "residual_coef_",
+        "own_share_",
     )
-    part_names: ClassVar[tuple[str, ...]] = ("sources",)
+    part_names: ClassVar[tuple[str, ...]] = ("sources", "own_")
 
     mixture_coef_: FloatArray
     log_coef_: FloatArray
     mixture_share_: float
     floors_: FloatArray
     residual_coef_: FloatArray
+    own_: tuple[Predictor, ...]
+    own_share_: float
 
     def __init__(
         self, spec: NetworkSpec | None = None, *, sources: Sequence[Predictor] = ()
@@ -90,7 +102,18 @@ class TransferPredictor(Predictor):
         """Fit to costs in the sources' unit, and return self; see `Predictor.fit`."""
         self.check_parameters()
         self._adopt_network()
-        return super().fit(X, y, sample_weight)
+        super().fit(X, y, sample_weight)
+        # Between the few points it relies on sources: it leaves what is known where they do.
+        known = [s.width_ranges_ for s in self.sources if s.width_ranges_ is not None]
+        if len(known) == len(self.sources) and self.width_ranges_ is not None:
+            low, high = np.max([r[0] for r in known], axis=0), np.min([r[1] for r in known], axis=0)
+            self.width_ranges_ = np.stack(
+                [
+                    np.minimum(self.width_ranges_[0], low),
+                    np.maximum(self.width_ranges_[1], high),
+                ]
+            )
+        return self
 
     def fit_dataset(self, ds: FittableDataset, target: str = "latency_s") -> Self:
         """Fit to one target of a dataset, and return self; see `Predictor.fit_dataset`.
@@ -127,6 +150,7 @@ class TransferPredictor(Predictor):
         for name in ("mixture_coef_", "log_coef_", "mixture_share_"):
             setattr(self, name, getattr(stacker, name))
         self.residual_coef_ = self._residual(X, costs, y, weights)
+        self.own_, self.own_share_ = self._own(X, costs, y, weights)
 
     def _residual(
         self, X: FloatArray, costs: FloatArray, y: FloatArray, weights: FloatArray
@@ -152,6 +176,37 @@ class TransferPredictor(Predictor):
             return nothing
         left = np.log(y / self._stacker().predict_rows(costs))
         return _fit_quadratic(X, left, weights, RIDGES[best - 1])
+
+    def _own(
+        self, X: FloatArray, costs: FloatArray, y: FloatArray, weights: FloatArray
+    ) -> tuple[tuple[Predictor, ...], float]:
+        """Return the model of the measurements alone, where rows are enough, and its weight."""
+        if self.spec is None:
+            return (), 0.0
+        # Regimes and blocks are what sources tell; few rows do not.
+        own = AlignedBilinearPredictor(self.spec, divisor=1, block=1)
+        own.bind(self.width_names_, unit=self.unit_, target=self.target_)
+        folds, distinct = assign_folds(X, RESIDUAL_FOLDS)
+        if distinct - -(-distinct // RESIDUAL_FOLDS) < own.num_needed(X.shape[1]):
+            return (), 0.0
+        errors = np.zeros((2, len(y)))
+        for fold in range(folds.max() + 1):
+            test, rest = folds == fold, folds != fold
+            stacker = SourceStacker()
+            stacker.fit_rows(costs[rest], y[rest], weights[rest])
+            together = stacker.predict_rows(costs)
+            left = np.log(y[rest] / together[rest])
+            if self.residual_coef_.any():
+                found = _fit_quadratic(X[rest], left, weights[rest], RIDGES[1])
+                together = together * np.exp(_quadratic(found, X))
+            own.fit_arrays(X[rest], y[rest], weights[rest])
+            alone = np.maximum(own.predict_arrays(X), FLOOR * together)
+            errors[:, test] = np.log(np.stack([together, alone])[:, test] / y[test])
+        share = float(weights_by_errors(errors, weights)[1])
+        if share < LEAST_SHARE:
+            return (), 0.0
+        own.fit_arrays(X, y, weights)
+        return (own,), share
 
     # -- choosing what to measure ----------------------------------------------------------------
 
@@ -193,7 +248,11 @@ class TransferPredictor(Predictor):
         X = np.ascontiguousarray(X)
         costs = np.maximum(self._raw_costs(X), self.floors_)
         residual = np.exp(_quadratic(self.residual_coef_, X))
-        return np.asarray(self._stacker().predict_rows(costs) * residual)
+        total = np.asarray(self._stacker().predict_rows(costs) * residual)
+        for own in self.own_:
+            alone = np.maximum(own.predict_arrays(X), FLOOR * total)
+            total = total * (alone / total) ** self.own_share_
+        return total
 
     def exact_module(self) -> CostModule:
         """Return the combination of the sources' exact modules."""
@@ -222,12 +281,14 @@ class TransferPredictor(Predictor):
 
     def _module(self, *, is_smooth: bool) -> CostModule:
         modules = [
-            source.smooth_module() if is_smooth else source.exact_module()
-            for source in self.sources
+            part.smooth_module() if is_smooth else part.exact_module()
+            for part in (*self.sources, *self.own_)
         ]
+        count = len(self.sources)
         names = ("mixture_coef_", "log_coef_", "floors_", "residual_coef_")
         arrays = {name.removesuffix("_"): getattr(self, name) for name in names}
-        return TransferModule(modules, arrays, self.mixture_share_, self.cost_info())
+        shares = (self.mixture_share_, self.own_share_)
+        return TransferModule(modules[:count], modules[count:], arrays, shares, self.cost_info())
 
     def weights_of(self, y: FloatArray, weights: FloatArray) -> FloatArray:
         """Return weights of squared relative errors from those of squared absolute ones."""
@@ -237,9 +298,9 @@ class TransferPredictor(Predictor):
         """Return how far sources go, and whether a residual was worth it."""
         count = len(self.sources)
         plural = "s" if count > 1 else ""
-        share = f"{self.mixture_share_:.0%} as a mixture of costs and the rest as a power law"
-        kept = "and what the widths add" if self.residual_coef_.any() else "and nothing besides"
-        return [f"combines {count} source{plural}, {share}, {kept}"]
+        alone = f"{self.own_share_:.0%} a model of the measurements alone"
+        kept = ", and what the widths add" if self.residual_coef_.any() else ""
+        return [f"Combines {count} source{plural}{kept}; {alone}."]
 
     # -- checking --------------------------------------------------------------------------------
 
@@ -288,6 +349,7 @@ class TransferPredictor(Predictor):
             "log_coef_": (count + 1,),
             "floors_": (count,),
             "mixture_share_": (),
+            "own_share_": (),
             "residual_coef_": (2 * self.n_features_in_ + 1,),
         }
         for name, shape in expected.items():
@@ -301,8 +363,13 @@ class TransferPredictor(Predictor):
             or not np.any(self.mixture_coef_ > 0)
             or np.any(self.floors_ <= 0)
             or not 0 <= self.mixture_share_ <= 1
+            or not 0 <= self.own_share_ <= 1
         ):
             raise InputError("its combination of sources has negative parts")
+        if len(self.own_) > 1 or any(
+            own.n_features_in_ != self.n_features_in_ for own in self.own_
+        ):
+            raise InputError("its model of the measurements alone does not fit its widths")
 
     def _check_unit(self, unit: str, target: str) -> None:
         self.check_parameters()
@@ -344,9 +411,10 @@ class TransferModule(CostModule):
 
     Args:
         sources: The m sources' modules.
+        own: The module of the measurements alone, one or none.
         arrays: `mixture_coef` and `log_coef`, (m + 1,), `floors`, (m,), `residual_coef`,
             (2 k + 1,).
-        mixture_share: Weight of the mixture.
+        shares: Weight of the mixture, and of the measurements' own model.
         info: What the module predicts.
     """
 
@@ -358,13 +426,15 @@ class TransferModule(CostModule):
     def __init__(
         self,
         sources: Sequence[CostModule],
+        own: Sequence[CostModule],
         arrays: dict[str, FloatArray],
-        mixture_share: float,
+        shares: tuple[float, float],
         info: CostInfo,
     ) -> None:
         super().__init__(info)
         self.sources = torch.nn.ModuleList(sources)
-        self.mixture_share = mixture_share
+        self.own = torch.nn.ModuleList(own)
+        self.mixture_share, self.own_share = shares
         for name, values in arrays.items():
             self.register_buffer(name, torch.tensor(values, dtype=torch.float64))
 
@@ -377,11 +447,17 @@ class TransferModule(CostModule):
         share, count = self.mixture_share, widths.shape[-1]
         linear, square = self.residual_coef[1 : count + 1], self.residual_coef[count + 1 :]
         residual = self.residual_coef[0] + widths @ linear + widths**2 @ square
-        return torch.exp(share * mixture + (1.0 - share) * power + residual)
+        residual = residual.clamp(-LARGEST_RESIDUAL, LARGEST_RESIDUAL)
+        total = torch.exp(share * mixture + (1.0 - share) * power + residual)
+        for module in self.own:
+            alone = torch.maximum(_cost(module, widths), FLOOR * total)
+            total = total * (alone / total) ** self.own_share
+        return total
 
 
 def _quadratic(coefficients: FloatArray, X: FloatArray) -> FloatArray:
-    return np.asarray(coefficients[0] + np.hstack([X, X**2]) @ coefficients[1:])
+    values = coefficients[0] + np.hstack([X, X**2]) @ coefficients[1:]
+    return np.asarray(np.clip(values, -LARGEST_RESIDUAL, LARGEST_RESIDUAL))
 
 
 def _fit_quadratic(

@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 from typing import Protocol as TypingProtocol
 
 from joulemap import InputError, JoulemapError, __version__
@@ -33,7 +34,6 @@ from ..datasets.store import export_campaign, make_folder
 from ..device_agents.device import Device, Preparation, StartGate
 from ..device_agents.errors import DeviceError, TransientDeviceError
 from ..device_agents.registry import runtime_entry
-from ..models import Predictor
 from . import networks
 from .devices import is_simulated, open_device
 from .noise import NoiseTracker
@@ -42,6 +42,9 @@ from .protocol import Protocol, reference_widths
 from .sampling import WidthTuple, sample, sampler_named
 from .templates import cached_template
 from .transfer_points import CHOSEN, choose_points, record_of
+
+if TYPE_CHECKING:
+    from ..models import Predictor
 
 # A device that fails so often in a row will not come back by itself.
 MAX_FAILURES_IN_A_ROW = 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -54,9 +55,8 @@ def fit_and_save(
     for target in targets:
         compared: list[str | models.Predictor] = [model, "bilinear"]
         if model == "transfer":
-            # Baselines alone: a few measurements are too few for most other models.
             transfer = models.TransferPredictor(sources=load_sources(sources, target, dataset.spec))
-            compared = [transfer]
+            compared = [transfer, *_from_scratch(dataset)]
             predictors.append(clone(transfer).fit_dataset(dataset, target))
         elif model == "layerwise":
             predictors.append(_layerwise([dataset], folders, target))
@@ -68,6 +68,13 @@ def fit_and_save(
         tables.append(models.cross_validate(dataset, list(dict.fromkeys(compared)), target))
     models.save(predictors, out)
     return tables
+
+
+def _from_scratch(dataset: CostDataset) -> list[str]:
+    """Return what a transfer is compared with: the aligned model, where folds are enough for it."""
+    count = len(dataset.spec.width_names)
+    needed = models.AlignedBilinearPredictor(dataset.spec).num_needed(count)
+    return ["aligned"] if len(dataset) - math.ceil(len(dataset) / 5) >= needed else []
 
 
 def _layerwise(

@@ -73,10 +73,12 @@ def load_sources(
     Raises:
         InputError: A file cannot be used, has no such target, or predicts another network.
     """
+    from ..models.serialization import targets  # imports torch, which other campaigns do not need
+
     found = []
     for file in files:
         wanted = target
-        if wanted is None and "latency_s" in models.serialization.targets(file):
+        if wanted is None and "latency_s" in targets(file):
             wanted = "latency_s"
         source = models.load(file, target=wanted)
         if spec is not None and (

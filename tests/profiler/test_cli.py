@@ -19,6 +19,7 @@ import pytest
 from joulemap import models
 from joulemap.datasets import CostDataset
 from joulemap.profiler import cli, networks, sample
+from joulemap.profiler.transfer_points import choose_points
 
 PROFILE = ["profile", "local:", "--network", "lenet5", "--visit-s", "0.02", "--visits", "2"]
 
@@ -343,3 +344,44 @@ def test_report_refuses_in_one_sentence(
         assert "Traceback" not in done.err
         assert done.out == ""
     assert not out.exists()
+
+
+def test_a_new_device_is_measured_where_it_tells_most(tmp_path: Path) -> None:
+    options = ["--network", "lenet5", "--visit-s", "0.02", "--visits", "2"]
+    known, new = tmp_path / "known", tmp_path / "new"
+    source, out = tmp_path / "known.safetensors", tmp_path / "new.safetensors"
+    spec = networks.get("lenet5")
+    widths = np.array(sample(spec, 40))
+    array = models.SystolicArrayModel(spec, "eyeriss", quantity="latency")
+    frame = pd.DataFrame(widths, columns=spec.width_names).assign(latency_s=array.predict(widths))
+    CostDataset.from_frame(frame, spec, units={"latency_s": "s"}).save(known)
+    models.fit(CostDataset.load(known)).save(source)
+    # More than the pool holds, and --from without --model transfer.
+    transfer = ["profile", "sim:tpu", *options, "--from", source, "--out", new]
+    assert _main(["profile", "sim:tpu", *options, "--samples", "3000", *transfer[-4:]])[0] == 2
+    assert _main([*transfer, "--samples", "6"])[0] == 0
+    first = CostDataset.load(new).widths
+    expected = choose_points(spec, [models.load(source)], 9)
+    assert {tuple(row) for row in first.tolist()} == set(expected[:6])
+    assert _main([*transfer, "--samples", "9"])[0] == 0
+    assert {tuple(row) for row in CostDataset.load(new).widths.tolist()} == set(expected)
+    code, said = _main(["profile", "sim:tpu", *options, "--samples", "9", "--out", new])
+    assert code == 2
+    assert "chosen by predictors of unknown there, sobol here" in said
+    assert _main(["fit", new, "--model", "transfer", "--out", out])[0] == 2
+    assert _main(["fit", new, "--from", source, "--out", out])[0] == 2
+    assert _main(["fit", new, "--model", "transfer", "--from", source, "--out", out])[0] == 0
+    assert isinstance(models.load(out), models.TransferPredictor)
+    other = [
+        "profile",
+        "sim:tpu",
+        "--network",
+        "alexnet",
+        "--from",
+        source,
+        "--out",
+        tmp_path / "x",
+    ]
+    code, said = _main(other)
+    assert code == 2
+    assert "predicts lenet5, not alexnet" in said
