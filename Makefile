@@ -6,7 +6,7 @@ SYSTEM_PACKAGES := chromium g++ git make util-linux
 # Keeps the repository's root off sys.path, where models/ and datasets/ would shadow others' packages.
 export PYTHONSAFEPATH := 1
 
-.PHONY: demo test lint check benchmarks benchmarks-aligned benchmarks-predictors benchmarks-protocol system-packages clean
+.PHONY: demo test lint check benchmarks benchmarks-aligned benchmarks-layerwise benchmarks-predictors benchmarks-protocol system-packages clean
 
 demo: $(VENV)/.installed
 	$(BIN)/joulemap demo
@@ -34,6 +34,10 @@ benchmarks: $(VENV)/.installed-test
 # An hour and a half of measuring in runs/aligned, which the same command continues.
 benchmarks-aligned: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/aligned.py --out runs/aligned
+
+# A quarter of an hour of measuring in runs/layerwise, which the same command continues.
+benchmarks-layerwise: $(VENV)/.installed-test
+	$(BIN)/python benchmarks/layerwise.py --out runs/layerwise
 
 benchmarks-protocol: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/noise.py

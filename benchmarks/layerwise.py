@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 
 from joulemap.datasets import CostDataset, LayerProfiles
 from joulemap.datasets.metrics import mape, spearman
@@ -89,6 +90,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=30)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    threadpool_limits(limits=1)
     measured = {
         name: measure(name, arguments.out, arguments.variants, arguments.layers)
         for name in RESOLUTIONS

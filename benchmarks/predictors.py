@@ -28,6 +28,7 @@ import torch
 from predictors_page import write_page
 from sklearn.ensemble import ExtraTreesRegressor, HistGradientBoostingRegressor
 from sklearn.linear_model import RidgeCV
+from threadpoolctl import threadpool_limits
 
 from joulemap import InputError
 from joulemap.datasets import CostTable, public
@@ -89,7 +90,7 @@ class Row:
 
 def models_for(table: CostTable) -> list[str]:
     """Return the models that can be fitted to a table."""
-    joulemap = [name for name in registry.names() if name in ("gp", "trees")]
+    joulemap = [name for name in registry.names() if name in ("gp", "neural", "trees")]
     if table.feature_names == ("in_channels", "out_channels"):
         joulemap += CHAINS
     else:
@@ -438,6 +439,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    threadpool_limits(limits=1)
     rows: list[Row] = []
     for name in arguments.sets:
         if name in SETS:

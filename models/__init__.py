@@ -12,8 +12,10 @@ from .registry import PREDICTORS
 
 if TYPE_CHECKING:
     from .aligned import AlignedBilinearPredictor
+    from .auto import AutoPredictor
     from .bilinear import BilinearPredictor
     from .budget import Budget
+    from .contradictions import ContradictionWarning
     from .cost_module import CostModule
     from .export import to_onnx_file, to_torch_file
     from .extrapolation import ExtrapolationWarning
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from .gaussian_process import GaussianProcessPredictor
     from .layerwise import LayerwisePredictor, UnmeasuredLayersWarning
     from .lookup import LookupTablePredictor
+    from .neural import NeuralPredictor
     from .predictor import Predictor
     from .selection import farthest_points
     from .serialization import load, save
@@ -33,8 +36,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AlignedBilinearPredictor",
+    "AutoPredictor",
     "BilinearPredictor",
     "Budget",
+    "ContradictionWarning",
     "CostModule",
     "CrossValidation",
     "ExtrapolationWarning",
@@ -43,6 +48,7 @@ __all__ = [
     "GaussianProcessPredictor",
     "LayerwisePredictor",
     "LookupTablePredictor",
+    "NeuralPredictor",
     "ParametersPredictor",
     "Predictor",
     "SystolicArrayModel",
@@ -61,6 +67,7 @@ __all__ = [
 
 _MODULES = {
     "Budget": "budget",
+    "ContradictionWarning": "contradictions",
     "CostModule": "cost_module",
     "CrossValidation": "fitting",
     "ExtrapolationWarning": "extrapolation",

@@ -90,7 +90,7 @@ class BilinearPredictor(PolynomialPredictor):
     def features(self) -> list[Polynomial]:
         """Return the products of neighbouring normalised widths, in the order of `coef_`."""
         one = Polynomial.constant(1.0)
-        ends = [one] if self._has_fixed_end() else []
+        ends = [one] if self.has_fixed_end() else []
         scaled = [
             Polynomial({(name,): 1.0 / upper})
             for name, upper in zip(self.width_names_, self.upper_bounds_, strict=True)
@@ -128,5 +128,6 @@ class BilinearPredictor(PolynomialPredictor):
         if not (np.isfinite(self.ridge) and self.ridge >= 0):
             raise InputError(f"ridge is {self.ridge}, not a finite number >= 0")
 
-    def _has_fixed_end(self) -> bool:
+    def has_fixed_end(self) -> bool:
+        """Return whether the chain of widths ends in a constant: the last layer's outputs."""
         return self.spec is None or self.spec.layers[-1].out_channels.is_constant

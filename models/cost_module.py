@@ -12,7 +12,8 @@ from joulemap import InputError
 
 from ..datasets import NetworkSpec
 from ..datasets.metrics import NoiseFloor
-from .intervals import HeldOut
+from .extrapolation import widening
+from .intervals import FloatArray, HeldOut
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class CostInfo:
         max_deviation: Largest relative deviation from the predictor, a fraction; 0 is exact.
         held_out: Held-out errors; None for a predictor that was not fitted on data.
         noise_floor: Noise floor of the data, where known.
+        width_ranges: Smallest and largest width in the data, shape (2, k); None without data.
     """
 
     width_names: tuple[str, ...]
@@ -38,6 +40,7 @@ class CostInfo:
     max_deviation: float = 0.0
     held_out: HeldOut | None = None
     noise_floor: NoiseFloor | None = None
+    width_ranges: FloatArray | None = None
 
 
 class CostModule(torch.nn.Module):
@@ -64,6 +67,14 @@ class CostModule(torch.nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} defines no cost")
 
+    def spread(self, widths: torch.Tensor) -> torch.Tensor | None:
+        """Return how unsure the model is of each cost, `batch_shape`, as `Predictor.spread_arrays`.
+
+        Args:
+            widths: Widths in channels, `batch_shape x k`, in the buffers' dtype.
+        """
+        return None
+
     def forward(self, widths: torch.Tensor) -> torch.Tensor:
         """Return the cost, `batch_shape`, in `.unit`.
 
@@ -85,6 +96,8 @@ class CostModule(torch.nn.Module):
     def upper(self, widths: torch.Tensor, coverage: float = 0.9) -> torch.Tensor:
         """Return an upper bound of the mean cost, `batch_shape`, in `.unit`.
 
+        Equals the predictor's `predict_upper` at integer widths.
+
         Args:
             widths: Widths in channels, `batch_shape x k`.
             coverage: Share of variants whose mean cost lies below the bound.
@@ -96,11 +109,12 @@ class CostModule(torch.nn.Module):
         held_out = self.info.held_out
         if held_out is None:
             raise InputError("the predictor was not fitted on data, so it has no upper bound")
-        remaining = held_out.mean_share(self.info.noise_floor, len(self.width_names))
-        distance = held_out.upper(coverage) * remaining
-        cost = self(widths)
-        bound: torch.Tensor = cost + distance * held_out.scale(cost)
-        return bound
+        cost, at = self(widths), widths.to(self.dtype)
+        spread = None if held_out.spread is None else self.spread(at)
+        distance = held_out.upper_distance(coverage, cost, spread)
+        share = held_out.mean_share(self.info.noise_floor, len(self.width_names))
+        bound: torch.Tensor = cost + share * distance * widening(at, self.info.width_ranges)
+        return bound.to(cost.dtype)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -26,20 +26,22 @@ IR_VERSION = 9  # What onnxruntime 1.16 reads, so that older boards do.
 METADATA_FILE = "joulemap.json"
 
 
-def to_onnx_file(predictor: Predictor, path: str | PathLike[str]) -> None:
-    """Write the exact cost as an ONNX file: `widths` float32 (n, k) -> `cost` float32 (n,).
+def to_onnx_file(predictor: Predictor, path: str | PathLike[str], *, smooth: bool = False) -> None:
+    """Write the cost as an ONNX file: `widths` float32 (n, k) -> `cost` float32 (n,).
 
-    Inside, numbers are float64. `metadata_props` hold target, unit, width_names and conditions.
+    Inside, numbers are float64. `metadata_props` hold target, unit, width_names, conditions and
+    max_deviation.
 
     Args:
         predictor: A fitted predictor.
         path: The file, such as cost.onnx.
+        smooth: Whether to write the surrogate for optimisers instead of the exact cost.
 
     Raises:
-        InputError: The path cannot be written.
+        InputError: The path cannot be written, or the predictor has no torch module.
         NotFittedError: The predictor is not fitted.
     """
-    module = _module(predictor)
+    module = _module(predictor, smooth=smooth)
     if isinstance(module, PolynomialCostModule):
         model = _polynomial_model(module)
     else:
@@ -51,25 +53,31 @@ def to_onnx_file(predictor: Predictor, path: str | PathLike[str]) -> None:
 
 
 def to_torch_file(
-    predictor: Predictor, path: str | PathLike[str], dtype: torch.dtype = torch.float32
+    predictor: Predictor,
+    path: str | PathLike[str],
+    dtype: torch.dtype = torch.float32,
+    *,
+    smooth: bool = False,
 ) -> None:
-    """Write the exact cost as an exported program: widths (n, k) -> cost (n,), differentiable.
+    """Write the cost as an exported program: widths (n, k) -> cost (n,), differentiable.
 
     `torch.export.load(path).module()` gives a torch module, without joulemap installed; the extra
-    file joulemap.json in it holds target, unit, width_names and conditions.
+    file joulemap.json in it holds target, unit, width_names, conditions and max_deviation.
 
     Args:
         predictor: A fitted predictor.
         path: The file; its name ends in .pt2.
         dtype: Floating-point type of widths and cost; inside, numbers are float64.
+        smooth: Whether to write the surrogate for optimisers instead of the exact cost.
 
     Raises:
-        InputError: The path cannot be written, or its name does not end in .pt2.
+        InputError: The path cannot be written, its name does not end in .pt2, or the predictor
+            has no torch module.
         NotFittedError: The predictor is not fitted.
     """
     if not fspath(path).endswith(".pt2"):
         raise InputError(f"{path} must end in .pt2, the ending of torch's exported programs")
-    module = _module(predictor)
+    module = _module(predictor, smooth=smooth)
     # Two rows and more: torch.export takes a size of 1 for a constant.
     example = torch.ones(2, len(module.width_names), dtype=dtype)
     rows = torch.export.Dim("n", min=0)
@@ -83,10 +91,12 @@ def to_torch_file(
         raise InputError(f"{path} cannot be written: {error.strerror}") from error
 
 
-def _module(predictor: Predictor) -> CostModule:
+def _module(predictor: Predictor, *, smooth: bool) -> CostModule:
     conditions: dict[str, Any] = getattr(predictor, "conditions_", {})
     return predictor.to_torch(
-        batch=conditions.get("batch", 1), precision=conditions.get("precision", "fp32")
+        batch=conditions.get("batch", 1),
+        precision=conditions.get("precision", "fp32"),
+        smooth=smooth,
     ).eval()
 
 
@@ -97,6 +107,7 @@ def _metadata(module: CostModule) -> dict[str, str]:
         "unit": module.unit,
         "width_names": json.dumps(list(module.width_names)),
         "conditions": json.dumps(dict(module.info.conditions), default=str),
+        "max_deviation": repr(module.max_deviation),
     }
 
 

@@ -209,6 +209,6 @@ def _label(model: str | Predictor) -> str:
     changed = [
         f"{name}={value!r}"
         for name, value in model.get_params(deep=False).items()
-        if name != "spec" and value != defaults[name]
+        if name not in ("spec", *model.part_names) and value != defaults[name]
     ]
     return registry.name_of(model) + (f" ({', '.join(changed)})" if changed else "")

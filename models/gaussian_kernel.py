@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from joulemap import InputError
+
 from .intervals import FloatArray
 
 # Sizes of blocks of channels that kernels of processors work in.
@@ -97,6 +99,28 @@ class Columns:
         kept, center, scale, *flags = array
         return cls(kept.astype(np.int64), center, scale, *(flag > 0 for flag in flags))
 
+    @classmethod
+    def checked(cls, array: FloatArray, count: int) -> Columns:
+        """Return what `to_array` wrote, from a file.
+
+        Args:
+            array: The table.
+            count: Columns of X.
+
+        Raises:
+            InputError: It is no table of columns of X.
+        """
+        is_table = array.ndim == 2 and array.shape[0] == 6
+        kept = array[0] if is_table else np.zeros(0)
+        if (
+            not is_table
+            or np.any(kept != np.round(kept))
+            or np.any((kept < 0) | (kept >= count))
+            or np.any(array[2] <= 0)
+        ):
+            raise InputError("columns_ does not describe columns of X")
+        return cls.from_array(array)
+
 
 class GaussianKernel(torch.nn.Module):
     """The covariance, with its hyperparameters.
@@ -156,6 +180,17 @@ class GaussianKernel(torch.nn.Module):
     def prior_sd(self) -> torch.Tensor:
         """Standard deviations of the logarithms, shape (p,)."""
         return torch.tensor([prior.log_sd for _, prior in self.priors]).double()
+
+    @property
+    def rough_start(self) -> FloatArray:
+        """The priors' medians, but with what smooth parts leave taken as roughness, not as noise.
+
+        Logarithms, shape (p,). The likelihood can have a maximum for either reading.
+        """
+        names = [name for name, _ in self.priors]
+        rough = {"rough_together": 0.0, "noise": math.log(PRIORS["noise"].median / 4)}
+        start: FloatArray = self.prior_mean.numpy()
+        return np.array([rough.get(name, value) for name, value in zip(names, start, strict=True)])
 
     def _values(self, theta: torch.Tensor) -> dict[str, torch.Tensor]:
         names = [name for name, _ in self.priors]
@@ -239,6 +274,18 @@ class GaussianKernel(torch.nn.Module):
                 -apart / values["step_length"]
             )
         return total
+
+    def variance(self, at: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        """Return the covariance of each point (..., d) with itself, shape (...).
+
+        Args:
+            at: Coordinates, (..., d) and (..., v).
+        """
+        values = self._values(self.theta)
+        (u, _), number = at, max(at[0].shape[-1], 1)
+        parts = ("smooth_together", "smooth_alone", "rough_alone", "rough_together", "steps")
+        constant = 1.0 + sum(values[name][0] ** 2 for name in parts if name in values)
+        return constant + values["linear"][0] ** 2 / number * (u**2).sum(-1)
 
 
 def _matern(distance: torch.Tensor) -> torch.Tensor:

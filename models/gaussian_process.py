@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
-from scipy.optimize import minimize, nnls
-from sklearn.linear_model import RidgeCV
+from scipy.optimize import minimize
 
 from joulemap import InputError
 
 from ..datasets import NetworkSpec
-from .aligned import AlignedBilinearPredictor
 from .cost_module import CostInfo, CostModule
-from .fittable import FittableDataset
 from .gaussian_kernel import Columns, GaussianKernel
-from .intervals import FloatArray, assign_folds
+from .intervals import FloatArray
 from .linear import relative_weights
 from .predictor import Predictor
 from .repeated_rows import merge_repeated
+from .trend import Trend, TrendModule
 
 MAX_ITERATIONS = 40
+# Iterations after which the better of two starts is chosen, and rows from which there are two.
+FIRST_ITERATIONS = 15
+LEAST_TWO_STARTS = 50
 # Iterations that refine hyperparameters found on other rows of the same data.
 MAX_REFINEMENTS = 3
 CHUNK = 512
-# Up to so many columns the sum also has their products.
-MAX_PRODUCT_COLUMNS = 4
-NO_MEAN, COLUMNS, PRODUCTS, ALIGNED = range(4)
 _JITTER = 1e-6
 
 
@@ -55,6 +52,7 @@ class GaussianProcessPredictor(Predictor):
     state_names: ClassVar[tuple[str, ...]] = (
         "points_",
         "dual_",
+        "noise_",
         "theta_",
         "columns_",
         "outcome_",
@@ -64,6 +62,7 @@ class GaussianProcessPredictor(Predictor):
 
     points_: FloatArray
     dual_: FloatArray
+    noise_: FloatArray
     theta_: FloatArray
     columns_: FloatArray
     outcome_: FloatArray
@@ -76,15 +75,17 @@ class GaussianProcessPredictor(Predictor):
 
     # -- fitting ---------------------------------------------------------------------------------
 
-    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
-        """Fit to costs, and return self; see `Predictor.fit`."""
+    def bind(
+        self,
+        width_names: Sequence[str],
+        *,
+        unit: str,
+        target: str,
+        conditions: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Set what does not come from costs, and forget hyperparameters; see `Predictor.bind`."""
         self._learned: dict[int, FloatArray] = {}
-        return super().fit(X, y, sample_weight)
-
-    def predict_held_out(self, ds: FittableDataset, target: str, folds: np.ndarray) -> FloatArray:
-        """Return a prediction for every row by fits on the other folds; see `Predictor`."""
-        self._learned = {}
-        return super().predict_held_out(ds, target, folds)
+        super().bind(width_names, unit=unit, target=target, conditions=conditions)
 
     def weights_of(self, y: FloatArray, weights: FloatArray) -> FloatArray:
         """Return weights of squared relative errors from those of squared absolute ones."""
@@ -93,8 +94,9 @@ class GaussianProcessPredictor(Predictor):
     def fit_arrays(self, X: FloatArray, y: FloatArray, weights: FloatArray) -> None:
         """Set the known part, the hyperparameters and what predictions need of the rows."""
         is_log = bool(np.all(y > 0))
-        self._fit_mean(X, y, weights, is_log)
-        residual = np.log(y) - np.log(self._mean(X)) if is_log else y
+        trend = Trend.fit(self.spec, self.width_names_, X, y, weights)
+        self.mean_structure_, self.mean_coef_ = trend.structure, trend.coef
+        residual = np.log(y) - np.log(trend.at(X)) if is_log else y
         points, z, weight = merge_repeated(X, residual, weights)
         center = float(weight @ z / weight.sum())
         scale = max(float(np.std(z)), 1e-9 * max(1.0, abs(center)))
@@ -109,9 +111,11 @@ class GaussianProcessPredictor(Predictor):
             theta = torch.from_numpy(self.theta_)
             at = kernel.coordinates(torch.from_numpy(points))
             matrix = kernel.covariance(at, at, theta)
-            matrix.diagonal().add_(kernel.noise(theta) * spread + _JITTER)
+            noise = kernel.noise(theta) * spread + _JITTER
+            matrix.diagonal().add_(noise)
             factor = torch.linalg.cholesky(matrix)
             self.dual_ = torch.cholesky_solve(scaled[:, None], factor)[:, 0].numpy()
+            self.noise_ = noise.numpy()
 
     def _learn(
         self, kernel: GaussianKernel, points: torch.Tensor, z: torch.Tensor, spread: torch.Tensor
@@ -133,56 +137,29 @@ class GaussianProcessPredictor(Predictor):
             (gradient,) = torch.autograd.grad(total, theta)
             return float(total.detach()), gradient.numpy()
 
+        def improved(start: FloatArray, iterations: int) -> Any:
+            return minimize(
+                loss,
+                start,
+                jac=True,
+                method="L-BFGS-B",
+                bounds=list(zip((mean - 3 * sd).tolist(), (mean + 4 * sd).tolist(), strict=True)),
+                options={"maxiter": iterations},
+            )
+
         # Folds of the same data differ little: later ones begin where the first has ended.
-        learned = getattr(self, "_learned", {})
+        learned = self._learned
         known = learned.get(len(mean))
-        found = minimize(
-            loss,
-            mean.numpy() if known is None else known,
-            jac=True,
-            method="L-BFGS-B",
-            bounds=list(zip((mean - 3 * sd).tolist(), (mean + 4 * sd).tolist(), strict=True)),
-            options={"maxiter": MAX_ITERATIONS if known is None else MAX_REFINEMENTS},
-        )
-        learned[len(mean)] = found.x
-        return np.asarray(found.x, dtype=np.float64)
-
-    # -- the known part --------------------------------------------------------------------------
-
-    def _fit_mean(self, X: FloatArray, y: FloatArray, weights: FloatArray, is_log: bool) -> None:
-        self.mean_coef_, self.mean_structure_ = np.zeros(0), np.array([float(NO_MEAN)])
-        if not is_log:
-            return
-        if self.spec is not None:
-            aligned = self._aligned()
-            if len(np.unique(X, axis=0)) >= aligned.num_needed(X.shape[1]):
-                aligned.fit_arrays(X, y, weights)
-                self.mean_coef_ = aligned.coef_
-                self.mean_structure_ = np.array([float(ALIGNED), *aligned.structure_])
-            return
-        kind = _best_sum(X, y, weights)
-        if kind != NO_MEAN:
-            self.mean_structure_ = np.array([float(kind)])
-            self.mean_coef_ = _fit_sum(_summands(X, kind), y, weights)
-
-    def _aligned(self) -> AlignedBilinearPredictor:
-        aligned = AlignedBilinearPredictor(self.spec)
-        aligned.bind(self.width_names_, unit="", target="cost")
-        if self.mean_structure_[0] == ALIGNED:
-            aligned.coef_ = self.mean_coef_
-            aligned.structure_ = self.mean_structure_[1:]
-            aligned.candidates_ = np.zeros((0, 4))
-        return aligned
-
-    def _mean(self, X: FloatArray) -> FloatArray:
-        kind = int(self.mean_structure_[0])
-        if kind == NO_MEAN:
-            return np.ones(len(X))
-        if kind == ALIGNED:
-            known = self._aligned().predict_arrays(X)
+        if known is None:
+            starts = [mean.numpy(), *([kernel.rough_start] if len(z) >= LEAST_TWO_STARTS else [])]
+            known = min(
+                (improved(start, FIRST_ITERATIONS) for start in starts), key=lambda r: r.fun
+            ).x
+            known = improved(known, MAX_ITERATIONS).x
         else:
-            known = _summands(X, kind) @ self.mean_coef_
-        return np.maximum(known, np.finfo(float).tiny, dtype=np.float64)
+            known = improved(known, MAX_REFINEMENTS).x
+        learned[len(mean)] = known
+        return np.asarray(known, dtype=np.float64)
 
     # -- predicting ------------------------------------------------------------------------------
 
@@ -199,7 +176,17 @@ class GaussianProcessPredictor(Predictor):
                 covariance = kernel.covariance(kernel.coordinates(rows), at)
                 process[start : start + CHUNK] = (covariance @ dual).numpy()
         result: FloatArray = center + scale * process
-        return self._mean(X) * np.exp(result) if is_log > 0 else result
+        return self._trend().at(X) * np.exp(result) if is_log > 0 else result
+
+    def spread_arrays(self, X: FloatArray) -> FloatArray:
+        """Return the posterior standard deviation of one measurement over its cost, shape (n,)."""
+        module = self._module(is_smooth=False)
+        with torch.no_grad():
+            parts = [
+                module.spread(torch.tensor(X[start : start + CHUNK])).numpy()
+                for start in range(0, len(X), CHUNK)
+            ]
+        return np.concatenate(parts)
 
     def exact_module(self) -> CostModule:
         """Return the posterior mean, interpolated where it steps between whole numbers."""
@@ -218,21 +205,17 @@ class GaussianProcessPredictor(Predictor):
         module.info = replace(module.info, max_deviation=float(deviation.max()))
         return module
 
-    def _module(self, *, is_smooth: bool) -> CostModule:
-        mean: CostModule | None = None
-        if self.mean_structure_[0] == ALIGNED:
-            mean = self._aligned().to_torch(smooth=is_smooth)
+    def _module(self, *, is_smooth: bool) -> GaussianProcessModule:
         return GaussianProcessModule(
             GaussianKernel(Columns.from_array(self.columns_), self.theta_),
-            {
-                name: getattr(self, f"{name}_")
-                for name in ("points", "dual", "outcome", "mean_coef")
-            },
-            int(self.mean_structure_[0]),
-            mean,
+            {name: getattr(self, f"{name}_") for name in ("points", "dual", "noise", "outcome")},
+            self._trend().module(is_smooth=is_smooth),
             self.cost_info(),
             is_smooth,
         )
+
+    def _trend(self) -> Trend:
+        return Trend(self.spec, self.width_names_, self.mean_structure_, self.mean_coef_)
 
     def num_needed(self, num_widths: int) -> int:
         """Return the least number of different rows."""
@@ -254,36 +237,20 @@ class GaussianProcessPredictor(Predictor):
         Raises:
             InputError: They do not fit together.
         """
-        table = self.columns_
-        is_table = table.ndim == 2 and table.shape[0] == 6
-        kept = table[0] if is_table else np.zeros(0)
         count = self.n_features_in_
-        if (
-            not is_table
-            or np.any(kept != np.round(kept))
-            or np.any((kept < 0) | (kept >= count))
-            or np.any(table[2] <= 0)
-        ):
-            raise InputError("columns_ does not describe columns of X")
-        kernel = GaussianKernel(Columns.from_array(table))
-        structure = self.mean_structure_
-        kind = structure[0] if structure.ndim == 1 and structure.size else -1.0
+        columns = Columns.checked(self.columns_, count)
+        self._trend().check()
         expected = {
             "points_": (np.shape(self.dual_)[0] if np.ndim(self.dual_) == 1 else -1, count),
-            "theta_": (len(kernel.priors),),
+            "noise_": np.shape(self.dual_),
+            "theta_": (len(GaussianKernel(columns).priors),),
             "outcome_": (3,),
         }
-        if kind in (NO_MEAN, COLUMNS, PRODUCTS):
-            columns = _summands(np.ones((1, count)), int(kind)).shape[1]
-            expected["mean_coef_"] = (columns if kind != NO_MEAN else 0,)
-            expected["mean_structure_"] = (1,)
-        elif kind == ALIGNED and self.spec is not None and structure.shape == (5,):
-            self._aligned().check_state()
-        else:
-            raise InputError(f"mean_structure_ is {structure}, which is no known part")
         for name, shape in expected.items():
             if np.shape(getattr(self, name)) != shape:
                 raise InputError(f"{name} has shape {np.shape(getattr(self, name))}, not {shape}")
+        if np.any(self.noise_ <= 0):
+            raise InputError("noise_ is a variance and has values that are not positive")
 
 
 class GaussianProcessModule(CostModule):
@@ -291,17 +258,16 @@ class GaussianProcessModule(CostModule):
 
     Args:
         kernel: The covariance.
-        arrays: `points` (n, m), `dual` (n,), `outcome` (3,), `mean_coef`.
-        kind: Which known part there is.
-        mean: The aligned model's module, where that is the known part.
+        arrays: `points` (n, m), `dual` and `noise` (n,), `outcome` (3,).
+        trend: The known part.
         info: What the module predicts.
         is_smooth: Whether steps are replaced by their average.
     """
 
     points: torch.Tensor
     dual: torch.Tensor
+    noise: torch.Tensor
     outcome: torch.Tensor
-    mean_coef: torch.Tensor
     scaled_points: torch.Tensor
     point_steps: torch.Tensor
 
@@ -309,13 +275,12 @@ class GaussianProcessModule(CostModule):
         self,
         kernel: GaussianKernel,
         arrays: dict[str, FloatArray],
-        kind: int,
-        mean: CostModule | None,
+        trend: TrendModule,
         info: CostInfo,
         is_smooth: bool,
     ) -> None:
         super().__init__(info)
-        self.kernel, self.kind, self.mean, self.is_smooth = kernel, kind, mean, is_smooth
+        self.kernel, self.trend, self.is_smooth = kernel, trend, is_smooth
         for name, values in arrays.items():
             self.register_buffer(name, torch.tensor(values, dtype=torch.float64))
         with torch.no_grad():
@@ -326,69 +291,30 @@ class GaussianProcessModule(CostModule):
 
     def cost(self, widths: torch.Tensor) -> torch.Tensor:
         """Return the cost (...) of columns (..., m), both in the buffers' dtype."""
-        at = self.kernel.coordinates(widths, self.is_smooth)
-        covariance = self.kernel.covariance(at, (self.scaled_points, self.point_steps))
+        covariance = self._covariance(self.kernel.coordinates(widths, self.is_smooth))
         process = self.outcome[0] + self.outcome[1] * (covariance @ self.dual)
         if not self.is_log:
             return process
-        known: torch.Tensor | float = 1.0
-        if self.mean is not None:
-            known = self.mean.cost(widths).clamp(min=1e-300)
-        elif self.kind != NO_MEAN:
-            parts = [torch.ones_like(widths[..., :1]), widths]
-            if self.kind == PRODUCTS:
-                parts += [
-                    widths[..., i : i + 1] * widths[..., j : j + 1]
-                    for i, j in _pairs(widths.shape[-1])
-                ]
-            known = (torch.cat(parts, dim=-1) @ self.mean_coef).clamp(min=1e-300)
-        return known * process.exp()
+        cost: torch.Tensor = self.trend(widths) * process.exp()
+        return cost
 
+    def spread(self, widths: torch.Tensor) -> torch.Tensor:
+        """Return the posterior standard deviation of one measurement over its cost, (...).
 
-def _pairs(count: int) -> list[tuple[int, int]]:
-    return [(i, j) for i in range(count) for j in range(i + 1, count)]
+        The factor of the covariance is made anew: as a buffer it would be in every export.
+        """
+        among = self._covariance((self.scaled_points, self.point_steps)).double()
+        factor = torch.linalg.cholesky(among + torch.diag(self.noise).double())
+        at = self.kernel.coordinates(widths, self.is_smooth)
+        covariance = self._covariance(at).double()
+        rows = covariance.reshape(-1, covariance.shape[-1])
+        solved = torch.linalg.solve_triangular(factor, rows.T, upper=False)
+        explained = (solved**2).sum(0).reshape(covariance.shape[:-1]).to(widths.dtype)
+        variance = (self.kernel.variance(at) - explained).clamp(min=0.0) + self.noise.median()
+        deviation: torch.Tensor = self.outcome[1] * variance.sqrt()
+        if self.is_log:
+            return deviation
+        return deviation / self.cost(widths).abs().clamp(min=torch.finfo(deviation.dtype).tiny)
 
-
-def _summands(X: FloatArray, kind: int) -> FloatArray:
-    """Return 1, the columns, and for PRODUCTS their products in pairs, shape (n, p)."""
-    columns = [np.ones(len(X)), *X.T]
-    if kind == PRODUCTS:
-        columns += [X[:, i] * X[:, j] for i, j in _pairs(X.shape[1])]
-    return np.column_stack(columns)
-
-
-def _fit_sum(summands: FloatArray, y: FloatArray, weights: FloatArray) -> FloatArray:
-    """Return coefficients >= 0, shape (p,), of least squared relative errors."""
-    design = summands / y[:, None] * np.sqrt(weights)[:, None]
-    norms = np.linalg.norm(design, axis=0)
-    norms[norms == 0] = 1.0
-    solution, _ = nnls(design / norms, np.sqrt(weights), maxiter=30 * design.shape[1])
-    coefficients: FloatArray = solution / norms
-    return coefficients
-
-
-def _best_sum(X: FloatArray, y: FloatArray, weights: FloatArray) -> int:
-    """Return which sum of columns predicts held-out rows better than a line in logarithms."""
-    if np.any(X < 0):
-        return NO_MEAN
-    folds, num_distinct = assign_folds(X, 5)
-    if num_distinct < 3:
-        return NO_MEAN
-    kinds = [COLUMNS] + [PRODUCTS] * (2 <= X.shape[1] <= MAX_PRODUCT_COLUMNS)
-    positive = np.all(X > 0, axis=0)
-    logs = np.where(positive, np.log(np.where(positive, X, 1.0)), X)
-    logs = (logs - logs.mean(axis=0)) / np.maximum(logs.std(axis=0), 1e-12)
-    errors = dict.fromkeys([NO_MEAN, *kinds], 0.0)
-    for fold in range(int(folds.max()) + 1):
-        test = folds == fold
-        line = RidgeCV(np.logspace(-3, 3, 13)).fit(logs[~test], np.log(y[~test]), weights[~test])
-        errors[NO_MEAN] += float(np.sum(np.abs(line.predict(logs[test]) - np.log(y[test]))))
-        for kind in kinds:
-            try:
-                coefficients = _fit_sum(_summands(X[~test], kind), y[~test], weights[~test])
-            except RuntimeError:
-                errors[kind] = math.inf
-                continue
-            predicted = np.maximum(_summands(X[test], kind) @ coefficients, np.finfo(float).tiny)
-            errors[kind] += float(np.sum(np.abs(np.log(predicted / y[test]))))
-    return min(errors, key=lambda kind: errors[kind])
+    def _covariance(self, at: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        return self.kernel.covariance(at, (self.scaled_points, self.point_steps))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_array, check_is_fitted, check_X_y, validate_data
@@ -18,15 +19,21 @@ from joulemap import InputError
 
 from ..datasets import NetworkSpec
 from ..datasets.metrics import NoiseFloor
+from .contradictions import check_contradictions
 from .cost_module import CostInfo, CostModule
-from .extrapolation import warn_outside
+from .extrapolation import warn_outside, widening
 from .fittable import FittableDataset
+from .input_checks import (
+    as_input_error,
+    checked_weights,
+    conditions_of,
+    refuse_too_few,
+    varying_conditions,
+)
 from .intervals import FloatArray, HeldOut, hold_out
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-CONDITIONS = ("batch", "resolution", "precision", "runtime", "threads")
 
 
 class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sklearn is untyped
@@ -88,6 +95,17 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
     def exact_module(self) -> CostModule:
         """Return the torch module that equals `predict_arrays`, with `cost_info()`."""
 
+    def spread_arrays(self, X: FloatArray) -> FloatArray | None:
+        """Return how unsure the model is of each cost, shape (n,), relative to it, positive.
+
+        Intervals are wider where it is larger; only its ratios matter. None where the model does
+        not say. `CostModule.spread` is the same in torch.
+
+        Args:
+            X: Widths, shape (n, k), finite.
+        """
+        return None
+
     def smooth_module(self) -> CostModule:
         """Return the torch module for optimisers; the exact one where that is smooth already."""
         return self.exact_module()
@@ -122,15 +140,17 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
             sample_weight: Weights >= 0, shape (n,); a weight of 2 is the row twice.
 
         Raises:
-            InputError: NaN, wrong columns, too few rows, or a condition that varies.
+            InputError: NaN, wrong columns, too few rows, a condition that varies, or costs of the
+                same widths that contradict each other.
         """
         self.check_parameters()
-        conditions = self._conditions_of(X)
+        conditions = conditions_of(X, self)
         X, y = self._checked_training(X, y)
-        weights = _checked_weights(sample_weight, len(y))
+        weights = checked_weights(sample_weight, len(y))
         X, y, weights = X[weights > 0], y[weights > 0], weights[weights > 0]
-        self._refuse_too_few(X)
+        refuse_too_few(X, self)
         names = self.spec.width_names if self.spec else self._column_names(X.shape[1])
+        check_contradictions(X, y, names, is_network=self.spec is not None, stacklevel=2)
         self.bind(names, unit="", target="cost", conditions=conditions)
         self.num_samples_ = len(y)
         self.width_ranges_ = np.stack([X.min(axis=0), X.max(axis=0)])
@@ -187,8 +207,8 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
             for fold in range(int(folds.max()) + 1):
                 test = folds == fold
                 rest = X[~test], y[~test], weights[~test]
-                self._refuse_too_few(rest[0])
-                predicted[test] = self._fit_predict(*rest, X[test])
+                refuse_too_few(rest[0], self)
+                predicted[test] = self._fitted_to(*rest).predict_arrays(X[test])
             return predicted
         finally:
             self.__dict__ = before
@@ -242,8 +262,9 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
     ) -> tuple[FloatArray, FloatArray]:
         """Return the lower and upper ends, each float64 of shape (n,), in `unit_`.
 
-        Prediction plus or minus a quantile of the relative errors on held-out data; for the mean
-        what is surely noise (the noise floor's lower end) is removed from it in quadrature.
+        The prediction and, on each side, a quantile of the errors on held-out data, relative to
+        the prediction and to `spread_arrays`; wider outside the measured widths (see `widening`).
+        For the mean what is surely noise (the noise floor's lower end) is removed in quadrature.
 
         Args:
             X: Widths in channels, as for `predict`.
@@ -254,17 +275,31 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
             InputError: As `predict`; `coverage` or `of` out of range; or the predictor was not
                 fitted on data.
         """
-        self.ready()
-        if of not in ("measurement", "mean"):
-            raise InputError(f"of is {of!r}; write 'measurement' or 'mean'")
-        if self.held_out_ is None:
-            raise InputError("the predictor was not fitted on data, so it has no intervals")
-        half_width = self.held_out_.half_width(coverage)
-        if of == "mean":
-            half_width *= self.held_out_.mean_share(self.noise_floor_, self.n_features_in_)
-        prediction = self._predict(X)
-        distance = half_width * self.held_out_.scale(prediction)
-        return prediction - distance, prediction + distance
+        prediction, spread, factor = self._predict_errors(X, of)
+        assert self.held_out_ is not None  # noqa: S101 - checked by _predict_errors
+        below, above = self.held_out_.distances(coverage, prediction, spread)
+        return prediction - factor * below, prediction + factor * above
+
+    def predict_upper(
+        self,
+        X: ArrayLike,
+        coverage: float = 0.9,
+        of: Literal["measurement", "mean"] = "mean",
+    ) -> FloatArray:
+        """Return upper bounds, float64 of shape (n,), in `unit_`, as `CostModule.upper` does.
+
+        Args:
+            X: Widths in channels, as for `predict`.
+            coverage: Share of variants whose cost lies below.
+            of: 'mean' for the true mean; 'measurement' for one new measurement, noise included.
+
+        Raises:
+            InputError: As `predict_interval`.
+        """
+        prediction, spread, factor = self._predict_errors(X, of)
+        assert self.held_out_ is not None  # noqa: S101 - checked by _predict_errors
+        above = self.held_out_.upper_distance(coverage, prediction, spread)
+        return np.asarray(prediction + factor * above)
 
     def to_torch(self, batch: int = 1, precision: str = "fp32", smooth: bool = False) -> CostModule:
         """Return the cost as a differentiable torch module: widths (..., k) -> cost (...).
@@ -298,6 +333,7 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
             conditions=self.conditions_,
             held_out=self.held_out_,
             noise_floor=self.noise_floor_,
+            width_ranges=self.width_ranges_,
         )
 
     # -- files and figures -----------------------------------------------------------------------
@@ -361,23 +397,44 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
         return tags
 
     def _predict(self, X: Any) -> FloatArray:
+        return self.predict_arrays(self._widths_to_predict(X, stacklevel=4))
+
+    def _predict_errors(self, X: Any, of: str) -> tuple[FloatArray, FloatArray | None, FloatArray]:
+        """Return predictions, their spread, and the factor that intervals are scaled by, (n,)."""
         self.ready()
-        for name, value in self._conditions_of(X).items():
+        if of not in ("measurement", "mean"):
+            raise InputError(f"of is {of!r}; write 'measurement' or 'mean'")
+        if self.held_out_ is None:
+            raise InputError("the predictor was not fitted on data, so it has no intervals")
+        widths = self._widths_to_predict(X, stacklevel=4)
+        factor: FloatArray = widening(torch.from_numpy(widths), self.width_ranges_).numpy()
+        if of == "mean":
+            factor = factor * self.held_out_.mean_share(self.noise_floor_, self.n_features_in_)
+        spread = None if self.held_out_.spread is None else self.spread_arrays(widths)
+        return self.predict_arrays(widths), spread, factor
+
+    def _widths_to_predict(self, X: Any, stacklevel: int) -> FloatArray:
+        self.ready()
+        for name, value in conditions_of(X, self).items():
             if self.conditions_.get(name, value) != value:
                 raise InputError(
                     f"the predictor was fitted at {name} {self.conditions_[name]}, X has {value}"
                 )
         widths = self._checked_widths(X)
         if self.spec is not None:
-            warn_outside(widths, self.spec, self.width_ranges_, self.num_samples_, stacklevel=3)
-        return self.predict_arrays(widths)
+            warn_outside(widths, self.spec, self.width_ranges_, self.num_samples_, stacklevel)
+        return widths
+
+    def _fitted_to(self, X: FloatArray, y: FloatArray, weights: FloatArray) -> Self:
+        other = copy.copy(self)
+        other.fit_arrays(X, y, weights)
+        return other
 
     def _fit_predict(
         self, X: FloatArray, y: FloatArray, weights: FloatArray, X_test: FloatArray
-    ) -> FloatArray:
-        other = copy.copy(self)
-        other.fit_arrays(X, y, weights)
-        return other.predict_arrays(X_test)
+    ) -> tuple[FloatArray, FloatArray | None]:
+        other = self._fitted_to(X, y, weights)
+        return other.predict_arrays(X_test), other.spread_arrays(X_test)
 
     def _checked_training(self, X: Any, y: Any) -> tuple[FloatArray, FloatArray]:
         try:
@@ -386,7 +443,7 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
                 return X, np.asarray(y, dtype=np.float64)
             X, y = check_X_y(self._matched(X), y, dtype=np.float64, y_numeric=True, estimator=self)
         except ValueError as error:
-            raise _as_input_error(error) from error
+            raise as_input_error(error) from error
         self._refuse_wrong_count(X)
         return X, np.asarray(y, dtype=np.float64)
 
@@ -396,7 +453,7 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
                 return validate_data(self, X, reset=False, dtype=np.float64)  # type: ignore[no-any-return]
             widths: FloatArray = check_array(self._matched(X), dtype=np.float64, estimator=self)
         except ValueError as error:
-            raise _as_input_error(error) from error
+            raise as_input_error(error) from error
         self._refuse_wrong_count(widths)
         return widths
 
@@ -424,23 +481,8 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
             )
         k = len(ds.spec.width_names)
         if varying := tuple(ds.feature_names)[k:]:
-            raise _varying_conditions(type(self).__name__, varying)
+            raise varying_conditions(type(self).__name__, varying)
         self.spec = ds.spec
-
-    def _conditions_of(self, X: Any) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        if self.spec is None or not hasattr(X, "columns") or not len(X):
-            return found
-        for name in CONDITIONS:
-            if name not in X.columns or name in self.spec.width_names:
-                continue
-            values = pd.unique(np.asarray(X[name]))
-            if len(values) > 1:
-                raise _varying_conditions(type(self).__name__, (name,))
-            if pd.isna(values[0]):
-                continue
-            found[name] = values[0].item() if isinstance(values[0], np.generic) else values[0]
-        return found
 
     def _refuse_wrong_count(self, X: FloatArray) -> None:
         names = self.spec.width_names if self.spec else ()
@@ -450,51 +492,8 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
                 f"{len(names)} widths {', '.join(names)}"
             )
 
-    def _refuse_too_few(self, X: FloatArray) -> None:
-        needed = self.num_needed(X.shape[1])
-        distinct = len(np.unique(X, axis=0)) if len(X) else 0
-        if distinct < needed:
-            given = "1 sample" if distinct == 1 else f"{distinct} samples"
-            raise InputError(
-                f"{given} of different widths and positive weight given, but "
-                f"{type(self).__name__} with {X.shape[1]} widths needs at least {needed}"
-            )
-
     def _column_names(self, count: int) -> tuple[str, ...]:
         names = getattr(self, "feature_names_in_", None)
         if names is not None:
             return tuple(str(name) for name in names)
         return tuple(f"x{i}" for i in range(count))
-
-
-def _checked_weights(sample_weight: Any, count: int) -> FloatArray:
-    if sample_weight is None:
-        return np.ones(count)
-    try:
-        weights: FloatArray = check_array(
-            np.asarray(sample_weight, dtype=np.float64),
-            ensure_2d=False,
-            dtype=np.float64,
-            input_name="sample_weight",
-        )
-    except ValueError as error:
-        raise _as_input_error(error) from error
-    if weights.shape != (count,) and weights.ndim:
-        raise InputError(f"sample_weight has shape {weights.shape}, X has {count} rows")
-    weights = np.broadcast_to(weights, (count,))
-    if not np.any(weights):
-        raise InputError("all sample weights are zero")
-    if np.any(weights < 0):
-        raise InputError(f"sample_weight has {float(weights.min())}; weights are at least 0")
-    return weights
-
-
-def _varying_conditions(predictor: str, names: Sequence[str]) -> InputError:
-    return InputError(
-        f"{', '.join(names)} varies in the data, and {predictor} fits one set of conditions; "
-        "select the rows of one and fit a predictor for each"
-    )
-
-
-def _as_input_error(error: ValueError) -> InputError:
-    return error if isinstance(error, InputError) else InputError(str(error))

@@ -24,11 +24,13 @@ class Entry:
 # One line per predictor, sorted by name. Loaded when asked for, since torch is slow to import.
 PREDICTORS: dict[str, Entry] = {
     "aligned": Entry("aligned", "AlignedBilinearPredictor"),
+    "auto": Entry("auto", "AutoPredictor"),
     "bilinear": Entry("bilinear", "BilinearPredictor"),
     "flops": Entry("flops", "FlopsPredictor"),
     "gp": Entry("gaussian_process", "GaussianProcessPredictor"),
     "layerwise": Entry("layerwise", "LayerwisePredictor"),
     "lookup": Entry("lookup", "LookupTablePredictor"),
+    "neural": Entry("neural", "NeuralPredictor"),
     "params": Entry("flops", "ParametersPredictor"),
     "systolic": Entry("systolic", "SystolicArrayModel"),
     "transfer": Entry("transfer", "TransferPredictor"),

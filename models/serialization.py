@@ -171,6 +171,8 @@ def _arrays(predictor: Predictor) -> dict[str, Any]:
     if predictor.held_out_ is not None:
         for name in _HELD_OUT:
             arrays[f"held_out_.{name}"] = getattr(predictor.held_out_, name)
+        if predictor.held_out_.spread is not None:
+            arrays["held_out_.spread"] = predictor.held_out_.spread
     for name, several in _parts(predictor).items():
         for number, part in enumerate(several):
             for inner, value in _arrays(part).items():
@@ -249,12 +251,17 @@ def _restore_data(
             raise InputError("its width ranges do not fit its widths")
     if entry["num_distinct"] is None:
         return
-    values = {name: _take(arrays, f"held_out_.{name}") for name in _HELD_OUT}
+    # Files before the spread was kept have none.
+    names = [*_HELD_OUT, *(["spread"] if "held_out_.spread" in arrays else [])]
+    values = {name: _take(arrays, f"held_out_.{name}") for name in names}
     if any(np.shape(value) != (predictor.num_samples_,) for value in values.values()):
         raise InputError("its held-out errors do not fit its number of samples")
     held_out = HeldOut(**values, num_distinct=_count("num_distinct", entry["num_distinct"]))
-    if not 1 <= held_out.num_distinct <= predictor.num_samples_ or np.any(held_out.weights <= 0):
-        raise InputError("its held-out errors have weights or counts that are not positive")
+    positive = [held_out.weights] + ([] if held_out.spread is None else [held_out.spread])
+    if not 1 <= held_out.num_distinct <= predictor.num_samples_ or np.any(np.stack(positive) <= 0):
+        raise InputError(
+            "its held-out errors have weights, spreads or counts that are not positive"
+        )
     predictor.held_out_ = held_out
 
 

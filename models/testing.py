@@ -218,6 +218,12 @@ class EstimatorContract:
         assert np.all(narrow[1] <= wide[1])
         assert np.all(wide[0] <= mean[0])
         assert np.all(mean[1] <= wide[1])
+        upper = fitted.predict_upper(widths, coverage=0.9)
+        assert np.all(prediction <= upper)
+        assert np.all(fitted.predict_upper(widths, coverage=0.5) <= upper)
+        assert np.all(upper <= fitted.predict_upper(widths, coverage=0.9, of="measurement"))
+        spread = fitted.spread_arrays(widths)
+        assert spread is None or (spread.shape == prediction.shape and np.all(spread > 0))
         with pytest.raises(InputError, match="coverage"):
             fitted.predict_interval(widths, coverage=1.0)
 
@@ -309,6 +315,17 @@ class PredictorContract(EstimatorContract):
         for count in (1, 5):
             torch.testing.assert_close(exported(x[:count]), module(x[:count]))
 
+    def test_module_works_under_compile(self, fitted: Predictor, widths: FloatArray) -> None:
+        module = fitted.to_torch()
+        torch.compiler.reset()  # its limit of compilations is over all modules
+        # Whether it is one graph; what a backend makes of the graph is the backend's matter.
+        compiled = torch.compile(module, backend="eager", fullgraph=True)
+        x = torch.tensor(widths, requires_grad=True)
+        (expected,) = torch.autograd.grad(module(x).sum(), x)
+        (gradient,) = torch.autograd.grad(compiled(x).sum(), x)
+        torch.testing.assert_close(gradient, expected)
+        torch.testing.assert_close(compiled(x), module(x))
+
     def test_module_refuses_other_conditions(self, fitted: Predictor) -> None:
         for name, value in (("batch", 7), ("precision", "int4")):
             if name in fitted.conditions_:
@@ -321,5 +338,11 @@ class PredictorContract(EstimatorContract):
         x = torch.tensor(widths)
         assert torch.all(module.upper(x, 0.9) >= module(x))
         assert torch.all(module.upper(x, 0.95) >= module.upper(x, 0.6))
+        for coverage in (0.6, 0.95):
+            np.testing.assert_allclose(
+                module.upper(x, coverage).detach().numpy(),
+                fitted.predict_upper(widths, coverage),
+                rtol=max(self.torch_tolerance, 1e-9),
+            )
         with pytest.raises(InputError, match="coverage"):
             module.upper(x, 0.0)

@@ -33,6 +33,7 @@ from ..datasets.store import export_campaign, make_folder
 from ..device_agents.device import Device, Preparation, StartGate
 from ..device_agents.errors import DeviceError, TransientDeviceError
 from ..device_agents.registry import runtime_entry
+from ..models import Predictor
 from . import networks
 from .devices import is_simulated, open_device
 from .noise import NoiseTracker
@@ -40,6 +41,7 @@ from .plan import VisitPlan
 from .protocol import Protocol, reference_widths
 from .sampling import WidthTuple, sample, sampler_named
 from .templates import cached_template
+from .transfer_points import CHOSEN, choose_points, record_of
 
 # A device that fails so often in a row will not come back by itself.
 MAX_FAILURES_IN_A_ROW = 20
@@ -91,6 +93,7 @@ def profile(
     lock_frequency: bool = False,
     protocol: Protocol | None = None,
     observer: Observer | None = None,
+    sources: Sequence[Predictor] = (),
 ) -> CostDataset:
     """Return measured costs (seconds, joules) of variants; start, continue or extend.
 
@@ -111,6 +114,8 @@ def profile(
             before is put back at the end, also after a crash.
         protocol: How a variant is measured.
         observer: Is told how it goes.
+        sources: Predictors of other devices; the samples are then those that tell most about this
+            one, chosen from candidates that `sampling` draws.
 
     Raises:
         InputError: Something given cannot be used, or the folder holds another campaign.
@@ -123,7 +128,7 @@ def profile(
     if precision not in PRECISIONS:
         raise InputError(f"unknown precision '{precision}'; known: {', '.join(PRECISIONS)}")
     spec = network if isinstance(network, NetworkSpec) else networks.get(network, resolution)
-    variants, sampling = _variants(spec, samples, widths, sampling, seed)
+    variants, sampling = _variants(spec, samples, widths, sampling, seed, sources)
     size = "x".join(map(str, spec.input_shape[1:]))
     conditions = Conditions(batch, size, precision, runtime, threads)
     runtime_entry(runtime)
@@ -194,10 +199,16 @@ def _variants(
     widths: Sequence[Sequence[int]] | None,
     sampling: str,
     seed: int,
+    sources: Sequence[Predictor],
 ) -> tuple[list[WidthTuple], str]:
     """Return the width vectors to measure, and the name of how they were chosen."""
     if (samples is None) == (widths is None):
         raise InputError("write either samples, a number, or widths, a list of width vectors")
+    if sources and samples is None:
+        raise InputError("sources choose what to measure; write samples, a number, not widths")
+    if samples is not None and sources:
+        points = choose_points(spec, sources, samples, sampling=sampling, seed=seed)
+        return points, record_of(sampling, sources)
     if samples is not None:
         return sample(spec, samples, sampling=sampling, seed=seed), sampling
     listed = list(dict.fromkeys(spec.check_widths(vector) for vector in widths or ()))
@@ -295,7 +306,9 @@ def open_journal(folder: Path, campaign: CampaignRecord, variants: Sequence[Widt
         measured = {visit.widths for visit in journal.content.visits}
         if not measured <= set(variants):
             is_stable = (
-                campaign.sampling == LISTED or sampler_named(campaign.sampling).is_prefix_stable
+                campaign.sampling == LISTED
+                or CHOSEN in campaign.sampling
+                or sampler_named(campaign.sampling).is_prefix_stable
             )
             why = (
                 f"it has measured {len(measured)} variants already, more than asked for now"

@@ -28,6 +28,10 @@ app = typer.Typer(
 INTERRUPTED = 130
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+From = Annotated[
+    list[Path] | None,
+    typer.Option("--from", help="Predictor file of another device. Repeat for several."),
+]
 Target = Annotated[str, typer.Option(help="Cost column, several separated by commas.")]
 
 
@@ -106,7 +110,9 @@ def profile(
         Path, typer.Option(help="Folder of the campaign; an interrupted one continues.")
     ],
     samples: Annotated[int, typer.Option(help="Width vectors to measure.")] = 100,
-    sampling: Annotated[str, typer.Option(help="sobol, uniform, lhs or aligned.")] = "sobol",
+    sampling: Annotated[
+        str, typer.Option(help="sobol, uniform, lhs, aligned or active.")
+    ] = "sobol",
     runtime: Annotated[str, typer.Option(help="What executes variants.")] = "onnxruntime",
     batch: Annotated[int, typer.Option(help="Samples per call.")] = 1,
     resolution: Annotated[int | None, typer.Option(help="Height and width of the input.")] = None,
@@ -124,18 +130,23 @@ def profile(
     layers: Annotated[
         int, typer.Option(help="Variants whose single layers are timed as well.", min=0)
     ] = 0,
+    sources: From = None,
     *,
     lock_frequency: Annotated[
         bool, typer.Option(help="Hold the processor's clock while measuring, if permitted.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Measure how a device's cost depends on a network's widths. Continues where it stopped."""
+    """Measure how a device's cost depends on a network's widths. Continues where it stopped.
+
+    With --from it measures what tells most about how this device differs from those.
+    """
     from ..datasets.journal import FILE_NAME, read_journal
     from .advice import advise
     from .campaign import profile as run_campaign
     from .layers import profile_layers
     from .protocol import Protocol
+    from .transfer_points import load_sources
 
     protocol = Protocol(
         visits=visits, max_visit_s=visit_s, rel_error=rel_error, time_cap_s=time_cap
@@ -156,6 +167,7 @@ def profile(
             lock_frequency=lock_frequency,
             protocol=protocol,
             observer=progress,
+            sources=load_sources(sources or []),
         )
     advice = advise(read_journal(out / FILE_NAME))
     if layers:
@@ -202,17 +214,19 @@ def fit(
     model: Annotated[
         str,
         typer.Option(
-            help="aligned, bilinear, flops, params, gp, trees, lookup, layerwise or systolic."
+            help="aligned, bilinear, flops, params, gp, neural, trees, lookup, layerwise, "
+            "systolic, transfer (with --from), or auto, which chooses and says why."
         ),
     ] = "aligned",
     target: Target = "latency_s",
+    sources: From = None,
     *,
     as_json: Json = False,
 ) -> None:
     """Fit a cost model; print its cross-validated error beside the noise floor and baselines."""
     from .fitting import fit_and_save
 
-    tables = fit_and_save(folders, model, target.split(","), out)
+    tables = fit_and_save(folders, model, target.split(","), out, sources or [])
     if as_json:
         console.print_json({"file": str(out), "targets": [table.to_dict() for table in tables]})
         return
@@ -310,11 +324,15 @@ def export(
         Path | None, typer.Option(help="File to write; beside the predictor if not given.")
     ] = None,
     target: Annotated[str | None, typer.Option(help="Which cost, if the file has several.")] = None,
+    *,
+    smooth: Annotated[
+        bool, typer.Option(help="Write the surrogate for optimisers instead of the exact cost.")
+    ] = False,
 ) -> None:
     """Write a cost model as a file that runs without joulemap."""
     from .fitting import export_file
 
-    written = export_file(file, to, out, target)
+    written = export_file(file, to, out, target, smooth=smooth)
     console.RESULTS.print(f"Wrote {written}", soft_wrap=True)
 
 

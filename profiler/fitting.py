@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sklearn.base import clone
 
 from joulemap import InputError
 
@@ -16,12 +17,17 @@ from .. import models
 from ..datasets import CostDataset, LayerProfiles, metrics
 from ..datasets.layer_profiles import FILE_NAME
 from ..datasets.metrics import NoiseFloor
+from .transfer_points import load_sources
 
 EXPORTS = {"onnx": (".onnx", models.to_onnx_file), "torch": (".pt2", models.to_torch_file)}
 
 
 def fit_and_save(
-    folders: Sequence[str | Path], model: str, targets: Sequence[str], out: str | Path
+    folders: Sequence[str | Path],
+    model: str,
+    targets: Sequence[str],
+    out: str | Path,
+    sources: Sequence[str | Path] = (),
 ) -> list[models.CrossValidation]:
     """Fit one predictor per target, write them into one file and return their held-out errors.
 
@@ -31,10 +37,13 @@ def fit_and_save(
         model: Name of the model.
         targets: Cost columns.
         out: The predictor file.
+        sources: Predictor files of other devices, for 'transfer'.
 
     Raises:
         InputError: The datasets do not fit together, or cannot be fitted; nothing is written then.
     """
+    if (model == "transfer") != bool(sources):
+        raise InputError("--model transfer and --from FILE, once or more, go together")
     datasets = [CostDataset.load(folder) for folder in folders]
     if model == "layerwise" and len({ds.spec.fingerprint for ds in datasets}) > 1:
         models.save([_layerwise(datasets, folders, target) for target in targets], out)
@@ -43,16 +52,20 @@ def fit_and_save(
     dataset = CostDataset.join(datasets)
     tables, predictors = [], []
     for target in targets:
-        if model == "layerwise":
+        compared: list[str | models.Predictor] = [model, "bilinear"]
+        if model == "transfer":
+            # Baselines alone: a few measurements are too few for most other models.
+            transfer = models.TransferPredictor(sources=load_sources(sources, target, dataset.spec))
+            compared = [transfer]
+            predictors.append(clone(transfer).fit_dataset(dataset, target))
+        elif model == "layerwise":
             predictors.append(_layerwise([dataset], folders, target))
         elif model == "lookup":
             profiles = _profiles(folders, dataset, target)
             predictors.append(models.LookupTablePredictor().fit_dataset(dataset, target, profiles))
         else:
             predictors.append(models.fit(dataset, model, target))
-        tables.append(
-            models.cross_validate(dataset, list(dict.fromkeys((model, "bilinear"))), target)
-        )
+        tables.append(models.cross_validate(dataset, list(dict.fromkeys(compared)), target))
     models.save(predictors, out)
     return tables
 
@@ -142,7 +155,9 @@ def evaluate_file(file: str | Path, folder: str | Path, target: str | None) -> E
     )
 
 
-def export_file(file: str | Path, to: str, out: str | Path | None, target: str | None) -> Path:
+def export_file(
+    file: str | Path, to: str, out: str | Path | None, target: str | None, *, smooth: bool = False
+) -> Path:
     """Write a predictor's cost module as a file that runs without joulemap and return its path.
 
     Args:
@@ -150,6 +165,7 @@ def export_file(file: str | Path, to: str, out: str | Path | None, target: str |
         to: `onnx` or `torch`.
         out: The file to write; the predictor's name with another ending when None.
         target: Which cost, if the file has several.
+        smooth: Whether to write the surrogate for optimisers instead of the exact cost.
 
     Raises:
         InputError: The file cannot be used, or `to` names no format.
@@ -160,5 +176,5 @@ def export_file(file: str | Path, to: str, out: str | Path | None, target: str |
     path = Path(out) if out is not None else Path(file).with_suffix(suffix)
     if path.resolve() == Path(file).resolve():
         raise InputError(f"{path} is the predictor itself; choose another file")
-    write(models.load(file, target=target), path)
+    write(models.load(file, target=target), path, smooth=smooth)
     return path

@@ -11,6 +11,7 @@ import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from types import MappingProxyType
 
 import numpy as np
@@ -19,12 +20,16 @@ from scipy.stats import qmc
 from joulemap import InputError
 
 from ..datasets import NetworkSpec, Width
+from ..models.aligned_design import informative_widths
 
 WidthTuple = tuple[int, ...]
 
 ALIGNMENTS = (4, 8, 16, 32)
 # How often a sampler may repeat itself before the space counts as exhausted.
 MAX_REPEATS = 10_000
+# `active` chooses among so many vectors at a time, at most a quarter of them.
+POOL_SIZE = 1024
+POOL_SHARE = 4
 
 
 @dataclass(frozen=True)
@@ -116,6 +121,45 @@ def lhs(spec: NetworkSpec, count: int, seed: int) -> list[WidthTuple]:
     return [*_to_widths(spec, engine.random(count)), *_to_widths(spec, engine.random(count))]
 
 
+def active(spec: NetworkSpec, count: int, seed: int) -> Iterator[WidthTuple]:
+    """Yield the vectors that make the aligned model sure soonest, chosen one after another.
+
+    Out of a pool of Sobol points, of which two thirds are rounded, all widths or each with
+    probability 1/2, to multiples of 4, 8, 16 or 32: a layer's cost jumps where its kernels change.
+    No measurement is looked at, so the same vectors come again when a campaign continues.
+    """
+    del count
+    engine = qmc.Sobol(d=len(spec.widths), scramble=True, rng=seed)
+    rng = random.Random(seed)  # noqa: S311
+    chosen: dict[WidthTuple, None] = {}
+    while True:
+        points = _to_widths(spec, engine.random(POOL_SIZE))
+        pool = dict.fromkeys(_partly_aligned(spec, vector, rng) for vector in points)
+        fresh = [vector for vector in pool if vector not in chosen]
+        if not fresh:
+            # Only a network with very few width vectors.
+            yield from uniform(spec, 1, seed)
+        candidates = [*chosen, *fresh]
+        order = informative_widths(spec, np.array(candidates, dtype=np.float64), len(chosen))
+        for index in islice(order, math.ceil(len(fresh) / POOL_SHARE)):
+            chosen[candidates[index]] = None
+            yield candidates[index]
+
+
+def _partly_aligned(spec: NetworkSpec, vector: WidthTuple, rng: random.Random) -> WidthTuple:
+    alignment = rng.choice(ALIGNMENTS)
+    share = rng.choice((0.0, 0.5, 1.0))
+    widths = []
+    for width, value in zip(spec.widths, vector, strict=True):
+        is_rounded = rng.random() < share
+        step = math.lcm(alignment, width.multiple)
+        low, high = math.ceil(width.min / step), width.max // step
+        if is_rounded and low <= high:
+            value = min(max(round(value / step), low), high) * step
+        widths.append(value)
+    return tuple(widths)
+
+
 def _to_widths(
     spec: NetworkSpec, points: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 ) -> Iterator[WidthTuple]:
@@ -140,6 +184,7 @@ def _aligned_value(width: Width, alignment: int, rng: random.Random) -> int:
 
 SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
     {
+        "active": Sampler(active, is_prefix_stable=True),
         "aligned": Sampler(aligned, is_prefix_stable=True),
         "lhs": Sampler(lhs, is_prefix_stable=False),
         "sobol": Sampler(sobol, is_prefix_stable=True),

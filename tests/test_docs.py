@@ -69,7 +69,7 @@ def folder(measured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
 
 
 # Pages that begin where another has ended.
-NEEDS_MEASURED = ("README.md", "data.md", "predictors.md", "report.md")
+NEEDS_MEASURED = ("README.md", "data.md", "export.md", "predictors.md", "report.md")
 
 
 # Visits this short lose a variant when something else runs on the machine at that moment.

@@ -252,9 +252,12 @@ def _compare(dataset: CostDataset, predictor: Predictor) -> Comparison:
     if np.any(y <= 0):
         raise InputError(f"a report needs costs above 0; {predictor.target_} has {y.min():g}")
     coverage = math.nan
-    if held_out is not None:
-        distance = held_out.half_width(INTERVAL) * held_out.scale(predicted)
-        coverage = float(np.mean(np.abs(y - predicted) <= distance))
+    if held_out is not None and is_held_out:
+        below, above = held_out.distances(INTERVAL, predicted, held_out.spread)
+        coverage = float(np.mean((predicted - below <= y) & (y <= predicted + above)))
+    elif held_out is not None:
+        lower, upper = predictor.predict_interval(X, INTERVAL)
+        coverage = float(np.mean((lower <= y) & (y <= upper)))
     return Comparison(
         measured=y,
         predicted=np.asarray(predicted),

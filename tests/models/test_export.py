@@ -5,19 +5,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
 
 from joulemap import InputError
 from joulemap.datasets import NetworkSpec
-from joulemap.models import BilinearPredictor, CostModule, FlopsPredictor
+from joulemap.models import (
+    BilinearPredictor,
+    CostModule,
+    FlopsPredictor,
+    TreesPredictor,
+    registry,
+)
 from joulemap.models.export import to_onnx_file, to_torch_file
 from joulemap.models.intervals import FloatArray
 from joulemap.models.predictor import Predictor
 from joulemap.models.testing import ArrayDataset, draw_widths
+from joulemap.profiler import networks
 
 ALONE = "import sys; sys.modules['joulemap'] = None\n"
+WIDTHS = [[20, 50, 500], [1, 1, 1], [16, 32, 128], [7, 31, 333], [1, 50, 16]]
+# Trees refuse; `auto` gives what it chose; `transfer` starts from predictors of other devices.
+EXPORTED = [name for name in registry.names() if name not in ("auto", "transfer", "trees")]
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +58,81 @@ class TanhPredictor(FlopsPredictor):
 
     def exact_module(self) -> CostModule:
         return TanhModule(self.cost_info())
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, FloatArray]]:
+    """A folder with NAME.onnx, NAME-smooth.onnx and NAME.pt2 of every predictor; what they give."""
+    folder = tmp_path_factory.mktemp("exported")
+    spec = networks.get("lenet5_caffe")
+    X = draw_widths(spec, 24)
+    macs = np.array([float(spec.at([int(v) for v in row]).macs) for row in X])
+    noise = np.exp(0.02 * np.random.default_rng(0).standard_normal(len(X)))
+    ds = ArrayDataset(spec, X, {"latency_s": (1e-4 + 1e-10 * macs) * noise})
+    widths = torch.tensor(WIDTHS, dtype=torch.float64)
+    expected = {}
+    for name in EXPORTED:
+        predictor = registry.predictor_class(name)(spec)
+        if name != "systolic":  # a model of hardware, which is not fitted
+            predictor.fit_dataset(ds, "latency_s")
+        for suffix, smooth in (("", False), ("-smooth", True)):
+            to_onnx_file(predictor, folder / f"{name}{suffix}.onnx", smooth=smooth)
+            expected[name + suffix] = predictor.to_torch(smooth=smooth)(widths).detach().numpy()
+        to_torch_file(predictor, folder / f"{name}.pt2")
+        np.testing.assert_allclose(expected[name], predictor.predict(WIDTHS), rtol=1e-5)
+    return folder, expected
+
+
+def test_files_of_every_predictor_run_without_joulemap(
+    files: tuple[Path, dict[str, FloatArray]],
+) -> None:
+    folder, expected = files
+    code = ALONE + (
+        "import json, pathlib, numpy, onnxruntime, torch\n"
+        f"widths = numpy.array({WIDTHS!r}, dtype='float32')\n"
+        "load, trusting = torch.load, []\n"
+        "def watched(*args, **options):\n"
+        "    trusting.append(options.get('weights_only') is not True)\n"
+        "    return load(*args, **options)\n"
+        "torch.load = watched\n"
+        "found = {}\n"
+        f"for path in pathlib.Path({str(folder)!r}).glob('*.onnx'):\n"
+        "    session = onnxruntime.InferenceSession(str(path))\n"
+        "    found['onnx ' + path.stem] = session.run(None, {'widths': widths})[0].tolist()\n"
+        f"for path in pathlib.Path({str(folder)!r}).glob('*.pt2'):\n"
+        "    cost = torch.export.load(str(path)).module()\n"
+        "    found['torch ' + path.stem] = cost(torch.tensor(widths)).tolist()\n"
+        "print(json.dumps([found, any(trusting)]))\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    found, is_trusting = json.loads(result.stdout)
+    # A pickle that may hold more than tensors could run code.
+    assert not is_trusting
+    assert len(found) == 3 * len(EXPORTED)
+    for file, costs in found.items():
+        _, name = file.split()
+        np.testing.assert_allclose(costs, expected[name], rtol=1e-5, err_msg=file)
+
+
+def test_smooth_files_say_how_far_they_may_lie(
+    files: tuple[Path, dict[str, FloatArray]],
+) -> None:
+    folder, _ = files
+    deviations = {}
+    for name in ("aligned", "aligned-smooth"):
+        model = onnx.load(folder / f"{name}.onnx")
+        metadata = {entry.key: entry.value for entry in model.metadata_props}
+        deviations[name] = float(metadata["max_deviation"])
+    assert deviations["aligned"] == 0.0
+    assert deviations["aligned-smooth"] >= 0.0
+
+
+def test_a_predictor_without_a_gradient_is_refused(dataset: ArrayDataset, tmp_path: Path) -> None:
+    trees = TreesPredictor().fit_dataset(dataset, "energy_j")
+    for write, name in ((to_onnx_file, "cost.onnx"), (to_torch_file, "cost.pt2")):
+        with pytest.raises(InputError, match="no gradient"):
+            write(trees, tmp_path / name)
+        assert not (tmp_path / name).exists()
 
 
 def run_onnx(path: Path, widths: FloatArray) -> Any:

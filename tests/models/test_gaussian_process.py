@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from joulemap import InputError
-from joulemap.datasets import LayerSpec, NetworkSpec, Width
+from joulemap.datasets import LayerSpec, NetworkSpec, Width, public
 from joulemap.models import AlignedBilinearPredictor, GaussianProcessPredictor, Predictor, load
 from joulemap.models.gaussian_kernel import Columns, GaussianKernel
 from joulemap.models.testing import ArrayDataset, PredictorContract, draw_widths
@@ -154,3 +154,15 @@ def test_datasets_with_weights(blocks_spec: NetworkSpec) -> None:
 def blocks_spec() -> NetworkSpec:
     layers = (LayerSpec("a", "linear", 8, "a"), LayerSpec("b", "linear", "a", "b"))
     return NetworkSpec("n", "zoo:n", (8,), (Width("a", 40), Width("b", 40)), layers)
+
+
+def test_roughness_is_not_taken_for_noise() -> None:
+    # A staircase over both channel counts: the likelihood has a second maximum that calls it noise.
+    table = public.load("netadapt")["alexnet.classifier.4"]
+    X, y, weights = table.xyw("latency_s")
+    order = np.random.default_rng(0).permutation(len(y))
+    train, test = order[:800], order[800:1200]
+    predictor = GaussianProcessPredictor(learning_rows=200)
+    predictor.bind(table.width_names, unit="s", target="latency_s")
+    predictor.fit_arrays(X[train], y[train], predictor.weights_of(y, weights)[train])
+    assert np.mean(np.abs(predictor.predict_arrays(X[test]) / y[test] - 1)) < 0.03

@@ -21,9 +21,11 @@ from joulemap.models.testing import ArrayDataset, draw_widths
 def every_predictor() -> list[Predictor]:
     # Few rows to learn from: these checks ask for the interface, not for accuracy.
     quick: dict[str, dict[str, Any]] = {
+        "auto": {"candidates": ["flops", "bilinear"]},
         "gp": {"learning_rows": 12},
         "layerwise": {"divisor": 1, "block": 1},
         "lookup": {"knots": 2, "penalty": 1.0},
+        "neural": {"members": 2, "epochs": 5},
         "trees": {"trees": 5},
     }
     # One of transfer needs predictors of data that these checks make up later.

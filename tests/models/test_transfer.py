@@ -162,20 +162,20 @@ def test_chosen_points_begin_with_fewer_and_teach_more_than_random_ones() -> Non
     assert error(chosen[:6]) < np.median(random)
 
 
-def test_denoising_undoes_rounding_and_faults() -> None:
+def test_denoising_undoes_noise_rounding_and_faults() -> None:
     rng = np.random.default_rng(0)
     features = rng.integers(0, 3, (3000, 5)).astype(np.float64)
     true = 3e-3 * np.exp(
         0.4 * features @ np.array([[1, 0.2], [0.5, 1], [0.2, 0.3], [0, 1], [1, 1]])
     )
-    rounded = np.maximum(np.round(true, 3), 1e-3)
+    rounded = np.maximum(np.round(true, 3), 1e-3) * np.exp(0.1 * rng.standard_normal(true.shape))
     faulty = rng.choice(3000, 6, replace=False)
     rounded[faulty] = 1e-7
     clean = denoise(features, rounded)
     for source in range(2):
         noise = 1.0 - spearman(true[:, source], rounded[:, source])
-        assert 1.0 - spearman(true[:, source], clean[:, source]) < noise
-        assert mape(true[faulty, source], clean[faulty, source]) < 0.3
+        assert 1.0 - spearman(true[:, source], clean[:, source]) < 0.5 * noise
+        assert mape(true[faulty, source], clean[faulty, source]) < 0.4
     with pytest.raises(InputError, match="a row for each of 3000"):
         denoise(features[:10], rounded)
 
@@ -200,11 +200,15 @@ def test_ten_measurements_beat_a_fit_from_scratch(
     pool, new = draw_widths(alexnet, 300, seed=1), draw_widths(alexnet, 500, seed=2)
     predictor = TransferPredictor(sources=other_devices(alexnet))
     few = pool[predictor.select(pool, 10)]
-    predictor.fit(few, truth(few))
-    scratch = AlignedBilinearPredictor(alexnet).fit(few, truth(few))
-    error = mape(truth(new), predictor.predict(new))
-    assert error < 0.02
-    assert error < 0.5 * mape(truth(new), scratch.predict(new))
+    errors = []
+    for seed in range(5):
+        measured = truth(few) * np.exp(0.05 * np.random.default_rng(seed).standard_normal(10))
+        predictor.fit(few, measured)
+        scratch = AlignedBilinearPredictor(alexnet).fit(few, measured)
+        errors.append([mape(truth(new), fitted.predict(new)) for fitted in (predictor, scratch)])
+    transferred, alone = np.mean(errors, axis=0)
+    assert transferred < 0.04
+    assert transferred < 0.8 * alone
     assert not predictor.residual_coef_.any()
 
 

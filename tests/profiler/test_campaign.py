@@ -156,6 +156,25 @@ def test_a_latin_hypercube_cannot_be_extended(tmp_path: Path) -> None:
         run(tmp_path / "lhs", samples=5, sampling="lhs")
 
 
+def test_an_active_campaign_continues_extends_and_ends(tmp_path: Path) -> None:
+    class Interrupting(Recorder):
+        def visited(self, visit: Visit, done: int, noise: float | None) -> None:
+            if done == 3:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, samples=4, sampling="active", observer=Interrupting())
+    _, continued = run(tmp_path, samples=4, sampling="active")
+    assert continued.totals == [(8, 3)]
+    dataset, extended = run(tmp_path, samples=6, sampling="active")
+    assert extended.totals == [(12, 8)]
+    chosen = sample(networks.get("lenet5"), 6, sampling="active")
+    assert sorted(map(tuple, dataset.widths)) == sorted(chosen)
+    before = (tmp_path / "journal.jsonl").read_bytes()
+    run(tmp_path, samples=6, sampling="active")
+    assert (tmp_path / "journal.jsonl").read_bytes() == before
+
+
 def test_a_torn_line_is_reported_and_its_visit_made_again(copy: Path) -> None:
     path = copy / "journal.jsonl"
     path.write_bytes(path.read_bytes()[:-20])

@@ -1,0 +1,42 @@
+"""Which width vectors to measure, so that the aligned model's predictions become sure soonest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..datasets import NetworkSpec
+from .aligned_fit import SEARCH_COMPLEXITY, Candidate, Design
+from .aligned_terms import TermTable
+from .intervals import FloatArray
+from .selection import least_variance
+
+# Which divisor a device has is not known before it is measured, so the design serves them all.
+LIKELY_DIVISORS = (4, 8, 16)
+
+
+def informative_widths(
+    spec: NetworkSpec, candidates: FloatArray, num_measured: int = 0
+) -> Iterator[int]:
+    """Yield the indices of the candidates to measure next, the most informative first.
+
+    Each lowers most what would remain uncertain, on average over all candidates, of the relative
+    cost by the aligned model, whichever of the likely divisors the device has. No cost needs to be
+    known: how sure a linear model is depends on where it is measured, not on what is found there.
+
+    Args:
+        spec: The network.
+        candidates: Width vectors in channels, shape (n, k).
+        num_measured: How many of the first candidates are measured already.
+
+    Raises:
+        InputError: The network has a layer that the aligned model has no term for.
+    """
+    design = Design(TermTable(spec), candidates)
+    without_regimes, _ = design.columns(Candidate(1, 1, SEARCH_COMPLEXITY))
+    # What a network costs roughly, up to a factor: each quantity has the same share on average.
+    rough_cost = (without_regimes / without_regimes.mean(axis=0)).mean(axis=1)
+    features = []
+    for divisor in LIKELY_DIVISORS:
+        columns, _ = design.columns(Candidate(divisor, divisor, SEARCH_COMPLEXITY))
+        features.append(columns / rough_cost[:, None])
+    return least_variance(features, num_measured)

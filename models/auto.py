@@ -1,0 +1,316 @@
+"""The predictor that chooses a predictor, by errors on held-out variants."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from math import ceil
+from typing import ClassVar, Self
+
+import numpy as np
+
+from joulemap import InputError
+
+from ..datasets import NetworkSpec
+from . import registry
+from .aligned_fit import scale_of
+from .auto_words import reasons_from, reasons_to
+from .cost_module import CostModule
+from .fittable import FittableDataset
+from .intervals import FOLDS, FloatArray, assign_folds
+from .linear import relative_weights
+from .predictor import Predictor
+from .repeated_rows import merge_repeated
+
+# By what has to be believed: a number, one per product of widths, a few per kind of layer, a table
+# per layer, a function of everything.
+SIMPLEST_FIRST = ("flops", "params", "bilinear", "aligned", "lookup", "trees", "gp", "neural")
+WITH_NETWORK = ("flops", "bilinear", "aligned", "lookup", "gp", "neural")
+# Without a network FLOPs and layers are those of a chain, which few tables are.
+WITHOUT_NETWORK = ("bilinear", "gp", "neural")
+# Up to so many different rows the comparison has five parts, then three.
+FEW_ROWS = 150
+FOLDS_OF_MANY = 3
+
+
+class AutoPredictor(Predictor):
+    """The simplest of several predictors whose error is within one standard error of the best.
+
+    All candidates are fitted to the same parts of the rows and judged on the rest, by the mean
+    relative error. Where a candidate's excess over the best is no larger than the standard error
+    of that excess, over rows, and it is simpler, it is preferred. The chosen one is fitted to all
+    rows. Intervals and the held-out error include the choice: it is made anew without each part
+    of the rows that is held out (nested cross-validation).
+
+    Source of the rule: Breiman, Friedman, Olshen, Stone, "Classification and Regression Trees",
+    1984, section 3.4.3, here with the standard error of the paired difference.
+
+    Args:
+        spec: The network; None takes the columns of X as they are.
+        candidates: Names of models; None for flops, bilinear, aligned, lookup, gp and neural, or
+            without a spec bilinear, gp and neural. Simpler means earlier in `SIMPLEST_FIRST`;
+            others come last, in the order given.
+        choosing_rows: Different rows that the choice is made on, at most: a random part of more.
+
+    Attributes:
+        chosen_: The chosen predictor, alone in a tuple.
+        table_: For each candidate from the simplest on its mean relative error, the standard
+            error of that, its excess over the smallest one, and the standard error of the excess,
+            shape (c, 4), fractions; -1 where it could not be fitted.
+        reasons_: Why candidates were not fitted, as text in numbers (see `reasons`).
+        num_compared_: Rows and folds of the comparison, shape (2,).
+    """
+
+    state_names: ClassVar[tuple[str, ...]] = ("table_", "reasons_", "num_compared_")
+    part_names: ClassVar[tuple[str, ...]] = ("chosen_",)
+
+    chosen_: tuple[Predictor, ...]
+    table_: FloatArray
+    reasons_: FloatArray
+    num_compared_: FloatArray
+    _has_variances = False
+
+    def __init__(
+        self,
+        spec: NetworkSpec | None = None,
+        *,
+        candidates: Sequence[str] | None = None,
+        choosing_rows: int = 300,
+    ) -> None:
+        super().__init__(spec)
+        self.candidates = candidates
+        self.choosing_rows = choosing_rows
+
+    # -- what was found --------------------------------------------------------------------------
+
+    @property
+    def chosen(self) -> Predictor:
+        """The chosen predictor, fitted to all rows; its intervals include the choice."""
+        found = copy.copy(self.chosen_[0])
+        for name in (
+            "unit_",
+            "target_",
+            "noise_floor_",
+            "conditions_",
+            "width_ranges_",
+            "num_samples_",
+            "held_out_",
+            "device_id_",
+        ):
+            setattr(found, name, getattr(self, name))
+        return found
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the candidates, the simplest first."""
+        default = WITH_NETWORK if self.spec is not None else WITHOUT_NETWORK
+        given = list(default if self.candidates is None else self.candidates)
+        known = [name for name in SIMPLEST_FIRST if name in given]
+        return (*known, *(name for name in given if name not in SIMPLEST_FIRST))
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        """Why candidates were not fitted, by name."""
+        return reasons_from(self.reasons_)
+
+    def describe(self) -> list[str]:
+        """Return what was compared and chosen and why, and what the chosen predictor says."""
+        from .auto_words import describe
+
+        return describe(self)
+
+    # -- fitting ---------------------------------------------------------------------------------
+
+    def fit_dataset(self, ds: FittableDataset, target: str = "latency_s") -> Self:
+        """Fit to one target of a dataset, and return self; see `Predictor.fit_dataset`."""
+        self._has_variances = True
+        try:
+            return super().fit_dataset(ds, target)
+        finally:
+            self._has_variances = False
+
+    def predict_held_out(self, ds: FittableDataset, target: str, folds: np.ndarray) -> FloatArray:
+        """Return a prediction for every row by choices on the other folds; see `Predictor`."""
+        self._has_variances = True
+        try:
+            return super().predict_held_out(ds, target, folds)
+        finally:
+            self._has_variances = False
+
+    def fit_arrays(self, X: FloatArray, y: FloatArray, weights: FloatArray) -> None:
+        """Compare the candidates on some of the rows, and fit the chosen one to all."""
+        rows, folds = self.rows_to_choose_on(X)
+        errors: dict[str, FloatArray] = {}
+        reasons: dict[str, str] = {}
+        for name in self.names:
+            try:
+                predicted = self._held_out(name, X[rows], y[rows], weights[rows], folds)
+            except InputError as error:
+                reasons[name] = str(error)
+                continue
+            # Bounded: one absurd label must not decide.
+            scale = scale_of(y[rows], weights[rows])
+            errors[name] = np.minimum(np.abs(predicted - y[rows]) / scale, 1.0)
+        if not errors:
+            raise InputError(
+                "none of the candidates can be fitted: "
+                + "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+            )
+        shares = weights[rows]
+        if self._has_variances:
+            shares = relative_weights(scale_of(y[rows], shares), shares)
+        # Visits of one variant are no evidence of each other.
+        variants = {
+            name: merge_repeated(X[rows], error, shares)[1:] for name, error in errors.items()
+        }
+        self.table_ = compared([variants.get(name) for name in self.names])
+        self.reasons_ = reasons_to(reasons)
+        self.num_compared_ = np.array([len(rows), folds.max() + 1], dtype=np.float64)
+        name = self.names[choice(self.table_)]
+        self.chosen_ = (self._fit_candidate(name, X, y, weights),)
+
+    def rows_to_choose_on(self, X: FloatArray) -> tuple[np.ndarray, np.ndarray]:
+        """Return which rows the choice is made on, all visits of a variant or none, and their folds.
+
+        Args:
+            X: Widths of all rows, shape (n, k).
+        """
+        distinct, inverse = np.unique(X, axis=0, return_inverse=True)
+        order = np.random.default_rng(0).permutation(len(distinct))
+        rows = np.flatnonzero(np.isin(inverse.reshape(-1), order[: self.choosing_rows]))
+        num_folds = FOLDS if len(distinct) <= FEW_ROWS else FOLDS_OF_MANY
+        # Other folds than those that intervals hold out.
+        folds, _ = assign_folds(X[rows], num_folds, seed=1)
+        return rows, folds
+
+    def _held_out(
+        self, name: str, X: FloatArray, y: FloatArray, weights: FloatArray, folds: np.ndarray
+    ) -> FloatArray:
+        """Return a candidate's predictions by fits on the other folds, shape (n,)."""
+        candidate = self._candidate(name)
+        weights = candidate.weights_of(y, weights) if self._has_variances else weights
+        predicted = np.empty_like(y)
+        for fold in range(int(folds.max()) + 1):
+            test = folds == fold
+            distinct, needed = len(np.unique(X[~test], axis=0)), candidate.num_needed(X.shape[1])
+            if distinct < needed:
+                raise InputError(f"needs {needed} variants beside those held out, of {distinct}")
+            candidate.fit_arrays(X[~test], y[~test], weights[~test])
+            predicted[test] = candidate.predict_arrays(X[test])
+        return predicted
+
+    def _fit_candidate(
+        self, name: str, X: FloatArray, y: FloatArray, weights: FloatArray
+    ) -> Predictor:
+        candidate = self._candidate(name)
+        weights = candidate.weights_of(y, weights) if self._has_variances else weights
+        candidate.fit_arrays(X, y, weights)
+        return candidate
+
+    def _candidate(self, name: str) -> Predictor:
+        candidate = registry.predictor_class(name)(self.spec)
+        candidate.bind(self.width_names_, unit="", target="cost")
+        return candidate
+
+    # -- what the chosen predictor does ----------------------------------------------------------
+
+    def predict_arrays(self, X: FloatArray) -> FloatArray:
+        """Return the chosen predictor's cost, shape (n,), of checked widths (n, k)."""
+        return self.chosen_[0].predict_arrays(X)
+
+    def spread_arrays(self, X: FloatArray) -> FloatArray | None:
+        """Return how unsure the chosen predictor is, shape (n,); None where it does not say."""
+        return self.chosen_[0].spread_arrays(X)
+
+    def exact_module(self) -> CostModule:
+        """Return the chosen predictor's torch module."""
+        return self.chosen.exact_module()
+
+    def smooth_module(self) -> CostModule:
+        """Return the chosen predictor's torch module for optimisers."""
+        return self.chosen.smooth_module()
+
+    # -- checking --------------------------------------------------------------------------------
+
+    def num_needed(self, num_widths: int) -> int:
+        """Return the least number of different rows: so that one candidate can always be judged.
+
+        Parts are held out twice: for the intervals, and of the rest for the choice.
+        """
+        needed = min(
+            registry.predictor_class(name)(self.spec).num_needed(num_widths) for name in self.names
+        )
+        number = needed
+        while _without_one_part(_without_one_part(number)) < needed:
+            number += 1
+        return number
+
+    def check_parameters(self) -> None:
+        """Check the hyperparameters.
+
+        Raises:
+            InputError: One of them is not usable.
+        """
+        given, rows = self.candidates, self.choosing_rows
+        if given is not None:
+            if not isinstance(given, list | tuple) or not given or len(set(given)) < len(given):
+                raise InputError(f"candidates is {given!r}; write a list of different models")
+            for name in given:
+                if issubclass(registry.predictor_class(name), AutoPredictor):
+                    raise InputError("candidates has 'auto' itself; leave it out")
+        if isinstance(rows, bool) or not isinstance(rows, int) or rows < 2:
+            raise InputError(f"choosing_rows is {rows!r}, not a number of at least 2")
+
+    def check_state(self) -> None:
+        """Check what came from a file.
+
+        Raises:
+            InputError: It does not fit together.
+        """
+        if self.table_.shape != (len(self.names), 4) or not np.any(self.table_[:, 2] == 0):
+            raise InputError(f"table_ is no table of {len(self.names)} candidates and a best one")
+        if np.shape(self.num_compared_) != (2,):
+            raise InputError("num_compared_ is not a number of rows and one of folds")
+        if len(self.chosen_) != 1 or self.chosen_[0].width_names_ != self.width_names_:
+            raise InputError("chosen_ is not one predictor of the same widths")
+        if registry.name_of(self.chosen_[0]) not in self.names:
+            raise InputError("chosen_ is none of the candidates")
+        reasons_from(self.reasons_)
+
+
+def _without_one_part(number: int) -> int:
+    return number - ceil(number / max(1, min(FOLDS, number)))
+
+
+def compared(variants: Sequence[tuple[FloatArray, FloatArray] | None]) -> FloatArray:
+    """Return `AutoPredictor.table_`, shape (c, 4).
+
+    Args:
+        variants: For each candidate the errors on different variants, (n,), and their weights.
+    """
+    table = np.full((len(variants), 4), -1.0)
+    known = [place for place, found in enumerate(variants) if found is not None]
+    errors = {place: found[0] for place, found in enumerate(variants) if found is not None}
+    weights = next(found[1] for found in variants if found is not None)
+    best = min(known, key=lambda place: float(np.average(errors[place], weights=weights)))
+    for place in known:
+        table[place] = (
+            *_mean_and_error(errors[place], weights),
+            *_mean_and_error(errors[place] - errors[best], weights),
+        )
+    return table
+
+
+def _mean_and_error(values: FloatArray, weights: FloatArray) -> tuple[float, float]:
+    """Return the weighted mean of values (n,) and its standard error."""
+    shares = weights / weights.sum()
+    mean = float(shares @ values)
+    count = len(values)
+    variance = float(shares**2 @ (values - mean) ** 2) * count / max(count - 1, 1)
+    return mean, float(np.sqrt(variance))
+
+
+def choice(table: FloatArray) -> int:
+    """Return the first candidate whose excess is within its standard error."""
+    error, _, excess, uncertainty = table.T
+    return int(np.flatnonzero((error >= 0) & (excess <= uncertainty))[0])
