@@ -21,6 +21,7 @@ from joulemap.models import (
 )
 from joulemap.models.cost_module import CostInfo
 from joulemap.models.intervals import FloatArray
+from joulemap.models.polynomial import Polynomial, PolynomialCostModule
 from joulemap.models.testing import ArrayDataset, draw_widths
 from joulemap.profiler import networks
 
@@ -349,6 +350,27 @@ def test_allocation_under_steps_of_kernels_keeps_to_multiples() -> None:
         budget.allocate(importance, multiples={"conv9": 4})
     with pytest.raises(InputError, match="not an int >= 1"):
         budget.allocate(importance, multiples={"conv2": 0})
+
+
+def test_allocation_is_exact_under_upper_bounds_that_grow_with_the_cost() -> None:
+    class Bounded(PolynomialCostModule):
+        """An upper bound that is no sum of pairs, as where errors grow slower than the cost."""
+
+        def upper(self, widths: torch.Tensor, coverage: float = 0.9) -> torch.Tensor:
+            cost = self(widths)
+            return cost + coverage * cost**0.5
+
+    names = SMALL.width_names
+    products = {tuple(pair): 0.01 for pair in itertools.pairwise(names)}
+    bounded = Bounded(Polynomial({(): 0.1, **products}), CostInfo(names, SMALL, "J", "energy_j"))
+    budget = Budget([(bounded, "60 %")], coverage=0.5)
+    importance = importances(SMALL)
+    result = budget.allocate(importance)
+    X = every_vector(SMALL)
+    X = X[budget.is_met(torch.tensor(X)).numpy()]
+    assert result.importance == pytest.approx(kept(SMALL, importance, X).max())
+    assert result.is_optimal
+    assert result.check.is_met
 
 
 def test_allocation_that_keeps_few_partial_solutions_says_how_far_it_can_be_off() -> None:
