@@ -220,13 +220,10 @@ def _searched(
 def _linked(relative: Value, plain: Value, candidates: Sequence[FloatArray]) -> Value | None:
     """Return the plain cost relative to its value where its bound reaches the limit.
 
-    So the two limits mean the same. None where the bound does not grow with the plain cost.
+    Bounds may be wider at some widths, never narrower: then all widths whose bound is within the
+    limit are among those whose plain cost is. None where random widths say otherwise.
     """
-    rows = draw(candidates, NUM_CHECKS, np.random.default_rng(0))
-    costs, bounds = plain(rows), relative(rows)
-    ordered = bounds[np.argsort(costs, kind="stable")]
-    if np.any(np.diff(ordered) < -AGREEMENT * np.abs(bounds).max()):
-        return None
+    rng = np.random.default_rng(0)
     low, high = (np.array([values[end] for values in candidates]) for end in (0, -1))
     near, far = 0.0, 1.0
     for _ in range(NUM_HALVINGS):
@@ -234,9 +231,10 @@ def _linked(relative: Value, plain: Value, candidates: Sequence[FloatArray]) -> 
         fits = relative((low + middle * (high - low))[None])[0] <= 1
         near, far = (middle, far) if fits else (near, middle)
     limit = float(plain((low + near * (high - low))[None])[0])
-    if np.any((costs <= limit * (1 - AGREEMENT)) & (bounds > 1)) or np.any(
-        (costs > limit * (1 + AGREEMENT)) & (bounds <= 1)
-    ):
+    # Shrunk at random, to see all costs between those of the smallest and of the largest widths.
+    rows = low + rng.uniform(0, 1, (NUM_CHECKS, 1)) * (draw(candidates, NUM_CHECKS, rng) - low)
+    rows = np.floor(np.vstack([rows, high - rows + low]))
+    if np.any((relative(rows) <= 1) & (plain(rows) > limit * (1 + AGREEMENT))):
         return None
     return lambda rows: plain(rows) / limit
 
