@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from typing import Any, TypeAlias
 
 import torch
@@ -60,7 +61,10 @@ class Constraint:
             is_smooth: Whether to take the surrogate in place of the exact module.
         """
         module = self.surrogate if is_smooth else self.cost
-        return module(widths) if coverage is None else module.upper(widths, coverage)
+        # Widths may live on another device than the cost.
+        at = next((widths.to(buffer.device) for buffer in module.buffers()), widths)
+        value = module(at) if coverage is None else module.upper(at, coverage)
+        return value.to(widths.device)
 
     def text(self, value: float) -> str:
         """Return a figure of this cost with its unit, for messages."""
@@ -186,7 +190,7 @@ def limit_in_si(limit: Limit, cost: CostModule, dense: float) -> float:
                 f"limit '{limit}' cannot be read; write a number, '5 mJ' or '60 %' of the "
                 "unpruned network"
             )
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise InputError(f"the limit of {cost.target} is {limit!r}, not a number")
     if not (math.isfinite(value) and value > 0):
         raise InputError(f"the limit of {cost.target} is {limit!r}, not a finite number above 0")

@@ -93,6 +93,7 @@ def test_a_limit_below_the_floor_or_above_the_dense_cost_names_both_figures() ->
     with pytest.raises(InputError, match=rf"99 J.* {high:.4g} J; it limits nothing"):
         Budget([(energy, 99)])
     Budget([(energy, "100 %")])
+    Budget([(energy, np.float32(0.5 * high))])
 
 
 @pytest.mark.parametrize(
