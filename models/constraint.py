@@ -6,9 +6,9 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from numbers import Real
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 
 from joulemap import InputError
@@ -19,7 +19,7 @@ from .cost_module import CostModule
 from .predictor import Predictor
 
 Cost: TypeAlias = CostModule | Predictor
-Limit: TypeAlias = float | str
+Limit: TypeAlias = float | np.number[Any] | str
 
 # Share of a limit that counts as rounding.
 TOLERANCE = 1e-9
@@ -190,7 +190,7 @@ def limit_in_si(limit: Limit, cost: CostModule, dense: float) -> float:
                 f"limit '{limit}' cannot be read; write a number, '5 mJ' or '60 %' of the "
                 "unpruned network"
             )
-    if isinstance(value, bool) or not isinstance(value, Real):
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
         raise InputError(f"the limit of {cost.target} is {limit!r}, not a number")
     if not (math.isfinite(value) and value > 0):
         raise InputError(f"the limit of {cost.target} is {limit!r}, not a finite number above 0")

@@ -359,7 +359,8 @@ def test_allocation_is_exact_under_upper_bounds_that_grow_with_the_cost() -> Non
 
         def upper(self, widths: torch.Tensor, coverage: float = 0.9) -> torch.Tensor:
             cost = self(widths)
-            return cost + coverage * cost**0.5
+            bound: torch.Tensor = cost + coverage * cost**0.5
+            return bound
 
     names = SMALL.width_names
     products = {tuple(pair): 0.01 for pair in itertools.pairwise(names)}
