@@ -17,13 +17,23 @@ from ..datasets import NetworkSpec
 from .allocation_local import LocalSearch
 from .allocation_search import MAX_TABLE, TIE, AllocationSearch, Solution, table_entries
 from .budget_check import BudgetCheck
+from .constraint import TOLERANCE
 from .intervals import FloatArray
-from .pairwise_cost import PairwiseCost, Value, draw, interacting_pairs, tabulate
+from .pairwise_cost import (
+    IndexArray,
+    PairwiseCost,
+    Value,
+    draw,
+    interacting_pairs,
+    tabulate,
+)
 
 # Random widths at which tables are compared with the cost, and how well they agree.
 NUM_CHECKS = 512
 AGREEMENT = 1e-9
 NUM_FEW = 4
+# Halvings in the search for the cost whose upper bound is the limit.
+NUM_HALVINGS = 60
 
 Importance: TypeAlias = Mapping[str, ArrayLike] | Sequence[ArrayLike]
 
@@ -38,8 +48,8 @@ class Allocation:
         importance: Sum of the importance of the kept channels.
         total_importance: Sum over all channels.
         bound: No widths of the allowed multiples that meet the budget keep more.
-        is_proven: Whether `bound` is certain: the cost is a sum over pairs of widths. Else it
-            holds as far as samples of the cost tell.
+        is_proven: Whether `bound` is certain: the cost is a sum over pairs of widths, or grows
+            with one. Else it holds as far as samples of the cost tell.
     """
 
     check: BudgetCheck
@@ -132,33 +142,33 @@ def allocate(
     candidates: Sequence[FloatArray],
     values: Sequence[FloatArray],
     max_labels: int,
+    plain: Sequence[Value] | None = None,
 ) -> tuple[FloatArray | None, float, bool]:
     """Return the widths (k,) of largest value, a bound of it, and whether the bound is certain.
 
     Args:
-        relatives: The costs of widths (n, k), each relative to its limit, shape (n,).
+        relatives: What widths (n, k) cost relative to the limits, shape (n,).
         candidates: For each width the values it may take, ascending.
         values: For each width the value of each candidate.
         max_labels: Partial solutions that the exact search keeps.
+        plain: Costs that `relatives` are upper bounds of, where they are; they can be sums over
+            pairs of widths when the bounds are not.
 
     Returns:
         None in place of the widths where none meet the limits, or none were found.
     """
-    strengths = [interacting_pairs(relative, candidates) for relative in relatives]
-    solution = _exact(relatives, candidates, values, strengths, max_labels)
+    solution = _exact(relatives, candidates, values, max_labels)
+    if solution is None and plain is not None:
+        linked = [_linked(*pair, candidates) for pair in zip(relatives, plain, strict=True)]
+        known = [relative for relative in linked if relative is not None]
+        if len(known) == len(linked):
+            solution = _exact(known, candidates, values, max_labels)
+            if solution is not None and not _is_met(solution, relatives, candidates):
+                solution = None
     if solution is not None:
         index, bound, is_proven = solution.index, solution.bound, True
     else:
-        search = LocalSearch(relatives, candidates, values)
-        index, bound, is_proven = search.start(), np.inf, False
-        if index is not None:
-            index = search.climb(index)
-            together = dict.fromkeys(chain(*strengths), 0.0)
-            for found in strengths:
-                for pair, strength in found.items():
-                    together[pair] = max(together[pair], strength)
-            value = sum(float(v[i]) for v, i in zip(values, index, strict=True))
-            bound = max(value, search.bound(index, together))
+        index, bound, is_proven = *_searched(relatives, candidates, values), False
     if index is None:
         return None, bound, is_proven
     return np.array([v[i] for v, i in zip(candidates, index, strict=True)]), bound, is_proven
@@ -168,11 +178,11 @@ def _exact(
     relatives: Sequence[Value],
     candidates: Sequence[FloatArray],
     values: Sequence[FloatArray],
-    strengths: Sequence[Mapping[tuple[int, int], float]],
     max_labels: int,
 ) -> Solution | None:
     """Return the solution by tables; None where the costs are no sums over pairs of widths."""
     sizes = [len(value) for value in values]
+    strengths = [interacting_pairs(relative, candidates) for relative in relatives]
     if table_entries(sizes, sorted(set(chain(*strengths)))) > MAX_TABLE:
         return None
     # Few values first: a cost whose pairs all interact is hardly ever a sum of them.
@@ -188,6 +198,55 @@ def _exact(
                 return None
         costs.append(cost)
     return AllocationSearch(values, costs, max_labels).solve()
+
+
+def _searched(
+    relatives: Sequence[Value], candidates: Sequence[FloatArray], values: Sequence[FloatArray]
+) -> tuple[IndexArray | None, float]:
+    """Return what the local search finds, and a bound from samples."""
+    search = LocalSearch(relatives, candidates, values)
+    index = search.start()
+    if index is None:
+        return None, np.inf
+    index = search.climb(index)
+    strengths: dict[tuple[int, int], float] = {}
+    for relative in relatives:
+        for pair, strength in interacting_pairs(relative, candidates).items():
+            strengths[pair] = max(strengths.get(pair, 0.0), strength)
+    value = sum(float(v[i]) for v, i in zip(values, index, strict=True))
+    return index, max(value, search.bound(index, strengths))
+
+
+def _linked(relative: Value, plain: Value, candidates: Sequence[FloatArray]) -> Value | None:
+    """Return the plain cost relative to its value where its bound reaches the limit.
+
+    Bounds may be wider at some widths, never narrower: then all widths whose bound is within the
+    limit are among those whose plain cost is. None where random widths say otherwise.
+    """
+    rng = np.random.default_rng(0)
+    low, high = (np.array([values[end] for values in candidates]) for end in (0, -1))
+    near, far = 0.0, 1.0
+    for _ in range(NUM_HALVINGS):
+        middle = (near + far) / 2
+        fits = relative((low + middle * (high - low))[None])[0] <= 1
+        near, far = (middle, far) if fits else (near, middle)
+    limit = float(plain((low + near * (high - low))[None])[0])
+    # Shrunk at random, to see all costs between those of the smallest and of the largest widths.
+    rows = low + rng.uniform(0, 1, (NUM_CHECKS, 1)) * (draw(candidates, NUM_CHECKS, rng) - low)
+    rows = np.floor(np.vstack([rows, high - rows + low]))
+    if np.any((relative(rows) <= 1) & (plain(rows) > limit * (1 + AGREEMENT))):
+        return None
+    return lambda rows: plain(rows) / limit
+
+
+def _is_met(
+    solution: Solution, relatives: Sequence[Value], candidates: Sequence[FloatArray]
+) -> bool:
+    """Return whether a solution meets the limits; true where it says that none does."""
+    if solution.index is None:
+        return True
+    widths = np.array([[v[i] for v, i in zip(candidates, solution.index, strict=True)]])
+    return all(bool(relative(widths)[0] <= 1 + TOLERANCE) for relative in relatives)
 
 
 def _agrees(cost: PairwiseCost, relative: Value, grid: Sequence[FloatArray]) -> bool:

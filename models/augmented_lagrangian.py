@@ -61,8 +61,8 @@ class AugmentedLagrangian(torch.nn.Module):
             widths: Widths in channels, `batch_shape x k`.
         """
         # Copies: an update between forward and backward must not change what backward sees.
-        multipliers = self.multipliers.to(widths.dtype, copy=True)
-        penalty = self.penalty.to(widths.dtype, copy=True)
+        multipliers = self.multipliers.to(widths, copy=True)
+        penalty = self.penalty.to(widths, copy=True)
         shifted = torch.relu(multipliers + penalty * self.budget.excess(widths))
         term: torch.Tensor = ((shifted**2 - multipliers**2) / (2 * penalty)).sum(-1)
         return term
@@ -78,7 +78,7 @@ class AugmentedLagrangian(torch.nn.Module):
             InputError: The widths contain NaN or infinity.
         """
         excess = self.budget.excess(widths.to(torch.float64))
-        excess = excess.reshape(-1, excess.shape[-1]).mean(0)
+        excess = excess.reshape(-1, excess.shape[-1]).mean(0).to(self.multipliers.device)
         if not torch.isfinite(excess).all():
             raise InputError("the widths contain NaN or infinity; the multipliers were not moved")
         violation = torch.maximum(excess, -self.multipliers / self.penalty).abs().max()

@@ -226,8 +226,16 @@ class Budget:
         values = [
             kept[grid.astype(np.int64)] for kept, grid in zip(ranking.kept, candidates, strict=True)
         ]
-        relatives = [self._relative_of(number) for number in range(len(self.constraints))]
-        widths, bound, is_proven = allocate(relatives, candidates, values, max_labels)
+        numbers = range(len(self.constraints))
+        widths, bound, is_proven = allocate(
+            [self._relative_of(number) for number in numbers],
+            candidates,
+            values,
+            max_labels,
+            [self._relative_of(number, is_plain=True) for number in numbers]
+            if self.coverage is not None
+            else None,
+        )
         if widths is None:
             limits = ", ".join(f"{c.name} <= {c.text(c.limit)}" for c in self.constraints)
             raise InputError(
@@ -334,15 +342,19 @@ class Budget:
         """Return the exact costs (or bounds) relative to their limits, shape (n, m)."""
         return np.column_stack([self._relative_of(i)(rows) for i in range(len(self.constraints))])
 
-    def _relative_of(self, number: int) -> Callable[[FloatArray], FloatArray]:
+    def _relative_of(
+        self, number: int, *, is_plain: bool = False
+    ) -> Callable[[FloatArray], FloatArray]:
+        """Return the function of one constraint; plain is the cost where its bound counts."""
         constraint = self.constraints[number]
+        coverage = None if is_plain else self.coverage
 
         def relative(rows: FloatArray) -> FloatArray:
             parts = []
             with torch.no_grad():
                 for start in range(0, len(rows), CHUNK):
                     chunk = torch.from_numpy(np.ascontiguousarray(rows[start : start + CHUNK]))
-                    parts.append(constraint.value(chunk, self.coverage).numpy())
+                    parts.append(constraint.value(chunk, coverage).numpy())
             costs: FloatArray = np.concatenate(parts) / constraint.limit
             return costs
 

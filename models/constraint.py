@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 
 from joulemap import InputError
@@ -18,7 +19,7 @@ from .cost_module import CostModule
 from .predictor import Predictor
 
 Cost: TypeAlias = CostModule | Predictor
-Limit: TypeAlias = float | str
+Limit: TypeAlias = float | np.number[Any] | str
 
 # Share of a limit that counts as rounding.
 TOLERANCE = 1e-9
@@ -60,7 +61,10 @@ class Constraint:
             is_smooth: Whether to take the surrogate in place of the exact module.
         """
         module = self.surrogate if is_smooth else self.cost
-        return module(widths) if coverage is None else module.upper(widths, coverage)
+        # Widths may live on another device than the cost.
+        at = next((widths.to(buffer.device) for buffer in module.buffers()), widths)
+        value = module(at) if coverage is None else module.upper(at, coverage)
+        return value.to(widths.device)
 
     def text(self, value: float) -> str:
         """Return a figure of this cost with its unit, for messages."""
@@ -186,7 +190,7 @@ def limit_in_si(limit: Limit, cost: CostModule, dense: float) -> float:
                 f"limit '{limit}' cannot be read; write a number, '5 mJ' or '60 %' of the "
                 "unpruned network"
             )
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
         raise InputError(f"the limit of {cost.target} is {limit!r}, not a number")
     if not (math.isfinite(value) and value > 0):
         raise InputError(f"the limit of {cost.target} is {limit!r}, not a finite number above 0")

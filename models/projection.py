@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -114,18 +115,21 @@ def _refine(region: Region, point: FloatArray, start: FloatArray) -> FloatArray:
         return z - point / scale
 
     def left(z: FloatArray) -> FloatArray:
-        return -region.excess(z[None] * scale)[0] - MARGIN
+        room: FloatArray = -region.excess(z[None] * scale)[0] - MARGIN
+        return room
 
     def slope(z: FloatArray) -> FloatArray:
-        return -region.gradient(z * scale) * scale
+        gradient: FloatArray = -region.gradient(z * scale) * scale
+        return gradient
 
+    constraint: Any = {"type": "ineq", "fun": left, "jac": slope}
     result = minimize(
         distance,
         start / scale,
         jac=away,
         method="SLSQP",
         bounds=list(zip(region.low / scale, region.high / scale, strict=True)),
-        constraints=[{"type": "ineq", "fun": left, "jac": slope}],
+        constraints=constraint,
         options={"ftol": PRECISION, "maxiter": MAX_STEPS},
     )
     end = np.clip(result.x * scale, region.low, region.high)
