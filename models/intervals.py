@@ -155,7 +155,17 @@ class HeldOut:
 
     def _normalised(self, has_spread: bool) -> tuple[ErrorScale, FloatArray]:
         """Return what errors are measured in, and the errors measured in it, signed, (n,)."""
-        spread = self.spread if has_spread else None
+        return self._by_spread if has_spread and self.spread is not None else self._by_cost
+
+    @cached_property
+    def _by_cost(self) -> tuple[ErrorScale, FloatArray]:
+        return self._measured_in(None)
+
+    @cached_property
+    def _by_spread(self) -> tuple[ErrorScale, FloatArray]:
+        return self._measured_in(self.spread)
+
+    def _measured_in(self, spread: FloatArray | None) -> tuple[ErrorScale, FloatArray]:
         errors: FloatArray = self.measured - self.predicted
         scale = ErrorScale.of(
             errors,

@@ -14,6 +14,7 @@ from joulemap.datasets import NetworkSpec
 from joulemap.datasets.metrics import NoiseFloor, noise_floor
 from joulemap.models import (
     BilinearPredictor,
+    CostModule,
     ExtrapolationWarning,
     GaussianProcessPredictor,
     load,
@@ -221,6 +222,25 @@ def test_intervals_widen_outside_the_measured_range(
     widths = torch.tensor(rows, requires_grad=True)
     (gradient,) = torch.autograd.grad(module.upper(widths).sum(), widths)
     assert torch.isfinite(gradient).all()
+
+
+class Bound(torch.nn.Module):
+    """The upper bound as a module of its own."""
+
+    def __init__(self, cost: CostModule) -> None:
+        super().__init__()
+        self.cost = cost
+
+    def forward(self, widths: torch.Tensor) -> torch.Tensor:
+        return self.cost.upper(widths, 0.8)
+
+
+def test_upper_bounds_can_be_traced(inner: BilinearPredictor) -> None:
+    bound = Bound(inner.to_torch())
+    widths = torch.tensor(np.linspace(5, 60, 28).reshape(4, 7))
+    program = torch.export.export(bound, (widths,)).module()
+    torch.testing.assert_close(program(1.5 * widths), bound(1.5 * widths))
+    torch.testing.assert_close(torch.func.vmap(bound)(widths), bound(widths))
 
 
 def test_a_width_that_never_varied_is_measured_in_itself() -> None:
