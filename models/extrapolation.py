@@ -67,7 +67,7 @@ def widening(widths: torch.Tensor, measured: FloatArray | None) -> torch.Tensor:
     """
     if measured is None:
         return torch.ones_like(widths[..., 0])
-    low, high = torch.tensor(measured, dtype=widths.dtype, device=widths.device)
+    low, high = torch.as_tensor(measured, dtype=widths.dtype, device=widths.device)
     reach = torch.where(high > low, high - low, high.abs().clamp(min=1.0))
     beyond = torch.maximum(low - widths, widths - high).clamp(min=0.0) / reach
     factor: torch.Tensor = 1 + GROWTH_OUTSIDE * torch.linalg.vector_norm(beyond, dim=-1)

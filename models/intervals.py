@@ -36,9 +36,6 @@ FitPredict: TypeAlias = Callable[
 FOLDS = 5
 # Errors are relative to the prediction, or to this share of the mean cost where it is larger.
 SMALLEST_SCALE = 1e-3
-# Standard errors by which the level exceeds the stated coverage. An unlucky sample of a hundred is
-# then one percent nearer to the stated coverage, and intervals are 4 % wider (1 % of a thousand).
-STANDARD_ERRORS = 1 / 3
 # Errors of the typical size that each side is given beside its own.
 SIDE_PRIOR = 10
 
@@ -90,9 +87,8 @@ class HeldOut:
     def distances(self, coverage: float, cost: Any, spread: Any = None) -> tuple[Any, Any]:
         """Return how far the interval of one new measurement reaches below and above, in the unit.
 
-        The weighted quantile of the normalised errors' sizes at a level slightly above the
-        coverage (see `level`). Of few variants it is the largest error, and the coverage is
-        n / (n + 1) at most: less than 0.9 for fewer than nine.
+        The weighted quantile of the normalised errors' sizes at `level(coverage)`. Of few variants
+        it is the largest error, which covers about n / (n + 1): less than 0.9 for fewer than nine.
 
         Args:
             coverage: Share of measurements inside, between 0 and 1.
@@ -125,16 +121,14 @@ class HeldOut:
     def level(self, coverage: float) -> float:
         """Return the level of the quantile that gives a coverage, at most 1.
 
-        coverage * (1 + 1 / n), of n different variants, and a third of the standard error of a
-        coverage that n variants have determined.
+        coverage * (1 + 1 / n), of n different variants.
 
         Raises:
             InputError: `coverage` is out of range.
         """
         if not 0 < coverage < 1:
             raise InputError(f"coverage is {coverage}, not between 0 and 1")
-        uncertain = np.sqrt(coverage * (1 - coverage) / self.num_distinct)
-        return float(min(1.0, coverage * (1 + 1 / self.num_distinct) + STANDARD_ERRORS * uncertain))
+        return min(1.0, coverage * (1 + 1 / self.num_distinct))
 
     def mean_share(self, noise_floor: NoiseFloor | None, num_widths: int) -> float:
         """Return the share (0 to 1) of an error that remains once measuring noise is removed.
@@ -155,7 +149,17 @@ class HeldOut:
 
     def _normalised(self, has_spread: bool) -> tuple[ErrorScale, FloatArray]:
         """Return what errors are measured in, and the errors measured in it, signed, (n,)."""
-        spread = self.spread if has_spread else None
+        return self._by_spread if has_spread and self.spread is not None else self._by_cost
+
+    @cached_property
+    def _by_cost(self) -> tuple[ErrorScale, FloatArray]:
+        return self._measured_in(None)
+
+    @cached_property
+    def _by_spread(self) -> tuple[ErrorScale, FloatArray]:
+        return self._measured_in(self.spread)
+
+    def _measured_in(self, spread: FloatArray | None) -> tuple[ErrorScale, FloatArray]:
         errors: FloatArray = self.measured - self.predicted
         scale = ErrorScale.of(
             errors,
