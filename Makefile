@@ -6,7 +6,7 @@ SYSTEM_PACKAGES := chromium g++ git make util-linux
 # Keeps the repository's root off sys.path, where models/ and datasets/ would shadow others' packages.
 export PYTHONSAFEPATH := 1
 
-.PHONY: demo test lint check benchmarks benchmarks-aligned benchmarks-layerwise benchmarks-predictors benchmarks-protocol system-packages clean
+.PHONY: demo test lint check benchmarks benchmarks-aligned benchmarks-layerwise benchmarks-models benchmarks-predictors benchmarks-protocol system-packages clean
 
 demo: $(VENV)/.installed
 	$(BIN)/joulemap demo
@@ -38,6 +38,14 @@ benchmarks-aligned: $(VENV)/.installed-test
 # A quarter of an hour of measuring in runs/layerwise, which the same command continues.
 benchmarks-layerwise: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/layerwise.py --out runs/layerwise
+
+# Intervals, transfer, seconds of fits, budgets, active sampling: an hour, half of it measuring.
+benchmarks-models: $(VENV)/.installed-test
+	$(BIN)/python benchmarks/fit_speed.py
+	$(BIN)/python benchmarks/intervals.py
+	$(BIN)/python benchmarks/transfer.py
+	$(BIN)/python benchmarks/budget.py --out runs/budget
+	$(BIN)/python benchmarks/active.py --out runs/active
 
 benchmarks-protocol: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/noise.py

@@ -69,7 +69,9 @@ def round_values(low: float, high: float, count: int, *, is_log: bool = False) -
         if len(found) >= 2:
             return tuple(found[:: math.ceil(len(found) / (count + 2))])
     step = 10.0 ** math.floor(math.log10((high - low) / count))
-    step *= next((f for f in (1, 2, 5) if (high - low) / (f * step) <= count), 10)
+    # A step above the whole range may have no multiple in it: then rather one value too many.
+    fitting = [f for f in (1, 2, 5, 10) if f * step <= high - low]
+    step *= next((f for f in fitting if (high - low) / (f * step) <= count), fitting[-1])
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
     return tuple(round(i * step, 12) for i in range(first, last + 1))

@@ -38,6 +38,7 @@ def test_ticks_are_round() -> None:
     assert round_values(-1, 1, 4) == (-1, -0.5, 0, 0.5, 1)
     assert round_values(0.9, 120, 6, is_log=True) == pytest.approx((1, 2, 5, 10, 20, 50, 100))
     assert round_values(3, 3, 5) == (3,)
+    assert round_values(187, 40205, 2) == (20_000, 40_000)
     assert [tick(value) for value in (0.25, 1000, 12.5)] == ["0.25", "1,000", "12.5"]
 
 
