@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from ..datasets import NetworkSpec
 from .aligned_fit import SEARCH_COMPLEXITY, Candidate, Design
 from .aligned_terms import TermTable
@@ -12,6 +14,8 @@ from .selection import least_variance
 
 # Which divisor a device has is not known before it is measured, so the design serves them all.
 LIKELY_DIVISORS = (4, 8, 16)
+# Variance of the noise of one measurement, over the prior variance of what the model predicts.
+NOISE_SHARE = 0.001
 
 
 def informative_widths(
@@ -38,5 +42,9 @@ def informative_widths(
     features = []
     for divisor in LIKELY_DIVISORS:
         columns, _ = design.columns(Candidate(divisor, divisor, SEARCH_COMPLEXITY))
-        features.append(columns / rough_cost[:, None])
-    return least_variance(features, num_measured)
+        relative = columns / rough_cost[:, None]
+        size = np.sqrt((relative**2).mean(axis=0))
+        relative = relative[:, size > 0] / size[size > 0]
+        # Every term explains as much as any other.
+        features.append(relative / np.sqrt(relative.shape[1]))
+    return least_variance(features, NOISE_SHARE, num_measured)

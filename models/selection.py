@@ -12,8 +12,6 @@ from joulemap import InputError
 from .gaussian_kernel import Columns
 from .intervals import FloatArray
 
-# Variance of the noise of one measurement, over the prior variance of what a model predicts.
-NOISE_SHARE = 0.001
 # Figures of a gain that count: rounding errors, which differ between processors, must not choose.
 DIGITS = 7
 
@@ -51,7 +49,9 @@ def farthest_points(features: ArrayLike, count: int) -> NDArray[np.int64]:
     return np.array(chosen, dtype=np.int64)
 
 
-def least_variance(models: Sequence[FloatArray], num_measured: int = 0) -> Iterator[int]:
+def least_variance(
+    models: Sequence[FloatArray], noise: float, num_measured: int = 0
+) -> Iterator[int]:
     """Yield the indices of points in the order in which measuring them makes linear models sure.
 
     One by one, the point whose measurement lowers most the variance of predictions, averaged over
@@ -62,8 +62,9 @@ def least_variance(models: Sequence[FloatArray], num_measured: int = 0) -> Itera
     Bayesian linear models, where the variance depends on no measured value.
 
     Args:
-        models: For each model its features of the same points, shape (n, p); columns are brought
-            to the same size, and weights have equal normal priors.
+        models: For each model its features of the same points, shape (n, p), times the prior
+            standard deviations of their weights.
+        noise: Variance of one measurement.
         num_measured: How many of the first points are measured already.
 
     Raises:
@@ -71,7 +72,7 @@ def least_variance(models: Sequence[FloatArray], num_measured: int = 0) -> Itera
     """
     if len({len(features) for features in models}) != 1:
         raise InputError("the models' features are not of the same points")
-    posteriors = [_Posterior(features) for features in models]
+    posteriors = [_Posterior(features, noise) for features in models]
     for index in range(num_measured):
         for posterior in posteriors:
             posterior.measure(index)
@@ -92,17 +93,17 @@ class _Posterior:
     the predictions is Z A Z'; a measurement at z turns A into A - A z z' A / (1 + z' A z).
 
     Args:
-        features: Shape (n, p).
+        features: For weights of prior variance 1, shape (n, p).
+        noise: Variance of the noise.
     """
 
-    def __init__(self, features: FloatArray) -> None:
+    def __init__(self, features: FloatArray, noise: float) -> None:
         if not np.isfinite(features).all():
             raise InputError("the features are not finite")
-        size = np.sqrt((features**2).mean(axis=0))
-        self.features = features[:, size > 0] / size[size > 0]
-        self.moments = self.features.T @ self.features / len(features)
+        self.features = features
+        self.moments = features.T @ features / len(features)
         # Z A, which is all that is needed of A.
-        self.spread = self.features / (NOISE_SHARE * self.features.shape[1])
+        self.spread = features / noise
 
     def variances(self) -> FloatArray:
         """Return the variance of the prediction at each point, (n,), in units of the noise's."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -16,6 +17,7 @@ from joulemap import InputError
 from .intervals import FloatArray, assign_folds
 from .linear import fit_ridge
 from .repeated_rows import merge_repeated
+from .selection import least_variance
 
 # Penalties of squared distances of coefficients from those of the mean of sources.
 MIXTURE_PENALTY = 0.01
@@ -237,8 +239,6 @@ def design_columns(pool: FloatArray) -> tuple[FloatArray, FloatArray]:
 def greedy_design(columns: FloatArray, sds: FloatArray, k: int) -> NDArray[np.int64]:
     """Return the indices (k,) of a greedy A-optimal design of a linear model, best first.
 
-    Source: Chaloner, Verdinelli, "Bayesian experimental design", Statistical Science 1995.
-
     Args:
         columns: The model's columns at the candidates, shape (n, p).
         sds: Standard deviations of the coefficients before measuring, shape (p,).
@@ -249,18 +249,8 @@ def greedy_design(columns: FloatArray, sds: FloatArray, k: int) -> NDArray[np.in
     """
     if isinstance(k, bool) or not 1 <= k <= len(columns):
         raise InputError(f"{k} of {len(columns)} points cannot be chosen")
-    moments = columns.T @ columns / len(columns)
-    covariance = np.diag(sds**2)
-    chosen: list[int] = []
-    for _ in range(k):
-        gain = columns @ covariance
-        variance = REMAINDER_SD**2 + np.einsum("ij,ij->i", gain, columns)
-        reduction = np.einsum("ij,ij->i", gain @ moments, gain) / variance
-        reduction[chosen] = -np.inf
-        best = int(np.argmax(reduction))
-        chosen.append(best)
-        covariance = covariance - np.outer(gain[best], gain[best]) / variance[best]
-    return np.array(chosen, dtype=np.int64)
+    order = least_variance([columns * sds], REMAINDER_SD**2)
+    return np.fromiter(islice(order, int(k)), dtype=np.int64)
 
 
 def denoise(features: ArrayLike, source_costs: ArrayLike) -> FloatArray:
