@@ -407,7 +407,7 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
         if self.held_out_ is None:
             raise InputError("the predictor was not fitted on data, so it has no intervals")
         widths = self._widths_to_predict(X, stacklevel=4)
-        factor: FloatArray = widening(torch.from_numpy(widths), self.width_ranges_).numpy()
+        factor: FloatArray = widening(torch.tensor(widths), self.width_ranges_).numpy()
         if of == "mean":
             factor = factor * self.held_out_.mean_share(self.noise_floor_, self.n_features_in_)
         spread = None if self.held_out_.spread is None else self.spread_arrays(widths)

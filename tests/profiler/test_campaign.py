@@ -309,7 +309,7 @@ def test_mistakes_are_refused_before_anything_is_written(tmp_path: Path) -> None
     cases: list[tuple[dict[str, Any], str]] = [
         ({"samples": 0}, "at least 1"),
         ({"samples": 10**9}, "only 967680 width vectors"),
-        ({"sampling": "magic"}, "known: aligned"),
+        ({"sampling": "magic"}, "known: active, aligned"),
         ({"batch": 0}, "batch is 0"),
         ({"precision": "int8"}, "known: fp32"),
         ({"runtime": "magic"}, "known: onnxruntime"),
