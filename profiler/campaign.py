@@ -18,7 +18,7 @@ same call, which plans the same visits and skips what the journal holds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -307,19 +307,32 @@ def open_journal(folder: Path, campaign: CampaignRecord, variants: Sequence[Widt
                 "folder, or repeat that campaign's settings"
             )
         measured = {visit.widths for visit in journal.content.visits}
-        if not measured <= set(variants):
-            is_stable = (
-                campaign.sampling == LISTED
-                or CHOSEN in campaign.sampling
-                or sampler_named(campaign.sampling).is_prefix_stable
+        if foreign := measured - set(variants):
+            raise InputError(
+                f"{folder} cannot be continued: {_why_not(campaign, measured, foreign, variants)}"
             )
-            why = (
-                f"it has measured {len(measured)} variants already, more than asked for now"
-                if is_stable
-                else f"a {campaign.sampling} sample cannot be extended"
-            )
-            raise InputError(f"{folder} cannot be continued with another --samples: {why}")
     except BaseException:
         journal.close()
         raise
     return journal
+
+
+def _why_not(
+    campaign: CampaignRecord,
+    measured: Collection[WidthTuple],
+    foreign: Collection[WidthTuple],
+    variants: Sequence[WidthTuple],
+) -> str:
+    """Return why a campaign that measured foreign variants is not the one that is asked for."""
+    is_listed = campaign.sampling == LISTED or CHOSEN in campaign.sampling
+    if not is_listed and not sampler_named(campaign.sampling).is_prefix_stable:
+        return f"a {campaign.sampling} sample cannot be extended with another --samples"
+    if len(measured) > len(variants):
+        return (
+            f"it has measured {len(measured)} variants already, more than asked for now; write "
+            "--samples at least as large"
+        )
+    return (
+        f"{len(foreign)} of its {len(measured)} variants are not among those that are asked for "
+        "now; choose another folder"
+    )

@@ -66,7 +66,7 @@ class Recorder:
         self.noise.append(noise)
 
 
-def run(out: Path, samples: int = 5, **changes: Any) -> tuple[CostDataset, Recorder]:
+def run(out: Path, samples: int | None = 5, **changes: Any) -> tuple[CostDataset, Recorder]:
     recorder = Recorder()
     settings: dict[str, Any] = {"protocol": FAST, "observer": recorder, **changes}
     return profile("local:", "lenet5", samples=samples, out=out, **settings), recorder
@@ -154,6 +154,15 @@ def test_a_latin_hypercube_cannot_be_extended(tmp_path: Path) -> None:
     run(tmp_path / "lhs", samples=3, sampling="lhs")
     with pytest.raises(InputError, match="lhs sample cannot be extended"):
         run(tmp_path / "lhs", samples=5, sampling="lhs")
+
+
+def test_other_listed_widths_are_refused(tmp_path: Path) -> None:
+    first = [(1, 2, 3, 4), (6, 16, 120, 84)]
+    run(tmp_path, samples=None, widths=first)
+    with pytest.raises(InputError, match="1 of its 2 variants are not among those"):
+        run(tmp_path, samples=None, widths=[first[0], (2, 2, 3, 4)])
+    dataset, _ = run(tmp_path, samples=None, widths=[*first, (2, 2, 3, 4)])
+    assert len(dataset) == 3
 
 
 def test_an_active_campaign_continues_extends_and_ends(tmp_path: Path) -> None:
