@@ -21,6 +21,11 @@ from joulemap.datasets import CostDataset
 from joulemap.profiler import cli, networks, sample
 from joulemap.profiler.transfer_points import choose_points
 
+# What runs in the background of a shell inherits that it ignores the signal.
+WITH_SIGINT = (
+    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); "
+    "os.execv(sys.argv[1], sys.argv[1:])"
+)
 PROFILE = ["profile", "local:", "--network", "lenet5", "--visit-s", "0.02", "--visits", "2"]
 
 
@@ -272,11 +277,21 @@ def test_a_predictor_of_another_network_is_refused(predictor: Path, tmp_path: Pa
     assert "another network" in refused("evaluate", predictor, tmp_path / "alex")
 
 
+def started(command: list[str]) -> subprocess.Popen[str]:
+    """Start a program that Ctrl-C reaches also where the tests run in the background of a shell."""
+    return subprocess.Popen(
+        [sys.executable, "-c", WITH_SIGINT, *command],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
 def test_ctrl_c_leaves_a_dataset_that_the_same_command_continues(tmp_path: Path) -> None:
     run = tmp_path / "run"
     command = [str(Path(sys.executable).with_name("joulemap")), *PROFILE]
     command += ["--samples", "400", "--out", str(run)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = started(command)
     deadline = time.monotonic() + 60
     journal = run / "journal.jsonl"
     while time.monotonic() < deadline:
@@ -290,7 +305,7 @@ def test_ctrl_c_leaves_a_dataset_that_the_same_command_continues(tmp_path: Path)
     assert "Traceback" not in said
     measured = len(CostDataset.load(run / "measurements.parquet"))
     assert measured >= 5
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = started(command)
     lines = journal.read_bytes().count(b"\n")
     while time.monotonic() < deadline and journal.read_bytes().count(b"\n") < lines + 3:
         time.sleep(0.05)
