@@ -8,12 +8,11 @@ can work on whole blocks of input and of output channels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import prod
 
 from ..datasets import LayerSpec, NetworkSpec
 from ..datasets.layer_spec import RECURRENT_GATES
-from .aligned_terms import Function, Piece, Term, TermTable, family_of
+from .aligned_terms import Function, TermTable, family_of
 
 FAMILIES = (
     "network",
@@ -184,23 +183,3 @@ class _Adder:
             for factor, pair in pieces:
                 table._add(self.family, quantity, "all", 0, factor, *pair)  # noqa: SLF001
                 table._add(self.family, quantity, regime, 0, factor, *pair)  # noqa: SLF001
-
-
-def terms_of(terms: Sequence[Term], layers: frozenset[str]) -> list[Term]:
-    """Return the same terms, of some layers alone.
-
-    Args:
-        terms: Of a table.
-        layers: Names of the layers.
-    """
-    chosen = []
-    for term in terms:
-        pairs = [
-            (piece, name)
-            for piece, name in zip(term.pieces, term.layers, strict=True)
-            if name in layers
-        ]
-        pieces: list[Piece] = [piece for piece, _ in pairs]
-        names = [name for _, name in pairs]
-        chosen.append(Term(term.family, term.quantity, term.regime, term.complexity, pieces, names))
-    return chosen
