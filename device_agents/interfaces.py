@@ -3,7 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Completed:
+    """A program that ran to its end on the device.
+
+    Args:
+        exit_code: What it returned; negative for a signal.
+        stdout: What it printed.
+        stderr: What it printed on standard error, or the end of it.
+    """
+
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
 
 
 class Process(Protocol):
@@ -34,7 +50,13 @@ class Process(Protocol):
 
 
 class Transport(Protocol):
-    """A way to reach a device."""
+    """A way to reach a device.
+
+    Attributes:
+        is_remote: Whether the link can drop while the device goes on: the agent then outlives it.
+    """
+
+    is_remote: bool
 
     def push(self, content: bytes, name: str) -> str:
         """Store bytes in joulemap's cache folder on the device and return their path there.
@@ -43,6 +65,31 @@ class Transport(Protocol):
 
         Raises:
             StableDeviceError: The folder cannot be written.
+        """
+
+    def pull(self, path: str, max_bytes: int) -> bytes:
+        """Return the content of a file on the device.
+
+        Args:
+            path: Absolute path on the device.
+            max_bytes: More than this is refused; a device is not to be believed.
+
+        Raises:
+            StableDeviceError: There is no such file, or it is larger.
+            TransientDeviceError: The link failed.
+        """
+
+    def run(self, command: Sequence[str], timeout_s: float, max_bytes: int = 1 << 20) -> Completed:
+        """Return what a short program printed and how it ended.
+
+        Args:
+            command: Program and arguments, passed on as they are.
+            timeout_s: When it is killed.
+            max_bytes: Of each output; more is refused.
+
+        Raises:
+            StableDeviceError: It cannot be started, or printed more than it may.
+            TransientDeviceError: The link failed or the time limit passed.
         """
 
     def start(self, command: Sequence[str]) -> Process:
@@ -54,6 +101,17 @@ class Transport(Protocol):
 
     def python(self) -> str:
         """Return the command of the device's Python interpreter."""
+
+    def is_alive(self, timeout_s: float = 10.0) -> bool:
+        """Return whether the device answers within the time limit."""
+
+    def reconnect(self, timeout_s: float) -> None:
+        """Reach the device anew, once; what was started over the old link may be gone.
+
+        Raises:
+            TransientDeviceError: It cannot be reached now.
+            StableDeviceError: It will not be reached: another host key, no permission.
+        """
 
     def close(self) -> None:
         """Let go of the connection."""

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from .errors import DeviceError, TransientDeviceError
+from .errors import DeviceError, StableDeviceError, TransientDeviceError
 from .interfaces import Process, Transport
 from .registry import RUNTIMES
 
@@ -144,6 +144,45 @@ class TransportContract:
         first.write(b"one", self.timeout_s)
         assert first.read(3, self.timeout_s) == b"one"
         assert second.read(3, self.timeout_s) == b"two"
+
+    # -- short programs and files back -----------------------------------------------------------
+
+    def test_a_short_program_is_run_to_its_end(self, transport: Transport) -> None:
+        code = "import os, sys; os.write(1, b'out\\0\\r\\n'); os.write(2, b'err'); sys.exit(7)"
+        done = transport.run([transport.python(), "-c", code], self.timeout_s)
+        assert (done.exit_code, done.stdout) == (7, b"out\0\r\n")
+        assert done.stderr.endswith(b"err")
+
+    def test_a_short_program_ends_at_its_time_limit(self, transport: Transport) -> None:
+        command = [transport.python(), "-c", "import time; time.sleep(60)"]
+        self._assert_ends_in_time(lambda: transport.run(command, 0.5))
+
+    def test_a_program_that_prints_too_much_is_refused(self, transport: Transport) -> None:
+        command = [transport.python(), "-c", "print('x' * 100_000)"]
+        with pytest.raises(StableDeviceError, match="more than 1000 bytes"):
+            transport.run(command, self.timeout_s, max_bytes=1000)
+
+    def test_a_file_is_pulled_byte_by_byte(self, transport: Transport) -> None:
+        content = bytes(range(256)) * 500 + b"\r\n\0"
+        path = transport.push(content, "contract-pull.bin")
+        assert transport.pull(path, len(content)) == content
+
+    def test_a_file_that_is_missing_or_too_large_is_refused(self, transport: Transport) -> None:
+        path = transport.push(b"content", "contract-size.bin")
+        with pytest.raises(StableDeviceError, match="larger than 6 bytes"):
+            transport.pull(path, 6)
+        with pytest.raises(StableDeviceError, match="contract-missing"):
+            transport.pull(path.replace("size", "missing"), 6)
+
+    # -- the link --------------------------------------------------------------------------------
+
+    def test_it_answers_and_can_be_reached_anew(self, transport: Transport, start: Start) -> None:
+        assert transport.is_alive(self.timeout_s)
+        transport.reconnect(self.timeout_s)
+        assert transport.is_alive(self.timeout_s)
+        process = start(_ECHO, 3)
+        process.write(b"one", self.timeout_s)
+        assert process.read(3, self.timeout_s) == b"one"
 
     # -- time limits -----------------------------------------------------------------------------
 

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..device import Device
-from ..errors import TransientDeviceError
+from ..errors import StableDeviceError, TransientDeviceError
+from ..interfaces import Completed
 from ..onboard import frames
 from .agent import SimulatedAgent
 from .disturbances import Disturbances
@@ -26,6 +27,8 @@ class SimulatedTransport:
         idle_s: Idle time before every visit, besides the host's own work.
     """
 
+    is_remote = False
+
     def __init__(self, machine: VirtualMachine, idle_s: float = 0.0) -> None:
         self.machine = machine
         self.idle_s = idle_s
@@ -34,6 +37,14 @@ class SimulatedTransport:
     def push(self, content: bytes, name: str) -> str:
         """Return the name; nothing needs to be stored."""
         return name
+
+    def pull(self, path: str, max_bytes: int) -> bytes:
+        """Refuse: a simulated device has no files."""
+        raise StableDeviceError(f"{path}: a simulated device has no files")
+
+    def run(self, command: Sequence[str], timeout_s: float, max_bytes: int = 1 << 20) -> Completed:
+        """Refuse: a simulated device has no programs."""
+        raise StableDeviceError(f"{command[0]}: a simulated device has no programs")
 
     def start(self, command: Sequence[str]) -> SimulatedProcess:
         """Start an agent, whatever the command."""
@@ -44,6 +55,13 @@ class SimulatedTransport:
     def python(self) -> str:
         """Return a name; no interpreter is started."""
         return "python"
+
+    def is_alive(self, timeout_s: float = 10.0) -> bool:
+        """Return that it answers."""
+        return True
+
+    def reconnect(self, timeout_s: float) -> None:
+        """There is no link that could be lost."""
 
     def close(self) -> None:
         """Nothing is held open."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from joulemap import InputError
 
 from ..errors import StableDeviceError, TransientDeviceError
+from ..interfaces import Completed
 
 STDERR_TAIL = 2000
 
@@ -27,6 +28,8 @@ class LocalTransport:
     Raises:
         InputError: An address was given.
     """
+
+    is_remote = False
 
     def __init__(self, address: str = "") -> None:
         if address.strip("/"):
@@ -50,6 +53,43 @@ class LocalTransport:
             ) from error
         return str(path)
 
+    def pull(self, path: str, max_bytes: int) -> bytes:
+        """Return the content of a file of this machine."""
+        try:
+            with Path(path).open("rb") as file:
+                content = file.read(max_bytes + 1)
+        except OSError as error:
+            raise StableDeviceError(f"cannot read {path}: {error.strerror}") from error
+        if len(content) > max_bytes:
+            raise StableDeviceError(f"{path} is larger than {max_bytes} bytes")
+        return content
+
+    def run(self, command: Sequence[str], timeout_s: float, max_bytes: int = 1 << 20) -> Completed:
+        """Return what a short program printed and how it ended."""
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            try:
+                done = subprocess.run(
+                    list(command),
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=err,
+                    timeout=timeout_s,
+                    check=False,
+                )
+            except OSError as error:
+                raise StableDeviceError(f"cannot start {command[0]}: {error.strerror}") from error
+            except subprocess.TimeoutExpired as error:
+                raise TransientDeviceError(
+                    f"{command[0]} gave no answer within {timeout_s:.0f} s"
+                ) from error
+            texts = []
+            for file in (out, err):
+                if file.tell() > max_bytes:
+                    raise StableDeviceError(f"{command[0]} printed more than {max_bytes} bytes")
+                file.seek(0)
+                texts.append(file.read())
+        return Completed(done.returncode, *texts)
+
     def start(self, command: Sequence[str]) -> LocalProcess:
         """Start a program as a child process."""
         return LocalProcess(command)
@@ -57,6 +97,13 @@ class LocalTransport:
     def python(self) -> str:
         """Return the interpreter that runs this code."""
         return sys.executable
+
+    def is_alive(self, timeout_s: float = 10.0) -> bool:
+        """Return that this machine answers."""
+        return True
+
+    def reconnect(self, timeout_s: float) -> None:
+        """There is no link that could be lost."""
 
     def close(self) -> None:
         """Nothing is held open."""
