@@ -21,11 +21,11 @@ def agent_archive() -> tuple[str, bytes]:
     """Return the archive's file name, which holds a hash of its content, and its bytes.
 
     It mirrors the folders `onboard` and `runtimes` of this package below `joulemap_agent` and
-    starts `onboard.agent.main` with the table of runtimes.
+    starts `onboard.launch.main` with the table of runtimes.
     """
     table = {name: entry.module for name, entry in sorted(RUNTIMES.items())}
     files = {
-        "__main__.py": f"from {PACKAGE}.onboard.agent import main\n\nmain({table!r})\n".encode(),
+        "__main__.py": f"from {PACKAGE}.onboard.launch import main\n\nmain({table!r})\n".encode(),
         f"{PACKAGE}/__init__.py": b"",
     }
     package = importlib.resources.files(__package__)

@@ -135,6 +135,9 @@ def profile(
     lock_frequency: Annotated[
         bool, typer.Option(help="Hold the processor's clock while measuring, if permitted.")
     ] = False,
+    clean: Annotated[
+        bool, typer.Option("--clean", help="Remove joulemap from the device afterwards.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Measure how a device's cost depends on a network's widths. Continues where it stopped.
@@ -144,6 +147,7 @@ def profile(
     from ..datasets.journal import FILE_NAME, read_journal
     from .advice import advise
     from .campaign import profile as run_campaign
+    from .devices import clean_device
     from .layers import profile_layers
     from .protocol import Protocol
     from .transfer_points import load_sources
@@ -181,6 +185,8 @@ def profile(
             threads=threads,
         )
         advice = [*advice, console.layers_text(profiles)]
+    if clean:
+        advice = [*advice, *clean_device(url)]
     _print_dataset(dataset, out, as_json=as_json, advice=advice)
 
 

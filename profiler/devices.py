@@ -100,6 +100,25 @@ def open_device(
     return device
 
 
+def clean_device(url: str) -> list[str]:
+    """Remove what joulemap left on a device; return what could not be removed, as sentences.
+
+    Args:
+        url: The device; nothing is left on a simulated one.
+
+    Raises:
+        DeviceError: The device cannot be reached.
+    """
+    if is_simulated(url):
+        return []
+    with open_device(url) as device:
+        kept = device.clean()["kept"]
+    if not kept:
+        return []
+    text = f"the device still runs {len(kept)} other campaign(s), so joulemap's agent stays there"
+    return [f"{text}; --clean removes it after the last"]
+
+
 _Cost = Callable[[tuple[int, ...]], float]
 
 
