@@ -10,16 +10,17 @@ from typing import cast
 
 from joulemap import InputError
 
-from .interfaces import Transport
+from .interfaces import ConnectOptions, Transport
 
 
 @dataclass(frozen=True)
 class TransportEntry:
-    """Where a transport lives and how its URLs look."""
+    """Where a transport lives, how its URLs look, and whether it is given `ConnectOptions`."""
 
     module: str
     class_name: str
     url_form: str
+    takes_options: bool = False
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class RuntimeEntry:
 TRANSPORTS: Mapping[str, TransportEntry] = MappingProxyType(
     {
         "local": TransportEntry("local", "LocalTransport", "local:"),
+        "ssh": TransportEntry("ssh", "SshTransport", "ssh://user@host", takes_options=True),
     }
 )
 
@@ -43,11 +45,12 @@ RUNTIMES: Mapping[str, RuntimeEntry] = MappingProxyType(
 )
 
 
-def open_transport(url: str) -> Transport:
+def open_transport(url: str, options: ConnectOptions | None = None) -> Transport:
     """Return an open transport for a device's URL.
 
     Args:
         url: Such as `local:`; the part before the colon names the transport.
+        options: What the user permits when a device is reached over a network.
 
     Raises:
         InputError: No such transport, or a URL that it cannot read.
@@ -58,7 +61,9 @@ def open_transport(url: str) -> Transport:
         forms = ", ".join(entry.url_form for entry in TRANSPORTS.values())
         raise InputError(f"device '{url}' has no known form; write one of: {forms}")
     module = importlib.import_module(f"{__package__}.transports.{entry.module}")
-    return cast(Transport, getattr(module, entry.class_name)(rest))
+    make = getattr(module, entry.class_name)
+    opened = make(rest, options or ConnectOptions()) if entry.takes_options else make(rest)
+    return cast(Transport, opened)
 
 
 def runtime_entry(name: str) -> RuntimeEntry:

@@ -1,0 +1,206 @@
+"""A real OpenSSH server on 127.0.0.1 with throw-away keys, for tests; whoever starts it ends it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SSHD = "/usr/sbin/sshd"
+APT_LINE = "apt-get install -y --no-install-recommends openssh-server"
+
+
+class Sshd:
+    """An SSH server and a home folder for who logs in.
+
+    Args:
+        folder: For keys, configuration and the far side's home.
+        shell: Login shell there; the account's own when None.
+        environment: What the far side's programs see besides HOME.
+        extra: Further lines of sshd_config.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        shell: str | None = None,
+        environment: dict[str, str] | None = None,
+        extra: tuple[str, ...] = (),
+    ) -> None:
+        if not Path(SSHD).exists() or shutil.which("ssh-keygen") is None:
+            pytest.fail(f"{SSHD} is missing; install it with:\n{APT_LINE}", pytrace=False)
+        self.folder = folder
+        self.home = folder / "home"
+        self.shell = shell
+        self.environment = environment or {}
+        self.extra = extra
+        self.port = _free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        self.home.mkdir(parents=True, exist_ok=True)
+        for name in ("host_key", "other_host_key", "user_key", "stranger_key"):
+            self._make_key(name)
+        (folder / "authorized_keys").write_bytes((folder / "user_key.pub").read_bytes())
+
+    @property
+    def user_key(self) -> Path:
+        """The private key that is let in."""
+        return self.folder / "user_key"
+
+    @property
+    def address(self) -> str:
+        """What follows `ssh:` in the server's URL."""
+        return f"//root@127.0.0.1:{self.port}"
+
+    @property
+    def known_hosts_line(self) -> str:
+        """The line of known_hosts that fits."""
+        return f"[127.0.0.1]:{self.port} {(self.folder / 'host_key.pub').read_text()}"
+
+    def start(self, host_key: str = "host_key") -> None:
+        """Start it and return when it takes connections."""
+        # Not made where no systemd is.
+        Path("/run/sshd").mkdir(exist_ok=True)
+        config = self.folder / "sshd_config"
+        # A program instead of the login shell's command: sees SSH_ORIGINAL_COMMAND as the shell would.
+        far_side = self.folder / "far_side"
+        lines = [f"export {name}={_quoted(value)}" for name, value in self._environment().items()]
+        shell = self.shell or "/bin/bash"
+        far_side.write_text(
+            '#!/bin/sh\ncd "$HOME_OF_TEST" 2>/dev/null\n'.replace("$HOME_OF_TEST", str(self.home))
+            + "\n".join(lines)
+            + f'\nexec {shell} -c "$SSH_ORIGINAL_COMMAND"\n'
+        )
+        far_side.chmod(0o700)
+        config.write_text(
+            "\n".join(
+                [
+                    f"Port {self.port}",
+                    "ListenAddress 127.0.0.1",
+                    f"HostKey {self.folder / host_key}",
+                    f"AuthorizedKeysFile {self.folder / 'authorized_keys'}",
+                    "StrictModes no",
+                    "PasswordAuthentication no",
+                    "KbdInteractiveAuthentication no",
+                    "UsePAM no",
+                    "PermitRootLogin prohibit-password",
+                    "PidFile none",
+                    "MaxStartups 100",
+                    "UseDNS no",
+                    "PrintMotd no",
+                    f"ForceCommand {far_side}",
+                    *self.extra,
+                    "",
+                ]
+            )
+        )
+        with (self.folder / "sshd.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [SSHD, "-D", "-e", "-f", str(config)], stderr=log, start_new_session=True
+            )
+        deadline = time.monotonic() + 20
+        while True:
+            with contextlib.suppress(OSError):
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                return
+            if time.monotonic() > deadline or self._process.poll() is not None:
+                pytest.fail(f"sshd does not start: {(self.folder / 'sshd.log').read_text()}")
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        """End the server, its sessions and what they run, at once."""
+        if self._process is None:
+            return
+        for pid in [*self.descendants(), self._process.pid]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._process.wait()
+        self._process = None
+
+    def freeze(self) -> None:
+        """Stop the server and its sessions where they are."""
+        self._signal_all(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let them go on."""
+        self._signal_all(signal.SIGCONT)
+
+    def descendants(self) -> list[int]:
+        """Return the process ids of all sessions and what they run."""
+        assert self._process is not None
+        children: dict[int, list[int]] = {}
+        for folder in Path("/proc").iterdir():
+            if folder.name.isdecimal():
+                with contextlib.suppress(OSError):
+                    fields = (folder / "stat").read_text().rpartition(")")[2].split()
+                    children.setdefault(int(fields[1]), []).append(int(folder.name))
+        found, open_ids = [], [self._process.pid]
+        while open_ids:
+            below = children.get(open_ids.pop(), [])
+            found += below
+            open_ids += below
+        return found
+
+    def _signal_all(self, number: int) -> None:
+        assert self._process is not None
+        for pid in [self._process.pid, *self.descendants()]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def _environment(self) -> dict[str, str]:
+        return {"HOME": str(self.home), "PYTHONDONTWRITEBYTECODE": "", **self.environment}
+
+    def _make_key(self, name: str) -> None:
+        path = self.folder / name
+        if not path.exists():
+            keygen = shutil.which("ssh-keygen") or "ssh-keygen"
+            subprocess.run([keygen, "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
+
+
+class SshClientHome:
+    """The home folder of who connects: SSH configuration, key and known hosts.
+
+    Args:
+        home: The folder, which HOME must name.
+        servers: Whose host keys are known, and whose key is the user's (the first's).
+    """
+
+    def __init__(self, home: Path, *servers: Sshd) -> None:
+        self.ssh = home / ".ssh"
+        self.ssh.mkdir(parents=True, exist_ok=True)
+        self.known_hosts = self.ssh / "known_hosts"
+        self.known_hosts.write_text("".join(server.known_hosts_line for server in servers))
+        self.config = self.ssh / "config"
+        if servers:
+            key = self.ssh / "id_ed25519"
+            key.write_bytes(servers[0].user_key.read_bytes())
+            key.chmod(0o600)
+
+
+@contextlib.contextmanager
+def running_sshd(folder: Path, **settings: object) -> Iterator[Sshd]:
+    """Run a server while the block runs."""
+    server = Sshd(folder, **settings)  # type: ignore[arg-type]
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "'\\''") + "'"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
