@@ -22,7 +22,7 @@ lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/vermin -t=3.9- --no-tips --quiet device_agents/onboard device_agents/runtimes
+	$(BIN)/vermin -t=3.9- --no-tips --quiet device_agents/onboard device_agents/runtimes device_agents/meters
 
 check: lint test
 

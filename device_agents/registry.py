@@ -1,4 +1,4 @@
-"""What is known by name: ways to reach a device, and runtimes. Nothing is imported until used."""
+"""What is known by name: ways to reach a device, runtimes, meters. Nothing is imported until used."""
 
 from __future__ import annotations
 
@@ -31,6 +31,14 @@ class RuntimeEntry:
     install: str
 
 
+@dataclass(frozen=True)
+class MeterEntry:
+    """Which module in `meters/` finds meters of one kind, and what they need in one line."""
+
+    module: str
+    needs: str
+
+
 TRANSPORTS: Mapping[str, TransportEntry] = MappingProxyType(
     {
         "local": TransportEntry("local", "LocalTransport", "local:"),
@@ -43,6 +51,10 @@ RUNTIMES: Mapping[str, RuntimeEntry] = MappingProxyType(
         "onnxruntime": RuntimeEntry("onnx_runtime", "pip install onnxruntime"),
     }
 )
+
+
+# In the order in which `--meter auto` prefers them: counters, then fast samplers, then gauges.
+METERS: Mapping[str, MeterEntry] = MappingProxyType({})
 
 
 def open_transport(url: str, options: ConnectOptions | None = None) -> Transport:
