@@ -12,15 +12,16 @@ OLDEST = (3, 9)
 NAMES = ("python3", *(f"python3.{minor}" for minor in range(14, 8, -1)), "python")
 FIND_TIMEOUT_S = 60.0
 
-# One line per interpreter that answers, up to the first that is new enough, then the system's
-# description. The candidates are arguments: nothing is put into this text.
+# One line per interpreter that answers, up to the first that is new enough; without one the
+# system's description follows. The candidates are arguments: nothing is put into this text.
 _FIND = r"""
 for name in "$@"; do
     case $name in "~/"*) name=$HOME/${name#"~/"} ;; esac
     path=$(command -v "$name" 2>/dev/null) || continue
-    version=$("$path" -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null </dev/null)
-    printf 'python\t%s\t%s\n' "$version" "$path"
-    case $version in 3.9.*|3.[1-9][0-9].*) break ;; esac
+    version=$("$path" -c 'import sys
+print("%d.%d.%d\t%s" % (sys.version_info[:3] + (sys.executable,)))' 2>/dev/null </dev/null)
+    printf 'python\t%s\t%s\n' "$path" "$version"
+    case $version in 3.9.*|3.[1-9][0-9].*) exit 0 ;; esac
 done
 printf 'user\t%s\n' "$(id -u)"
 printf 'machine\t%s\n' "$(uname -m)"
@@ -49,7 +50,12 @@ def find_python(transport: Transport, wanted: str | None, host: str) -> str:
     names = [wanted] if wanted else list(NAMES)
     done = transport.run(["/bin/sh", "-c", _FIND, "sh", *names], FIND_TIMEOUT_S)
     lines = [line.split("\t") for line in done.stdout.decode(errors="replace").splitlines()]
-    found = [(line[1], line[2]) for line in lines if line[0] == "python" and len(line) == 3]
+    found = [
+        # Its own name for itself goes past wrappers, such as pyenv's, that are slow to start.
+        (line[2], line[3] if len(line) > 3 and line[3].startswith("/") else line[1])
+        for line in lines
+        if line[0] == "python" and len(line) > 2
+    ]
     for version, path in found:
         if is_new_enough(version) and path.startswith("/") and path.isprintable():
             return path

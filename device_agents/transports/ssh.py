@@ -125,8 +125,9 @@ class SshTransport:
     ) -> SshProcess:
         connection = self._connection or self._connect(CONNECT_TIMEOUT_S)
         mark = f"joulemap-{secrets.token_hex(8)}"
-        process = SshProcess(connection, remote_command(command, mark), mark, max_stderr)
-        process.wait_until_started(command[0], timeout_s)
+        deadline = time.monotonic() + timeout_s
+        process = SshProcess(connection, remote_command(command, mark), mark, timeout_s, max_stderr)
+        process.wait_until_started(command[0], max(0.0, deadline - time.monotonic()))
         return process
 
 

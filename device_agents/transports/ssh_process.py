@@ -26,6 +26,7 @@ class SshProcess:
         connection: To the device.
         command: Text for the login shell; prints the mark and the process number, then the output.
         mark: What that line begins with.
+        timeout_s: Limit until the server has taken the command.
         max_stderr: How much of standard error is kept, None for its end only.
 
     Raises:
@@ -33,17 +34,22 @@ class SshProcess:
     """
 
     def __init__(
-        self, connection: SshConnection, command: str, mark: str, max_stderr: int | None = None
+        self,
+        connection: SshConnection,
+        command: str,
+        mark: str,
+        timeout_s: float,
+        max_stderr: int | None = None,
     ) -> None:
         self._connection = connection
         self._mark = re.compile(rb"(?:^|\n)" + mark.encode() + rb" (none|[0-9]{1,10})\n")
         self._output = bytearray()
         self._pid: int | None = None
         self._is_killed = False
-        self._channel = connection.open_channel(KILL_TIMEOUT_S * 2)
+        self._channel = connection.open_channel(timeout_s)
         self._stderr = _Collector(self._channel, self._mark, max_stderr)
         try:
-            with connection.limit(KILL_TIMEOUT_S * 2):
+            with connection.limit(timeout_s):
                 self._channel.exec_command(command)
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise TransientDeviceError(

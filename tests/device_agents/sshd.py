@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,21 +67,24 @@ class Sshd:
         """The line of known_hosts that fits."""
         return f"[127.0.0.1]:{self.port} {(self.folder / 'host_key.pub').read_text()}"
 
-    def start(self, host_key: str = "host_key") -> None:
-        """Start it and return when it takes connections."""
+    def start(self, host_key: str = "host_key", prefix: tuple[str, ...] = ()) -> None:
+        """Start it and return when it takes connections.
+
+        Args:
+            host_key: Which of its keys it shows.
+            prefix: Command that starts it; a last word that ends in `exec ` is a shell's text.
+        """
         # Not made where no systemd is.
         Path("/run/sshd").mkdir(exist_ok=True)
         config = self.folder / "sshd_config"
-        # A program instead of the login shell's command: sees SSH_ORIGINAL_COMMAND as the shell would.
-        far_side = self.folder / "far_side"
-        lines = [f"export {name}={_quoted(value)}" for name, value in self._environment().items()]
-        shell = self.shell or "/bin/bash"
-        far_side.write_text(
-            '#!/bin/sh\ncd "$HOME_OF_TEST" 2>/dev/null\n'.replace("$HOME_OF_TEST", str(self.home))
-            + "\n".join(lines)
-            + f'\nexec {shell} -c "$SSH_ORIGINAL_COMMAND"\n'
-        )
-        far_side.chmod(0o700)
+        variables = " ".join(f'"{name}={text}"' for name, text in self._environment().items())
+        lines = [f"SetEnv {variables}"]
+        if self.shell is not None:
+            # Instead of the account's shell, which sees the command only as this variable.
+            far_side = self.folder / "far_side"
+            far_side.write_text(f'#!/bin/sh\nexec {self.shell} -c "$SSH_ORIGINAL_COMMAND"\n')
+            far_side.chmod(0o700)
+            lines.append(f"ForceCommand {far_side}")
         config.write_text(
             "\n".join(
                 [
@@ -96,15 +101,18 @@ class Sshd:
                     "MaxStartups 100",
                     "UseDNS no",
                     "PrintMotd no",
-                    f"ForceCommand {far_side}",
+                    *lines,
                     *self.extra,
                     "",
                 ]
             )
         )
         with (self.folder / "sshd.log").open("ab") as log:
+            command = [SSHD, "-D", "-e", "-f", str(config)]
+            if prefix and prefix[-1].endswith("exec "):
+                prefix, command = prefix[:-1], [prefix[-1] + shlex.join(command)]
             self._process = subprocess.Popen(
-                [SSHD, "-D", "-e", "-f", str(config)], stderr=log, start_new_session=True
+                [*prefix, *command], stderr=log, start_new_session=True
             )
         deadline = time.monotonic() + 20
         while True:
@@ -156,7 +164,8 @@ class Sshd:
                 os.kill(pid, number)
 
     def _environment(self) -> dict[str, str]:
-        return {"HOME": str(self.home), "PYTHONDONTWRITEBYTECODE": "", **self.environment}
+        path = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
+        return {"HOME": str(self.home), "PATH": path, **self.environment}
 
     def _make_key(self, name: str) -> None:
         path = self.folder / name
@@ -194,10 +203,6 @@ def running_sshd(folder: Path, **settings: object) -> Iterator[Sshd]:
         yield server
     finally:
         server.stop()
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "'\\''") + "'"
 
 
 def _free_port() -> int:
