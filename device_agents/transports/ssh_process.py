@@ -157,6 +157,9 @@ class SshProcess:
 
     def stderr_tail(self) -> str:
         """Return the end of what the program printed on standard error."""
+        if not self.is_alive():
+            # Its end may still be on the way through the reading thread.
+            self._stderr.join(_END_S)
         return self._stderr.content()[-STDERR_TAIL:].decode(errors="replace").strip()
 
     def is_alive(self) -> bool:
@@ -234,7 +237,6 @@ class SshProcess:
         how = f"ended with code {code}"
         if code < 0:
             how = "was killed by a signal (on small boards mostly for want of memory; see dmesg)"
-        self._stderr.join(_END_S)
         said = self.stderr_tail().splitlines()
         return f"the agent {how}" + (f": {said[-1][:300]}" if said else "")
 

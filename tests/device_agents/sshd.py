@@ -25,7 +25,7 @@ class Sshd:
 
     Args:
         folder: For keys, configuration and the far side's home.
-        shell: Login shell there; the account's own when None.
+        login_shell: Login shell there; the account's own when None.
         environment: What the far side's programs see besides HOME.
         extra: Further lines of sshd_config.
     """
@@ -34,7 +34,7 @@ class Sshd:
         self,
         folder: Path,
         *,
-        shell: str | None = None,
+        login_shell: str | None = None,
         environment: dict[str, str] | None = None,
         extra: tuple[str, ...] = (),
     ) -> None:
@@ -42,7 +42,7 @@ class Sshd:
             pytest.fail(f"{SSHD} is missing; install it with:\n{APT_LINE}", pytrace=False)
         self.folder = folder
         self.home = folder / "home"
-        self.shell = shell
+        self.login_shell = login_shell
         self.environment = environment or {}
         self.extra = extra
         self.port = _free_port()
@@ -79,10 +79,10 @@ class Sshd:
         config = self.folder / "sshd_config"
         variables = " ".join(f'"{name}={text}"' for name, text in self._environment().items())
         lines = [f"SetEnv {variables}"]
-        if self.shell is not None:
+        if self.login_shell is not None:
             # Instead of the account's shell, which sees the command only as this variable.
             far_side = self.folder / "far_side"
-            far_side.write_text(f'#!/bin/sh\nexec {self.shell} -c "$SSH_ORIGINAL_COMMAND"\n')
+            far_side.write_text(f'#!/bin/sh\nexec {self.login_shell} -c "$SSH_ORIGINAL_COMMAND"\n')
             far_side.chmod(0o700)
             lines.append(f"ForceCommand {far_side}")
         config.write_text(

@@ -113,7 +113,7 @@ def _runs_tricky_arguments(transport: SshTransport) -> None:
 def test_any_login_shell_passes_arguments_on(
     tmp_path: Path, client: SshClientHome, shell: str
 ) -> None:
-    with running_sshd(tmp_path / "shell", shell=shutil.which(shell)) as server:
+    with running_sshd(tmp_path / "shell", login_shell=shutil.which(shell)) as server:
         transport = SshTransport(server.address, ACCEPT)
         _use_key_of(client, server)
         _runs_tricky_arguments(transport)
@@ -139,7 +139,7 @@ def test_what_start_up_files_print_is_thrown_away(
 
 
 def test_a_login_shell_that_runs_nothing_is_named(tmp_path: Path, client: SshClientHome) -> None:
-    with running_sshd(tmp_path / "closed", shell="/usr/sbin/nologin") as server:
+    with running_sshd(tmp_path / "closed", login_shell="/usr/sbin/nologin") as server:
         _use_key_of(client, server)
         transport = SshTransport(server.address, ACCEPT)
         with pytest.raises(
@@ -156,7 +156,7 @@ def test_an_unknown_host_is_refused_until_the_user_says_so(
     server: Sshd, client: SshClientHome
 ) -> None:
     client.known_hosts.write_text("# without an end")
-    with pytest.raises(StableDeviceError, match="unknown: ssh-ed25519 SHA256:.*--accept-new-host"):
+    with pytest.raises(StableDeviceError, match=r"unknown: ssh-ed25519 SHA256:.*--accept-new-host"):
         SshTransport(server.address).run(["true"], 30)
     assert client.known_hosts.read_text() == "# without an end"
     first = SshTransport(server.address, ACCEPT)
@@ -277,9 +277,9 @@ def test_a_proxy_command_is_started_without_a_shell(server: Sshd, client: SshCli
 
 def test_refused_and_unknown_addresses_are_named(client: SshClientHome, own_server: Sshd) -> None:
     own_server.stop()
-    with pytest.raises(TransientDeviceError, match="refuses connections on port.*SSH server"):
+    with pytest.raises(TransientDeviceError, match=r"refuses connections on port.*SSH server"):
         SshTransport(own_server.address).run(["true"], 30)
-    with pytest.raises(TransientDeviceError, match="no-such-host.invalid is not found"):
+    with pytest.raises(TransientDeviceError, match=r"no-such-host.invalid is not found"):
         SshTransport("//no-such-host.invalid").run(["true"], 30)
 
 
@@ -296,7 +296,7 @@ def test_a_server_that_dies_under_a_program_is_a_lost_connection(
     process.write(b"one", 30)
     assert process.read(3, 30) == b"one"
     own_server.stop()
-    with pytest.raises(TransientDeviceError, match="connection to 127.0.0.1 is lost"):
+    with pytest.raises(TransientDeviceError, match=r"connection to 127.0.0.1 is lost"):
         process.read(1, 30)
     assert not process.is_alive()
     process.kill()
@@ -338,7 +338,7 @@ def test_a_frozen_server_ends_every_call_at_its_limit(
     try:
         with pytest.raises(TransientDeviceError, match="no answer within"):
             process.read(1, 0.2)
-        with pytest.raises(TransientDeviceError, match="no answer within|is lost"):
+        with pytest.raises(TransientDeviceError, match=r"no answer within|is lost"):
             process.write(bytes(64 << 20), 0.2)
         assert not transport.is_alive(0.3)
         with pytest.raises(TransientDeviceError, match="no SSH session begins"):
@@ -370,7 +370,7 @@ def test_a_read_only_and_a_full_home_are_named(tmp_path: Path, client: SshClient
     try:
         _use_key_of(client, inside)
         transport = SshTransport(inside.address, ACCEPT)
-        with pytest.raises(StableDeviceError, match="No space left on device.*make room"):
+        with pytest.raises(StableDeviceError, match=r"No space left on device.*make room"):
             transport.push(os.urandom(1 << 18), "large.bin")
         # Nothing half-written takes the little room there is.
         listed = transport.run(["ls", str(inside.home / ".cache/joulemap/agents")], 30)
