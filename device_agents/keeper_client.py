@@ -26,6 +26,7 @@ from .onboard import frames
 
 T = TypeVar("T")
 MAX_MESSAGE = 2000
+_SAFE = "What was measured is safe, here and on the device; the same command continues"
 # Of requests that are sent in one go.
 MAX_SENT_BYTES = 256 * 1024
 
@@ -107,7 +108,7 @@ class KeeperClient:
         # Since when, and how often in a row, links broke without an answer in between.
         self._failing_since: float | None = None
         self._num_failures = 0
-        self._was_attached = False
+        self._was_attached = self._is_prepared = False
         self._warning: str | None = None
 
     @property
@@ -342,7 +343,7 @@ class KeeperClient:
         except TransientDeviceError:
             return  # The next exchange fails and comes back here.
         except StableDeviceError as stable:
-            raise LinkLostError(f"{stable}; what was measured is safe") from stable
+            raise LinkLostError(f"{stable}. {_SAFE}") from stable
 
     def _farewell(self, error: _BrokenLink, elapsed_s: float) -> str:
         if self._transport.is_alive(self._limits.connect_s):
@@ -354,17 +355,33 @@ class KeeperClient:
             what = "look after its power and network"
         return (
             f"nothing has come back from the device for {elapsed_s:.0f} s "
-            f"({_printable(str(error), 300)}); {what}. What was measured is safe, here and on the "
-            "device; the same command continues"
+            f"({_printable(str(error), 300)}); {what}. {_SAFE}"
         )
 
     def _join(self) -> None:
-        """Attach to the keeper and bring it to where this side is."""
-        limits = self._limits
+        """Attach to the keeper and bring it to where this side is.
+
+        Raises:
+            DeviceError: It cannot be done, and never could.
+            LinkLostError: It could be done before and cannot be done any more.
+        """
         try:
-            self._process = self._transport.start(self._attach())
+            self._greet(self._transport.start(self._attach()))
+            if self._preparation is not None and not self._is_prepared:
+                header, payload, timeout_s = self._preparation
+                result_of("prepare", self._exchange("prepare", header, payload, timeout_s))
+            self._submit(list(self._outstanding.values()))
         except TransientDeviceError as error:
             raise _BrokenLink(str(error)) from error
+        except StableDeviceError as error:
+            self._kill()
+            if self._was_attached:
+                raise LinkLostError(f"{error}. {_SAFE}") from error
+            raise
+
+    def _greet(self, process: Process) -> None:
+        limits = self._limits
+        self._process = process
         hello = {
             "agent_visits": self._agent_visits,
             "idle_limit_s": limits.idle_limit_s,
@@ -374,18 +391,14 @@ class KeeperClient:
         number = self._write("hello", hello, b"")
         answer = self._read(time.monotonic() + limits.connect_s)
         if isinstance(refused := answer.get("refused"), Mapping):
-            self._kill()
             raise StableDeviceError(_printable(str(refused.get("message")), MAX_MESSAGE))
         state = answer.get("result")
         if answer.get("id") != number or not isinstance(state, Mapping):
             raise _BrokenLink("the device's answer to the first request makes no sense")
         self._was_attached = True
+        digest = self._preparation[0]["digest"] if self._preparation else None
+        self._is_prepared = digest is not None and state.get("prepared") == digest
         self._warn(state.get("warning"))
-        if self._preparation is not None:
-            header, payload, timeout_s = self._preparation
-            if state.get("prepared") != header["digest"]:
-                result_of("prepare", self._exchange("prepare", header, payload, timeout_s))
-        self._submit(list(self._outstanding.values()))
 
     def _has_progressed(self) -> None:
         self._failing_since, self._num_failures = None, 0

@@ -32,6 +32,13 @@ From = Annotated[
     list[Path] | None,
     typer.Option("--from", help="Predictor file of another device. Repeat for several."),
 ]
+AcceptNewHostKey = Annotated[
+    bool,
+    typer.Option(
+        "--accept-new-host-key",
+        help="Trust an SSH host without any known key this first time, and store its key.",
+    ),
+]
 Target = Annotated[str, typer.Option(help="Cost column, several separated by commas.")]
 
 
@@ -71,13 +78,15 @@ def demo(
 def probe(
     url: Annotated[str, typer.Argument(help="The device, such as local:")],
     *,
+    accept_new_host_key: AcceptNewHostKey = False,
     as_json: Json = False,
 ) -> None:
     """Say what a device is, which runtimes it has, and how to get what is missing."""
+    from ..device_agents.interfaces import ConnectOptions
     from ..device_agents.registry import RUNTIMES
     from .devices import is_simulated, open_device
 
-    with open_device(url) as device:
+    with open_device(url, connect=ConnectOptions(accept_new_host_key)) as device:
         fingerprint = device.probe()
     if as_json:
         console.print_json(fingerprint)
@@ -138,6 +147,7 @@ def profile(
     clean: Annotated[
         bool, typer.Option("--clean", help="Remove joulemap from the device afterwards.")
     ] = False,
+    accept_new_host_key: AcceptNewHostKey = False,
     as_json: Json = False,
 ) -> None:
     """Measure how a device's cost depends on a network's widths. Continues where it stopped.
@@ -145,6 +155,7 @@ def profile(
     With --from it measures what tells most about how this device differs from those.
     """
     from ..datasets.journal import FILE_NAME, read_journal
+    from ..device_agents.interfaces import ConnectOptions
     from .advice import advise
     from .campaign import profile as run_campaign
     from .devices import clean_device
@@ -172,6 +183,7 @@ def profile(
             protocol=protocol,
             observer=progress,
             sources=load_sources(sources or []),
+            connect=ConnectOptions(accept_new_host_key),
         )
     advice = advise(read_journal(out / FILE_NAME))
     if layers:
@@ -186,7 +198,7 @@ def profile(
         )
         advice = [*advice, console.layers_text(profiles)]
     if clean:
-        advice = [*advice, *clean_device(url)]
+        advice = [*advice, *clean_device(url, ConnectOptions(accept_new_host_key))]
     _print_dataset(dataset, out, as_json=as_json, advice=advice)
 
 

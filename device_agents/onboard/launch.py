@@ -20,17 +20,18 @@ import sys
 WRONG_USAGE = 2
 
 
-def main(runtimes: dict[str, str]) -> None:
+def main(runtimes: dict[str, str], meters: dict[str, str]) -> None:
     """Do what the arguments say.
 
     Args:
         runtimes: Runtime name to the module (in the runtimes folder) that drives it.
+        meters: Meter name to the module (in the meters folder) that finds such meters.
     """
     agent, *arguments = sys.argv
     if not arguments:
         from .agent import main as serve
 
-        serve(runtimes)
+        serve(runtimes, meters)
     elif arguments[0] == "attach" and len(arguments) == 2:
         from .attach import attach
 
