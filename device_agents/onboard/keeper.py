@@ -428,6 +428,9 @@ def keep(agent: str, token: str) -> int:
     def end(*_: object) -> None:
         raise SystemExit(0)
 
+    # Nobody's child: what ends a link's processes, one below the other, does not find it.
+    if os.fork():
+        os._exit(0)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, end)
     try:
