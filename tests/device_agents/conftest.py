@@ -72,6 +72,14 @@ class Remote:
         """Process ids of the agents that live."""
         return [pid for pid, command in self._processes() if command[-1].endswith(".pyz")]
 
+    def links(self) -> list[int]:
+        """Process ids of the device's ends of links."""
+        return [pid for pid, command in self._processes() if "attach" in command]
+
+    def everything(self) -> list[int]:
+        """Process ids of all that runs on the device."""
+        return [pid for pid, _ in self._processes()]
+
     def kill(self, pids: list[int], number: int = signal.SIGKILL) -> None:
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
