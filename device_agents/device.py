@@ -10,6 +10,7 @@ from joulemap import InputError
 
 from .agent_archive import agent_archive
 from .agent_client import AgentClient
+from .clock_offset import compare_clocks
 from .errors import DeviceError, StableDeviceError
 from .interfaces import Transport
 from .registry import open_transport, runtime_entry
@@ -110,6 +111,20 @@ class Device:
             DeviceError: The device cannot be reached or has no usable Python.
         """
         return self._agent().ask("probe", timeout_s=PROBE_TIMEOUT_S)
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the link can drop while the device goes on."""
+        return self._transport.is_remote
+
+    def clocks(self) -> dict[str, Any]:
+        """Return how the device's clocks stand to this machine's (see `clock_offset`).
+
+        Raises:
+            DeviceError: The device cannot be reached.
+        """
+        client = self._agent()
+        return compare_clocks(lambda: client.ask("clock", timeout_s=PROBE_TIMEOUT_S)).to_dict()
 
     def prepare(self, preparation: Preparation) -> None:
         """Set what the following visits measure; start the agent with it.

@@ -7,6 +7,7 @@ print goes to standard error, so it can never be taken for a frame.
 operation  request                                                  answer
 =========  =======================================================  ==============================
 probe      -                                                        the device's fingerprint
+clock      -                                                        its clocks, at this moment
 prepare    template (payload), runtime, threads, reference widths,  versions, CPUs, affinity,
            lock_frequency                                           frequency lock
 ready      max_busy_share, max_temperature_c, timeout_s, interval_s whether the machine is ready
@@ -82,6 +83,7 @@ class Agent:
         answer: dict[str, Any] = {"id": request.get("id")}
         operations = {
             "probe": self.probe,
+            "clock": self.read_clocks,
             "prepare": self.prepare,
             "ready": self.ready,
             "visit": self.visit,
@@ -116,6 +118,14 @@ class Agent:
             except ImportError:
                 versions[name] = None
         return fingerprint.fingerprint(versions)
+
+    def read_clocks(self, request: dict[str, Any], payload: bytes) -> dict[str, Any]:
+        """Return `monotonic_s`, `boot_s` and `wall_s`, read one right after the other."""
+        return {
+            "monotonic_s": self.clock.monotonic_s(),
+            "boot_s": self.clock.boot_s(),
+            "wall_s": self.clock.wall_s(),
+        }
 
     def prepare(self, request: dict[str, Any], payload: bytes) -> dict[str, Any]:
         """Keep the template, bind the process to CPUs, load the reference variant."""
