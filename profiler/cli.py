@@ -144,6 +144,10 @@ def profile(
     time_cap: Annotated[
         float | None, typer.Option(help="Seconds on the device after which it stops.")
     ] = None,
+    max_temperature: Annotated[
+        float | None,
+        typer.Option(help="Let the device cool to this many deg C before each visit."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the sample and the visits' order.")] = 0,
     layers: Annotated[
         int, typer.Option(help="Variants whose single layers are timed as well.", min=0)
@@ -169,7 +173,11 @@ def profile(
     from .transfer_points import load_sources
 
     protocol = Protocol(
-        visits=visits, max_visit_s=visit_s, rel_error=rel_error, time_cap_s=time_cap
+        visits=visits,
+        max_visit_s=visit_s,
+        rel_error=rel_error,
+        time_cap_s=time_cap,
+        max_temperature_c=max_temperature,
     )
     with console.CampaignProgress() as progress:
         dataset = run_campaign(

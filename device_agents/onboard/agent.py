@@ -29,7 +29,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any, BinaryIO
 
-from . import fingerprint, frames, layer_times, visit
+from . import cooling, fingerprint, frames, layer_times, visit
 from .clock import MachineClock
 from .files import Files
 from .frequency import FrequencyLock
@@ -172,6 +172,7 @@ class Agent:
         """Materialise the variant, load it, measure it, forget it."""
         if self.materialiser is None or self.runtime is None:
             raise RequestError("visit came before prepare")
+        cooled = self.cool_down(request["protocol"])
         before = self.machine_state()
         began = self.clock.monotonic_s()
         model = self.materialiser.materialise(request["widths"])
@@ -194,6 +195,7 @@ class Agent:
             model_bytes=len(model),
             machine={
                 **over_visit(before, self.machine_state()),
+                **cooled,
                 "suspended_s": result.pop("suspended_s"),
                 "clock_jump_s": result.pop("clock_jump_s"),
             },
@@ -240,6 +242,12 @@ class Agent:
     def machine_state(self) -> dict[str, Any]:
         """Return the readable conditions of the machine (see `host_state.HostState`)."""
         return MACHINE.snapshot(self.cpus)
+
+    def cool_down(self, protocol: dict[str, Any]) -> dict[str, float | None]:
+        """Wait until the machine is cool enough for a visit; return what to record of it."""
+        return cooling.cool_down(
+            MACHINE.hottest_c, *cooling.settings(protocol), is_cancelled=self.is_cancelled
+        )
 
     def close(self) -> None:
         """Put back what `prepare` changed on the machine."""
