@@ -12,6 +12,7 @@ from joulemap import InputError
 
 from .agent_archive import agent_archive
 from .agent_client import AgentClient
+from .clock_offset import compare_clocks
 from .errors import DeviceError, StableDeviceError
 from .interfaces import Transport
 from .keeper_client import KeeperClient, LinkLimits, VisitRequest
@@ -80,6 +81,13 @@ class StartGate:
             raise InputError(f"interval_s {self.interval_s} is not between 0.05 and 60 s")
 
 
+def visit_limit_s(protocol: Mapping[str, Any]) -> float:
+    """Return how long a visit may take at most in seconds, cooling down included."""
+    is_cooled = protocol.get("max_temperature_c") is not None
+    cooling_s = float(protocol.get("start_timeout_s") or 0) if is_cooled else 0.0
+    return float(protocol["max_visit_s"]) * 2 + VISIT_GRACE_S + cooling_s
+
+
 class Device:
     """Runs variants on one device through one agent at a time.
 
@@ -138,6 +146,15 @@ class Device:
         """Whether the link can drop while the device goes on."""
         return self._transport.is_remote
 
+    def clocks(self) -> dict[str, Any]:
+        """Return how the device's clocks stand to this machine's (see `clock_offset`).
+
+        Raises:
+            DeviceError: The device cannot be reached.
+        """
+        client = self._agent()
+        return compare_clocks(lambda: client.ask("clock", timeout_s=PROBE_TIMEOUT_S)).to_dict()
+
     def prepare(self, preparation: Preparation) -> None:
         """Set what the following visits measure; start the agent with it.
 
@@ -191,7 +208,7 @@ class Device:
         return client.ask(
             "visit",
             {"widths": list(widths), "protocol": dict(protocol)},
-            timeout_s=_visit_limit_s(protocol),
+            timeout_s=visit_limit_s(protocol),
         )
 
     def num_ahead(self, visit_s: float) -> int:
@@ -359,7 +376,7 @@ class Device:
         self, key: str, widths: Sequence[int], protocol: Mapping[str, Any]
     ) -> VisitRequest:
         request = {"widths": list(widths), "protocol": dict(protocol)}
-        return VisitRequest(key, request, _visit_limit_s(protocol))
+        return VisitRequest(key, request, visit_limit_s(protocol))
 
     def _stop_agent(self) -> None:
         if self._client is not None:
@@ -371,7 +388,3 @@ class Device:
 
 def _chunk(visit_s: float) -> int:
     return max(1, min(MAX_SENT_AHEAD, round(SENT_AHEAD_S / max(visit_s, 1e-3))))
-
-
-def _visit_limit_s(protocol: Mapping[str, Any]) -> float:
-    return float(protocol["max_visit_s"]) * 2 + VISIT_GRACE_S

@@ -217,11 +217,16 @@ def layers_text(profiles: LayerProfiles) -> str:
     )
 
 
+# Shown by tables of their own (`device_text`), or only for programs.
+_NOT_ROWS = {"runtimes", "clusters", "gpus", "os_release", "android", "is_root", "packages"}
+_NOT_ROWS |= {"execution_providers", "thermal_zones", "control", "clocks"}
+
+
 def fingerprint_rows(fingerprint: Mapping[str, Any]) -> list[list[str]]:
     """Return a device's fingerprint as rows of a table, in readable units."""
     rows = []
     for key, value in fingerprint.items():
-        if key == "runtimes":
+        if key in _NOT_ROWS:
             continue
         name, shown = key, "not readable" if value is None else str(value)
         if key == "memory_bytes" and value is not None:
