@@ -33,6 +33,7 @@ class RuntimeEntry:
 TRANSPORTS: Mapping[str, TransportEntry] = MappingProxyType(
     {
         "local": TransportEntry("local", "LocalTransport", "local:"),
+        "adb": TransportEntry("adb", "AdbTransport", "adb:SERIAL"),
     }
 )
 
