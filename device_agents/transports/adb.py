@@ -227,7 +227,8 @@ class AdbTransport:
     def _connect(self, timeout_s: float) -> AdbDevice:
         answer = adb_server.query(f"host:connect:{self._address}", timeout_s)
         # The server answers "connected" before it knows the device's state.
-        deadline = time.monotonic() + min(3.0, timeout_s)
+        is_there = re.match(r"(already )?connected", answer)
+        deadline = time.monotonic() + (min(3.0, timeout_s) if is_there else 0)
         while True:
             for device in list_adb_devices(timeout_s):
                 if device.serial == self._address and (

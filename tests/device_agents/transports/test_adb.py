@@ -207,7 +207,7 @@ def test_a_device_that_dies_during_a_command_is_no_success(phone: Phone) -> None
     with pytest.raises(TransientDeviceError, match="out of reach"):
         process.read(1, 30)
     assert not process.is_alive()
-    assert not transport.is_alive(5)
+    assert not transport.is_alive(1)
 
 
 def test_a_device_that_was_started_again_is_reached_anew(phone: Phone) -> None:
@@ -216,7 +216,7 @@ def test_a_device_that_was_started_again_is_reached_anew(phone: Phone) -> None:
     phone.do("kill")
     with pytest.raises(TransientDeviceError, match=r"offline|connect|no answer"):
         transport.reconnect(2)
-    assert not AdbTransport(phone.address).is_alive(5)
+    assert not AdbTransport(phone.address).is_alive(1)
     phone.do("start")
     transport.reconnect(30)
     assert transport.is_alive()
