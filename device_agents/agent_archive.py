@@ -8,10 +8,10 @@ import io
 import zipfile
 from functools import cache
 
-from .registry import RUNTIMES
+from .registry import METERS, RUNTIMES
 
 PACKAGE = "joulemap_agent"
-_FOLDERS = ("onboard", "runtimes")
+_FOLDERS = ("onboard", "runtimes", "meters")
 # Fixed, so that the same code gives the same bytes and the same name.
 _DATE = (2026, 1, 1, 0, 0, 0)
 
@@ -20,12 +20,15 @@ _DATE = (2026, 1, 1, 0, 0, 0)
 def agent_archive() -> tuple[str, bytes]:
     """Return the archive's file name, which holds a hash of its content, and its bytes.
 
-    It mirrors the folders `onboard` and `runtimes` of this package below `joulemap_agent` and
-    starts `onboard.agent.main` with the table of runtimes.
+    It mirrors the folders `onboard`, `runtimes` and `meters` of this package below
+    `joulemap_agent` and starts `onboard.agent.main` with the tables of runtimes and meters.
     """
-    table = {name: entry.module for name, entry in sorted(RUNTIMES.items())}
+    runtimes = {name: entry.module for name, entry in sorted(RUNTIMES.items())}
+    meters = {name: entry.module for name, entry in METERS.items()}
     files = {
-        "__main__.py": f"from {PACKAGE}.onboard.agent import main\n\nmain({table!r})\n".encode(),
+        "__main__.py": (
+            f"from {PACKAGE}.onboard.agent import main\n\nmain({runtimes!r}, {meters!r})\n"
+        ).encode(),
         f"{PACKAGE}/__init__.py": b"",
     }
     package = importlib.resources.files(__package__)

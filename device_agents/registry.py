@@ -1,4 +1,4 @@
-"""What is known by name: ways to reach a device, and runtimes. Nothing is imported until used."""
+"""What is known by name: ways to reach a device, runtimes, meters. Nothing is imported until used."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from typing import cast
 
 from joulemap import InputError
 
-from .interfaces import Transport
+from .interfaces import ConnectOptions, Transport
 
 
 @dataclass(frozen=True)
 class TransportEntry:
-    """Where a transport lives and how its URLs look."""
+    """Where a transport lives, how its URLs look, and whether it is given `ConnectOptions`."""
 
     module: str
     class_name: str
     url_form: str
+    takes_options: bool = False
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,18 @@ class RuntimeEntry:
     install: str
 
 
+@dataclass(frozen=True)
+class MeterEntry:
+    """Which module in `meters/` finds meters of one kind, and what they need in one line."""
+
+    module: str
+    needs: str
+
+
 TRANSPORTS: Mapping[str, TransportEntry] = MappingProxyType(
     {
         "local": TransportEntry("local", "LocalTransport", "local:"),
+        "ssh": TransportEntry("ssh", "SshTransport", "ssh://user@host", takes_options=True),
         "adb": TransportEntry("adb", "AdbTransport", "adb:SERIAL"),
     }
 )
@@ -44,11 +54,16 @@ RUNTIMES: Mapping[str, RuntimeEntry] = MappingProxyType(
 )
 
 
-def open_transport(url: str) -> Transport:
+# In the order in which `--meter auto` prefers them: counters, then fast samplers, then gauges.
+METERS: Mapping[str, MeterEntry] = MappingProxyType({})
+
+
+def open_transport(url: str, options: ConnectOptions | None = None) -> Transport:
     """Return an open transport for a device's URL.
 
     Args:
         url: Such as `local:`; the part before the colon names the transport.
+        options: What the user permits when a device is reached over a network.
 
     Raises:
         InputError: No such transport, or a URL that it cannot read.
@@ -59,7 +74,9 @@ def open_transport(url: str) -> Transport:
         forms = ", ".join(entry.url_form for entry in TRANSPORTS.values())
         raise InputError(f"device '{url}' has no known form; write one of: {forms}")
     module = importlib.import_module(f"{__package__}.transports.{entry.module}")
-    return cast(Transport, getattr(module, entry.class_name)(rest))
+    make = getattr(module, entry.class_name)
+    opened = make(rest, options or ConnectOptions()) if entry.takes_options else make(rest)
+    return cast(Transport, opened)
 
 
 def runtime_entry(name: str) -> RuntimeEntry:

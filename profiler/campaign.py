@@ -33,6 +33,7 @@ from ..datasets.records import EnergyReading
 from ..datasets.store import export_campaign, make_folder
 from ..device_agents.device import Device, Preparation, StartGate
 from ..device_agents.errors import DeviceError, TransientDeviceError
+from ..device_agents.interfaces import ConnectOptions
 from ..device_agents.registry import runtime_entry
 from . import networks
 from .devices import is_simulated, open_device
@@ -97,6 +98,7 @@ def profile(
     protocol: Protocol | None = None,
     observer: Observer | None = None,
     sources: Sequence[Predictor] = (),
+    connect: ConnectOptions | None = None,
 ) -> CostDataset:
     """Return measured costs (seconds, joules) of variants; start, continue or extend.
 
@@ -119,6 +121,7 @@ def profile(
         observer: Is told how it goes.
         sources: Predictors of other devices; the samples are then those that tell most about this
             one, chosen from candidates that `sampling` draws.
+        connect: What the user permits when the device is reached over a network.
 
     Raises:
         InputError: Something given cannot be used, or the folder holds another campaign.
@@ -137,7 +140,7 @@ def profile(
     runtime_entry(runtime)
 
     opened = (
-        open_device(url, spec, batch=batch, agent_visits=protocol.agent_visits)
+        open_device(url, spec, batch=batch, agent_visits=protocol.agent_visits, connect=connect)
         if isinstance(url, str)
         else url
     )

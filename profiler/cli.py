@@ -32,6 +32,13 @@ From = Annotated[
     list[Path] | None,
     typer.Option("--from", help="Predictor file of another device. Repeat for several."),
 ]
+AcceptNewHostKey = Annotated[
+    bool,
+    typer.Option(
+        "--accept-new-host-key",
+        help="Trust an SSH host without any known key this first time, and store its key.",
+    ),
+]
 Target = Annotated[str, typer.Option(help="Cost column, several separated by commas.")]
 
 
@@ -71,13 +78,15 @@ def demo(
 def probe(
     url: Annotated[str, typer.Argument(help="The device, such as local:")],
     *,
+    accept_new_host_key: AcceptNewHostKey = False,
     as_json: Json = False,
 ) -> None:
     """Say what a device is, which runtimes it has, and how to get what is missing."""
+    from ..device_agents.interfaces import ConnectOptions
     from ..device_agents.registry import RUNTIMES
     from .devices import is_simulated, open_device
 
-    with open_device(url) as device:
+    with open_device(url, connect=ConnectOptions(accept_new_host_key)) as device:
         fingerprint = device.probe()
     if as_json:
         console.print_json(fingerprint)
@@ -135,6 +144,7 @@ def profile(
     lock_frequency: Annotated[
         bool, typer.Option(help="Hold the processor's clock while measuring, if permitted.")
     ] = False,
+    accept_new_host_key: AcceptNewHostKey = False,
     as_json: Json = False,
 ) -> None:
     """Measure how a device's cost depends on a network's widths. Continues where it stopped.
@@ -142,6 +152,7 @@ def profile(
     With --from it measures what tells most about how this device differs from those.
     """
     from ..datasets.journal import FILE_NAME, read_journal
+    from ..device_agents.interfaces import ConnectOptions
     from .advice import advise
     from .campaign import profile as run_campaign
     from .layers import profile_layers
@@ -168,6 +179,7 @@ def profile(
             protocol=protocol,
             observer=progress,
             sources=load_sources(sources or []),
+            connect=ConnectOptions(accept_new_host_key),
         )
     advice = advise(read_journal(out / FILE_NAME))
     if layers:

@@ -10,6 +10,8 @@ from joulemap import InputError
 
 from ..datasets import NetworkSpec
 from ..device_agents.device import Device
+from ..device_agents.interfaces import ConnectOptions
+from ..device_agents.registry import open_transport
 from ..device_agents.simulated import PRESETS, simulated_device
 from ..models.systolic_hardware import SystolicHardware, hardware_named
 
@@ -69,7 +71,12 @@ def is_simulated(url: str) -> bool:
 
 
 def open_device(
-    url: str, spec: NetworkSpec | None = None, *, batch: int = 1, agent_visits: int = 50
+    url: str,
+    spec: NetworkSpec | None = None,
+    *,
+    batch: int = 1,
+    agent_visits: int = 50,
+    connect: ConnectOptions | None = None,
 ) -> Device:
     """Return the device that a URL names.
 
@@ -78,12 +85,14 @@ def open_device(
         spec: The network that it will run; a simulated device needs it before its first visit.
         batch: Samples per call; a simulated device works on one after the other.
         agent_visits: Visits after which a fresh agent takes over.
+        connect: What the user permits when the device is reached over a network.
 
     Raises:
         InputError: The URL has no known form, or the hardware cannot run the network.
     """
     if not is_simulated(url):
-        return Device(url, agent_visits=agent_visits)
+        transport = open_transport(url, connect)
+        return Device(url, transport=transport, agent_visits=agent_visits)
     parts = SimulatedUrl.parse(url)
     array = _array(parts.hardware)
     latency, energy = _costs(array, spec, batch)

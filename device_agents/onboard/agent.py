@@ -30,6 +30,7 @@ from typing import Any, BinaryIO
 
 from . import fingerprint, frames, layer_times, visit
 from .clock import MachineClock
+from .files import Files
 from .frequency import FrequencyLock
 from .host_state import MACHINE, over_visit
 from .materialise import Materialiser
@@ -51,6 +52,9 @@ class Agent:
         runtimes: Runtime name to the module (in the runtimes folder) that drives it.
         is_cancelled: Asked while measuring; when true the agent ends.
         clock: What visits are timed with; the machine's clocks when None.
+        meters: Meter name to the module (in the meters folder) that finds such meters, in the order
+            of preference.
+        files: The machine's files, which meters read.
     """
 
     def __init__(
@@ -58,8 +62,12 @@ class Agent:
         runtimes: dict[str, str],
         is_cancelled: Callable[[], bool],
         clock: MachineClock | None = None,
+        meters: dict[str, str] | None = None,
+        files: Files | None = None,
     ) -> None:
         self.runtimes = runtimes
+        self.meters = meters or {}
+        self.files = files or Files()
         self.clock = clock or MachineClock()
         self.is_cancelled = is_cancelled
         self.materialiser: Any = None
@@ -262,15 +270,18 @@ def _host_is_gone(stdin_fd: int) -> bool:
     return any(event & select.POLLHUP for _, event in poll.poll(0))
 
 
-def serve(stdin: BinaryIO, stdout: BinaryIO, runtimes: dict[str, str]) -> None:
+def serve(
+    stdin: BinaryIO, stdout: BinaryIO, runtimes: dict[str, str], meters: dict[str, str]
+) -> None:
     """Answer requests until `close` or the end of the input.
 
     Args:
         stdin: Binary stream of requests.
         stdout: Binary stream of answers.
         runtimes: Runtime name to the module (in the runtimes folder) that drives it.
+        meters: Meter name to the module (in the meters folder) that finds such meters.
     """
-    agent = Agent(runtimes, lambda: _host_is_gone(stdin.fileno()))
+    agent = Agent(runtimes, lambda: _host_is_gone(stdin.fileno()), meters=meters)
     try:
         while True:
             try:
@@ -285,12 +296,12 @@ def serve(stdin: BinaryIO, stdout: BinaryIO, runtimes: dict[str, str]) -> None:
         agent.close()
 
 
-def main(runtimes: dict[str, str]) -> None:
+def main(runtimes: dict[str, str], meters: dict[str, str]) -> None:
     """Serve standard input and output; what libraries print goes to standard error."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     try:
-        serve(sys.stdin.buffer, answers, runtimes)
+        serve(sys.stdin.buffer, answers, runtimes, meters)
     except (frames.FrameError, BrokenPipeError) as error:
         print(f"agent ends: {error}", file=sys.stderr)
         sys.exit(3)
