@@ -51,8 +51,7 @@ class Board:
     def start(self) -> None:
         """Switch it on and wait until both daemons answer."""
         forwards = (
-            f"hostfwd=tcp:127.0.0.1:{self.ssh_port}-:22,"
-            f"hostfwd=tcp:127.0.0.1:{self.adb_port}-:5555"
+            f"hostfwd=tcp:127.0.0.1:{self.ssh_port}-:22,hostfwd=tcp:127.0.0.1:{self.adb_port}-:5555"
         )
         share = "security_model=none,multidevs=remap"
         with (self._folder / "console").open("ab") as console:

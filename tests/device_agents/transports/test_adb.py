@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import socket
 import struct
-import subprocess
 import sys
 import threading
 import time
@@ -24,7 +22,8 @@ from joulemap.device_agents.testing import Start, TransportContract
 from joulemap.device_agents.transports import adb_server, adb_shell
 from joulemap.device_agents.transports.adb import AdbTransport, list_adb_devices
 
-ROOTS = Path(__file__).parents[2] / "board/roots.py"
+from ..adb_phone import Phone, adb, own_adb_server, phone_root, running_phone
+
 COUNT = """
 import time
 for number in range(20):
@@ -33,91 +32,28 @@ for number in range(20):
 """
 
 
-class Phone:
-    """A daemon in a box, and the cable to it (see phone.py)."""
-
-    def __init__(self, root: str) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            self.port: int = listener.getsockname()[1]
-            self._process = subprocess.Popen(
-                [
-                    *("unshare", "-r", "--net", "--mount", "--pid", "--fork", "--kill-child"),
-                    *(sys.executable, str(Path(__file__).with_name("phone.py"))),
-                    *(root, str(listener.fileno())),
-                ],
-                pass_fds=[listener.fileno()],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-            )
-        self._expect("ready")
-        self.address = f"127.0.0.1:{self.port}"
-
-    def do(self, command: str) -> None:
-        """Let it do something; return when it is done."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{command}\n".encode())
-        self._process.stdin.flush()
-        self._expect(command)
-
-    def close(self) -> None:
-        """End it."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        self._process.wait(10)
-        self._process.stdout.close()
-
-    def _expect(self, text: str) -> None:
-        assert self._process.stdout is not None
-        answer = self._process.stdout.readline().decode().strip()
-        assert answer == text, "the phone in its box does not start"
-
-
-def adb(*arguments: str) -> None:
-    program = shutil.which("adb")
-    assert program is not None
-    subprocess.run([program, *arguments], check=True, capture_output=True)
-
-
 @pytest.fixture(scope="module")
 def root() -> str:
-    """Return the folder that `make test-roots` made."""
-    found = subprocess.run(
-        [sys.executable, str(ROOTS), "path", "phone"], capture_output=True, text=True, check=False
-    )
-    if found.returncode:
-        pytest.fail(found.stderr.strip(), pytrace=False)
-    return f"{found.stdout.strip()}/root"
+    return phone_root()
 
 
 @pytest.fixture(scope="module", autouse=True)
-def server(tmp_path_factory: pytest.TempPathFactory, root: str) -> Iterator[int]:
-    """Run an adb server of these tests' own and return its port."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ANDROID_ADB_SERVER_PORT", str(port))
-        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
-        patch.delenv("ADB_SERVER_SOCKET", raising=False)
-        patch.delenv("ANDROID_SERIAL", raising=False)
-        yield port
-        adb("kill-server")
+def _server(tmp_path_factory: pytest.TempPathFactory, root: str) -> Iterator[None]:
+    with own_adb_server(tmp_path_factory.mktemp("home")):
+        yield
 
 
 @pytest.fixture(scope="module")
 def shared_phone(root: str) -> Iterator[Phone]:
-    phone = Phone(root)
-    yield phone
-    phone.close()
+    with running_phone(root) as phone:
+        yield phone
 
 
 @pytest.fixture
 def phone(root: str) -> Iterator[Phone]:
-    """Return a phone that the test may break; adb forgets it afterwards."""
-    own = Phone(root)
-    yield own
-    own.close()
-    adb_server.query(f"host:disconnect:{own.address}", 10)
+    """Return a phone that the test may break."""
+    with running_phone(root) as own:
+        yield own
 
 
 @pytest.fixture
