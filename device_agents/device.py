@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from joulemap import InputError
@@ -42,6 +42,8 @@ class Preparation:
         runtime: What executes variants.
         threads: Threads inside one operator.
         lock_frequency: Whether to hold the CPUs' frequency while the agent lives, where permitted.
+        meter: What is read: `auto`, `none` or `NAME[:CHANNEL][,NAME[:CHANNEL]]`.
+        protocol: The protocol's on-device settings; needed with a meter.
     """
 
     template: bytes
@@ -49,6 +51,8 @@ class Preparation:
     runtime: str = "onnxruntime"
     threads: int = 1
     lock_frequency: bool = False
+    meter: str = "none"
+    protocol: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -132,6 +136,9 @@ class Device:
         # As the agent answered to the last `prepare`: `is_bound`, `is_locked`, each with `reason`.
         self.affinity: Mapping[str, Any] = {}
         self.frequency_lock: Mapping[str, Any] = {}
+        # Likewise `chosen`, a description of each meter in use, `why`, and `warnings`.
+        self.meters: Mapping[str, Any] = {}
+        self._meter_states: list[Any] = []
 
     def probe(self) -> dict[str, Any]:
         """Return the device's fingerprint (see `onboard.fingerprint`).
@@ -155,6 +162,14 @@ class Device:
         client = self._agent()
         return compare_clocks(lambda: client.ask("clock", timeout_s=PROBE_TIMEOUT_S)).to_dict()
 
+    def find_meters(self) -> dict[str, Any]:
+        """Return `available` and `missing` meters (see `onboard.meter_choice`).
+
+        Raises:
+            DeviceError: The device cannot be reached or has no usable Python.
+        """
+        return self._agent().ask("meters", timeout_s=PROBE_TIMEOUT_S)
+
     def prepare(self, preparation: Preparation) -> None:
         """Set what the following visits measure; start the agent with it.
 
@@ -164,6 +179,7 @@ class Device:
         """
         runtime_entry(preparation.runtime)
         self._preparation = preparation
+        self._meter_states = []
         self._stop_agent()
         self._prepared_agent()
 
@@ -208,7 +224,7 @@ class Device:
         return client.ask(
             "visit",
             {"widths": list(widths), "protocol": dict(protocol)},
-            timeout_s=visit_limit_s(protocol),
+            timeout_s=self._visit_limit_s(protocol),
         )
 
     def num_ahead(self, visit_s: float) -> int:
@@ -333,6 +349,9 @@ class Device:
             "threads": wanted.threads,
             "reference_widths": list(wanted.reference_widths),
             "lock_frequency": wanted.lock_frequency,
+            "meter": wanted.meter,
+            "protocol": dict(wanted.protocol),
+            "meter_states": self._meter_states,
         }
         client = self._agent()
         try:
@@ -349,7 +368,20 @@ class Device:
         self.cpus = tuple(int(cpu) for cpu in answer.get("cpus", ()))
         self.affinity = dict(answer.get("affinity") or {})
         self.frequency_lock = dict(answer.get("frequency_lock") or {})
+        meters = answer.get("meters")
+        self.meters = dict(meters) if isinstance(meters, Mapping) else {}
+        chosen = self.meters.get("chosen")
+        if not self._meter_states and isinstance(chosen, list):
+            self._meter_states = [
+                item.get("state") or {} for item in chosen if isinstance(item, Mapping)
+            ]
         return client
+
+    def _visit_limit_s(self, protocol: Mapping[str, Any]) -> float:
+        """Return how long a visit may take, idle times and window of a meter included, in seconds."""
+        is_metered = bool(self.meters.get("chosen"))
+        metering_s = 3.0 * float(protocol["max_energy_window_s"]) if is_metered else 0.0
+        return visit_limit_s(protocol) + metering_s
 
     def _agent(self) -> AgentClient | KeeperClient:
         if self.is_remote:
@@ -376,7 +408,7 @@ class Device:
         self, key: str, widths: Sequence[int], protocol: Mapping[str, Any]
     ) -> VisitRequest:
         request = {"widths": list(widths), "protocol": dict(protocol)}
-        return VisitRequest(key, request, visit_limit_s(protocol))
+        return VisitRequest(key, request, self._visit_limit_s(protocol))
 
     def _stop_agent(self) -> None:
         if self._client is not None:

@@ -110,14 +110,15 @@ def probe(
         fingerprint = device.probe()
         if device.is_remote:
             fingerprint["clocks"] = device.clocks()
+        meters = device.find_meters()
     if as_json:
-        console.print_json(fingerprint)
+        console.print_json(fingerprint | {"meters": meters})
         return
     if is_simulated(url):
-        meters = "Meters: simulated. Its joules rest on an assumed cost per operation."
+        meterless = "Meters: simulated. Its joules rest on an assumed cost per operation."
     else:
-        meters = "Meters: none. Energy is left empty in what this device measures."
-    print_probe(url, fingerprint, meters)
+        meterless = "Meters: none. Energy is left empty in what this device measures."
+    print_probe(url, fingerprint, meters, meterless)
 
 
 @app.command()
@@ -153,6 +154,13 @@ def profile(
         int, typer.Option(help="Variants whose single layers are timed as well.", min=0)
     ] = 0,
     sources: From = None,
+    meter: Annotated[
+        str,
+        typer.Option(
+            help="What energy is read from: auto, none, or NAME[:CHANNEL], after a comma a second "
+            "one that checks the first; see joulemap probe."
+        ),
+    ] = "auto",
     *,
     lock_frequency: Annotated[
         bool, typer.Option(help="Hold the processor's clock while measuring, if permitted.")
@@ -197,6 +205,7 @@ def profile(
             precision=precision,
             threads=threads,
             lock_frequency=lock_frequency,
+            meter=meter,
             protocol=protocol,
             observer=progress,
             sources=load_sources(sources or []),

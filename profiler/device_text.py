@@ -15,15 +15,18 @@ _IDENTITY = ("device_id", "board", "cpu_model", "num_cpus", "available_cpus", "a
 _SYSTEM = ("os", "kernel", "python", "python_path", "termux", "is_virtual")
 
 
-def print_probe(url: str, fingerprint: Mapping[str, Any], meters_text: str) -> None:
+def print_probe(
+    url: str, fingerprint: Mapping[str, Any], meters: Mapping[str, Any], meterless: str
+) -> None:
     """Print what a probe found: tables no wider than 80 columns.
 
     Args:
         url: The device.
         fingerprint: The probe's answer, with `clocks` where they were compared.
-        meters_text: What there is to say about its meters.
+        meters: Its meters, `available` and `missing`.
+        meterless: What to say where none can be read.
     """
-    fingerprint = printable(fingerprint)
+    fingerprint, meters = printable(fingerprint), printable(meters)
     console.print_table(
         f"Device {url}", ("property", "value"), identity_rows(fingerprint), has_numbers=False
     )
@@ -33,6 +36,7 @@ def print_probe(url: str, fingerprint: Mapping[str, Any], meters_text: str) -> N
         ("Control", ("what", "permitted", "in the way"), control_rows(fingerprint)),
         ("Runtimes", ("runtime", "version", "computes on"), runtime_rows(fingerprint)),
         ("Clocks", _CLOCK_COLUMNS, clock_rows(fingerprint)),
+        ("Meters", _METER_COLUMNS, meter_rows(meters)),
     ):
         if rows:
             console.RESULTS.print()
@@ -41,8 +45,50 @@ def print_probe(url: str, fingerprint: Mapping[str, Any], meters_text: str) -> N
     if advice:
         console.RESULTS.print()
         console.print_list(advice)
-    console.RESULTS.print()
-    console.RESULTS.print(meters_text)
+    if not meter_rows(meters):
+        console.RESULTS.print()
+        console.RESULTS.print(meterless)
+    sentences = meter_sentences(meters)
+    if sentences:
+        console.RESULTS.print()
+        console.print_list(sentences)
+
+
+def meter_rows(meters: Mapping[str, Any]) -> list[list[str]]:
+    """Return the meters that can be read as rows of a table."""
+    rows = []
+    for meter in _mappings(meters.get("available")):
+        period_s, step = _real(meter.get("update_period_s")), _real(meter.get("resolution"))
+        unit = "W" if meter.get("kind") == "sampler" else "J"
+        rows.append(
+            [
+                _meter_name(meter),
+                str(meter.get("kind")),
+                str(meter.get("domain")),
+                f"{1 / period_s:.4g} Hz" if period_s else "to be observed",
+                f"{step:.3g} {unit}" if step else "unknown",
+            ]
+        )
+    return rows
+
+
+def meter_sentences(meters: Mapping[str, Any]) -> list[str]:
+    """Return what meters cannot see, and what to do about those that cannot be read."""
+    found = []
+    for meter in _mappings(meters.get("available")):
+        unseen = [f"does not see {meter['unmeasured']}"] if meter.get("unmeasured") else []
+        notes = meter.get("notes")
+        said = [*unseen, *(map(str, notes) if isinstance(notes, list) else ())]
+        if said:
+            found.append(f"{_meter_name(meter)}: {'; '.join(said)}")
+    for meter in _mappings(meters.get("missing")):
+        said = [str(meter.get("reason") or "no reason given"), str(meter.get("remedy") or "")]
+        found.append(f"{_meter_name(meter)} cannot be read: {'. '.join(filter(None, said))}")
+    return found
+
+
+def _meter_name(meter: Mapping[str, Any]) -> str:
+    return f"{meter.get('name')}:{meter.get('channel') or ''}".rstrip(":")
 
 
 def printable(value: Any) -> Any:
@@ -170,6 +216,7 @@ def require_runtime(fingerprint: Mapping[str, Any], runtime: str, url: str) -> N
     )
 
 
+_METER_COLUMNS = ("meter", "kind", "measures", "rate", "step")
 _CLOCK_COLUMNS = ("clock", "ahead of this machine's", "gains per second")
 
 

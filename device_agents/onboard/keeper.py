@@ -317,7 +317,7 @@ class Keeper:
                 self._queue.popleft()
                 self._finish(job, _error(f"{job.operation} came before prepare"))
                 return
-            job = Job(self._preparation.request, self._preparation.payload, None)
+            job = Job(self._prepare_again(self._preparation), self._preparation.payload, None)
         else:
             self._queue.popleft()
         if self._child is None:
@@ -335,6 +335,12 @@ class Keeper:
         self._child.stream.send({**request, "id": self._num_sent}, job.payload)
         with contextlib.suppress(OSError):
             self._child.stream.flush()
+
+    def _prepare_again(self, first: Job) -> dict[str, Any]:
+        """Return the request for a further agent, whose meters are as the first one found them."""
+        chosen = (self._prepared or {}).get("meters", {}).get("chosen", [])
+        states = first.request.get("meter_states") or [item.get("state") or {} for item in chosen]
+        return {**first.request, "meter_states": states}
 
     def _serve_child(self, child: AgentChild, *, is_ready: bool) -> None:
         try:

@@ -55,11 +55,35 @@ PI: dict[str, Any] = {
 }
 
 
+METERS: dict[str, Any] = {
+    "available": [
+        {
+            "name": "hwmon",
+            "channel": "VDD_IN",
+            "kind": "sampler",
+            "domain": "the whole module",
+            "update_period_s": None,
+            "resolution": 0.004,
+            "unmeasured": "the carrier board",
+            "notes": [],
+        }
+    ],
+    "missing": [
+        {
+            "name": "rapl",
+            "channel": "package-0",
+            "reason": "/sys/class/powercap/intel-rapl:0/energy_uj: permission denied",
+            "remedy": "sudo chmod o+r /sys/class/powercap/intel-rapl:0/energy_uj",
+        }
+    ],
+}
+
+
 def test_a_board_fits_into_eighty_columns(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(console.RESULTS, "width", 80)
-    device_text.print_probe("ssh://pi@rpi4", PI, "Meters: none.")
+    device_text.print_probe("ssh://pi@rpi4", PI, METERS, "Meters: none.")
     text = capsys.readouterr().out
     assert max(map(len, text.splitlines())) <= 80
     for expected in (
@@ -70,6 +94,9 @@ def test_a_board_fits_into_eighty_columns(
         "30 +- 400 us",
         "0-3",
         "4.0 GiB",
+        "0.004 W",
+        "does not see the carrier board",
+        "chmod o+r",
     ):
         assert expected in text
     assert "Get onnxruntime with: sudo apt-get install -y python3-venv" in " ".join(text.split())
@@ -94,6 +121,8 @@ def test_what_would_steer_a_terminal_is_not_printed() -> None:
 
 def test_answers_of_other_shapes_are_left_out() -> None:
     strange = {
+        "available": [3, {"name": 5, "notes": "x"}],
+        "missing": {"name": "rapl"},
         "clusters": [3, {"cpus": ["a", 1], "max_frequency_hz": "fast", "capacity": []}],
         "thermal_zones": {"type": "x"},
         "control": {"frequency_lock": "yes"},
@@ -106,3 +135,5 @@ def test_answers_of_other_shapes_are_left_out() -> None:
     assert device_text.zone_rows(strange) == []
     assert device_text.control_rows(strange) == []
     assert device_text.clock_rows(strange) == []
+    assert device_text.meter_rows(strange) == [["5", "None", "None", "to be observed", "unknown"]]
+    assert device_text.meter_sentences(strange) == []
