@@ -52,7 +52,11 @@ RUNTIMES: Mapping[str, RuntimeEntry] = MappingProxyType(
 
 
 # In the order in which `--meter auto` prefers them: counters, then fast samplers, then gauges.
-METERS: Mapping[str, MeterEntry] = MappingProxyType({})
+METERS: Mapping[str, MeterEntry] = MappingProxyType(
+    {
+        "rapl": MeterEntry("rapl", "an Intel or AMD processor, /sys/class/powercap readable"),
+    }
+)
 
 
 def open_transport(url: str) -> Transport:
