@@ -55,6 +55,7 @@ RUNTIMES: Mapping[str, RuntimeEntry] = MappingProxyType(
 METERS: Mapping[str, MeterEntry] = MappingProxyType(
     {
         "rapl": MeterEntry("rapl", "an Intel or AMD processor, /sys/class/powercap readable"),
+        "nvml": MeterEntry("nvml", "an NVIDIA card and its driver; pip install nvidia-ml-py"),
     }
 )
 

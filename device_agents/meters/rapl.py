@@ -135,9 +135,8 @@ def find(files: Files) -> list[Meter | Missing]:
     meters: list[Meter | Missing] = []
     if any(_is_package(zone) for zone in total):
         meters.append(_open(files, "cpu", total, _domain(total), _unmeasured(total)))
-    for zone in readable:
-        meters.append(_open(files, _channel(zone), [zone], _domain([zone]), ""))
-    return [*meters, *missing]
+    parts = [_open(files, _channel(zone), [zone], _domain([zone]), "") for zone in readable]
+    return [*meters, *parts, *missing]
 
 
 def _zones(files: Files) -> list[_Zone]:
