@@ -56,6 +56,9 @@ METERS: Mapping[str, MeterEntry] = MappingProxyType(
     {
         "rapl": MeterEntry("rapl", "an Intel or AMD processor, /sys/class/powercap readable"),
         "nvml": MeterEntry("nvml", "an NVIDIA card and its driver; pip install nvidia-ml-py"),
+        "hwmon": MeterEntry(
+            "hwmon", "a power sensor with a driver of hwmon or IIO, such as INA219"
+        ),
     }
 )
 
