@@ -56,6 +56,7 @@ METERS: Mapping[str, MeterEntry] = MappingProxyType(
     {
         "rapl": MeterEntry("rapl", "an Intel or AMD processor, /sys/class/powercap readable"),
         "nvml": MeterEntry("nvml", "an NVIDIA card and its driver; pip install nvidia-ml-py"),
+        "android_odpm": MeterEntry("android_odpm", "a Pixel 6 or later, adb root"),
         "jetson": MeterEntry("jetson", "an NVIDIA Jetson board with INA3221 sensors"),
         "amdgpu": MeterEntry("amdgpu", "an AMD card with the driver amdgpu"),
         "hwmon": MeterEntry(
