@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from pathlib import Path
@@ -22,6 +23,7 @@ class ProcessActivity:
         self._used_s: dict[int, float] = {}
         self._before_s: dict[int, float] = {}
         self._looked_s = 0.0
+        self._own_pid = os.getpid()
 
     def watch(self, pid: int) -> None:
         """Count a process from now on.
@@ -58,13 +60,16 @@ class ProcessActivity:
         todo = list(self._used_s)
         while todo:
             for child in _children(todo.pop()):
-                if child not in self._used_s:
+                # What serves the board is not the board's work, also if the board's work started it.
+                if child not in self._used_s and child != self._own_pid:
                     self._used_s[child] = self._before_s[child] = 0.0
                     todo.append(child)
 
 
 def _cpu_s(pid: int) -> float | None:
     """Return the CPU seconds of a process, None if there is none."""
+    if pid <= 0:
+        return None
     try:
         # The number of a process's CPU clock, as the kernel makes it.
         return time.clock_gettime((~pid << 3) | 2)

@@ -119,7 +119,7 @@ class BoardServer:
         if self._process.stdin is not None:
             self._process.stdin.close()
         self._stderr.close()
-        if self.folder.is_mount() or _is_stale(self.folder):
+        if _is_stale(self.folder) or self.folder.is_mount():
             unmount(self.folder)
         if self._is_own_folder:
             with contextlib.suppress(OSError):
