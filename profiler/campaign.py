@@ -35,7 +35,7 @@ from ..device_agents.device import Device, Preparation, StartGate
 from ..device_agents.errors import DeviceError, TransientDeviceError
 from ..device_agents.registry import runtime_entry
 from . import networks
-from .devices import is_simulated, open_device
+from .devices import is_simulated, open_device, runs_networks
 from .noise import NoiseTracker
 from .plan import VisitPlan
 from .protocol import Protocol, reference_widths
@@ -146,8 +146,8 @@ def profile(
         fingerprint = device.probe()
         observer.message(f"device: {fingerprint.get('cpu_model')} ({fingerprint['device_id']})")
         # A simulated device computes costs from widths and never sees a network.
-        needs_template = not is_simulated(device.url)
-        template = cached_template(spec, batch).to_json().encode() if needs_template else b""
+        has_template = runs_networks(device.url)
+        template = cached_template(spec, batch).to_json().encode() if has_template else b""
         device.prepare(
             Preparation(template, reference_widths(spec), runtime, threads, lock_frequency)
         )
