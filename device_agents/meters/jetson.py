@@ -127,7 +127,7 @@ class SumMeter:
 def find(files: Files) -> list[Meter | Missing]:
     """Return the total first, then every rail by its name."""
     marks = _marks(files)
-    if not any(mark in marks for mark in ("jetson", "nvidia,tegra", "nvidia,p", "quill")):
+    if not any(mark in marks for mark in ("nvidia", "jetson", "quill")):
         return []
     board = next((board for board in BOARDS if any(mark in marks for mark in board.marks)), None)
     by_label = _rails(files)

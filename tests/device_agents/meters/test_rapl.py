@@ -208,7 +208,7 @@ def test_every_integer_of_the_kernel_is_read(number: int) -> None:
     assert parse_number(str(number), "/sys/x") == float(number)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(steps=st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), min_size=1, max_size=30))
 def test_a_sum_of_unequal_ranges_never_loses_a_wrap(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[int, int]]
