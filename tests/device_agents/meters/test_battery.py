@@ -249,6 +249,8 @@ def test_a_cable_plugged_in_while_measuring_is_an_error_and_in_the_state(tmp_pat
         (300_000, "into the battery"),
         (0, "into the battery"),
         (-300_000_000, "more than"),
+        # Forty times what it was when idle, ten times what it was under load.
+        (-12_000_000, "more than"),
         (-2_147_483_648, "without a value"),
         ("", "nothing"),
         ("nan", "'nan'"),

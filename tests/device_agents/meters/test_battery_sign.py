@@ -77,7 +77,7 @@ def test_a_battery_that_is_charged_is_refused(
 ) -> None:
     # The load takes a share of what the charger gives.
     step_a = share * charge_a
-    with pytest.raises(MeterError):
+    with pytest.raises(MeterError, match=r"being charged|does not follow"):
         learn_sign_and_unit(
             said(-charge_a, sign, factor), said(-charge_a + step_a, sign, factor, seed=1)
         )
