@@ -278,6 +278,16 @@ def test_a_voltage_that_no_battery_has_is_refused(raw: float) -> None:
         battery.voltage_v(raw, "/sys/v")
 
 
+def test_a_state_stays_the_same_while_the_battery_drains(tmp_path: Path) -> None:
+    device = Phone(tmp_path, -1, 1.0)
+    meter = gauge(tmp_path)
+    meter.calibrate(device.burn, device.idle, clock=device.clock)
+    before = meter.state()
+    write(tmp_path, {f"{PHONE}/capacity": 41, f"{PHONE}/voltage_now": 3_700_000})
+    device.burn(600.0)
+    assert meter.state() == before
+
+
 def test_the_charge_counter_refuses_to_rise(tmp_path: Path) -> None:
     phone(tmp_path)
     charge = battery.find(Files(str(tmp_path)))[1]
