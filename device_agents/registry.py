@@ -55,7 +55,18 @@ RUNTIMES: Mapping[str, RuntimeEntry] = MappingProxyType(
 
 
 # In the order in which `--meter auto` prefers them: counters, then fast samplers, then gauges.
-METERS: Mapping[str, MeterEntry] = MappingProxyType({})
+METERS: Mapping[str, MeterEntry] = MappingProxyType(
+    {
+        "rapl": MeterEntry("rapl", "an Intel or AMD processor, /sys/class/powercap readable"),
+        "nvml": MeterEntry("nvml", "an NVIDIA card and its driver; pip install nvidia-ml-py"),
+        "android_odpm": MeterEntry("android_odpm", "a Pixel 6 or later, adb root"),
+        "jetson": MeterEntry("jetson", "an NVIDIA Jetson board with INA3221 sensors"),
+        "amdgpu": MeterEntry("amdgpu", "an AMD card with the driver amdgpu"),
+        "hwmon": MeterEntry(
+            "hwmon", "a power sensor with a driver of hwmon or IIO, such as INA219"
+        ),
+    }
+)
 
 
 def open_transport(url: str, options: ConnectOptions | None = None) -> Transport:

@@ -35,7 +35,7 @@ from ..device_agents.interfaces import ConnectOptions
 from ..device_agents.registry import runtime_entry
 from . import networks
 from .device_text import require_runtime
-from .devices import is_simulated, open_device
+from .devices import is_simulated, open_device, runs_networks
 from .link_token import link_token, name_of
 from .metering import energy_fields, meter_text, meters_of
 from .noise import NoiseTracker
@@ -155,8 +155,8 @@ def profile(
         observer.message(f"device: {fingerprint.get('cpu_model')} ({fingerprint['device_id']})")
         require_runtime(fingerprint, runtime, device.url)
         # A simulated device computes costs from widths and never sees a network.
-        needs_template = not is_simulated(device.url)
-        template = cached_template(spec, batch).to_json().encode() if needs_template else b""
+        has_template = runs_networks(device.url)
+        template = cached_template(spec, batch).to_json().encode() if has_template else b""
         device.prepare(
             Preparation(
                 template,
