@@ -253,6 +253,6 @@ def _number(value: Any, info: MeterInfo) -> float:
     if info.kind == SAMPLER:
         assert abs(value) <= info.max_power_w
     else:
-        assert 0 <= value
+        assert value >= 0
         assert info.range_j is None or value <= info.range_j
     return value
