@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from joulemap import InputError
@@ -34,6 +34,8 @@ class Preparation:
         runtime: What executes variants.
         threads: Threads inside one operator.
         lock_frequency: Whether to hold the CPUs' frequency while the agent lives, where permitted.
+        meter: What is read: `auto`, `none` or `NAME[:CHANNEL][,NAME[:CHANNEL]]`.
+        protocol: The protocol's on-device settings; needed with a meter.
     """
 
     template: bytes
@@ -41,6 +43,8 @@ class Preparation:
     runtime: str = "onnxruntime"
     threads: int = 1
     lock_frequency: bool = False
+    meter: str = "none"
+    protocol: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,9 @@ class Device:
         # As the agent answered to the last `prepare`: `is_bound`, `is_locked`, each with `reason`.
         self.affinity: Mapping[str, Any] = {}
         self.frequency_lock: Mapping[str, Any] = {}
+        # Likewise `chosen`, a description of each meter in use, `why`, and `warnings`.
+        self.meters: Mapping[str, Any] = {}
+        self._meter_states: list[Any] = []
 
     def probe(self) -> dict[str, Any]:
         """Return the device's fingerprint (see `onboard.fingerprint`).
@@ -110,6 +117,14 @@ class Device:
             DeviceError: The device cannot be reached or has no usable Python.
         """
         return self._agent().ask("probe", timeout_s=PROBE_TIMEOUT_S)
+
+    def find_meters(self) -> dict[str, Any]:
+        """Return `available` and `missing` meters (see `onboard.meter_choice`).
+
+        Raises:
+            DeviceError: The device cannot be reached or has no usable Python.
+        """
+        return self._agent().ask("meters", timeout_s=PROBE_TIMEOUT_S)
 
     def prepare(self, preparation: Preparation) -> None:
         """Set what the following visits measure; start the agent with it.
@@ -120,6 +135,7 @@ class Device:
         """
         runtime_entry(preparation.runtime)
         self._preparation = preparation
+        self._meter_states = []
         self._stop_agent()
         self._prepared_agent()
 
@@ -151,7 +167,9 @@ class Device:
         return client.ask(
             "visit",
             {"widths": list(widths), "protocol": dict(protocol)},
-            timeout_s=float(protocol["max_visit_s"]) * 2 + VISIT_GRACE_S,
+            timeout_s=float(protocol["max_visit_s"]) * 2
+            + self._metering_s(protocol)
+            + VISIT_GRACE_S,
         )
 
     def layer_times(self, widths: Sequence[int], num_runs: int) -> dict[str, Any]:
@@ -205,6 +223,9 @@ class Device:
                     "threads": wanted.threads,
                     "reference_widths": list(wanted.reference_widths),
                     "lock_frequency": wanted.lock_frequency,
+                    "meter": wanted.meter,
+                    "protocol": dict(wanted.protocol),
+                    "meter_states": self._meter_states,
                 },
                 payload=wanted.template,
                 timeout_s=PREPARE_TIMEOUT_S,
@@ -216,7 +237,20 @@ class Device:
         self.cpus = tuple(int(cpu) for cpu in answer.get("cpus", ()))
         self.affinity = dict(answer.get("affinity") or {})
         self.frequency_lock = dict(answer.get("frequency_lock") or {})
+        meters = answer.get("meters")
+        self.meters = dict(meters) if isinstance(meters, Mapping) else {}
+        chosen = self.meters.get("chosen")
+        if not self._meter_states and isinstance(chosen, list):
+            self._meter_states = [
+                item.get("state") or {} for item in chosen if isinstance(item, Mapping)
+            ]
         return client
+
+    def _metering_s(self, protocol: Mapping[str, Any]) -> float:
+        """Return how long idle times and window may take, in seconds; 0 without a meter."""
+        if not self.meters.get("chosen"):
+            return 0.0
+        return 3.0 * float(protocol["max_energy_window_s"])
 
     def _agent(self) -> AgentClient:
         if self._client is None or not self._client.is_usable:

@@ -19,23 +19,22 @@ same call, which plans the same visits and skips what the journal holds.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from typing import Protocol as TypingProtocol
 
 from joulemap import InputError, JoulemapError, __version__
 
 from ..datasets import Conditions, CostDataset, NetworkSpec, Timing, Visit
 from ..datasets.journal import FILE_NAME, CampaignRecord, Journal
-from ..datasets.records import EnergyReading
 from ..datasets.store import export_campaign, make_folder
 from ..device_agents.device import Device, Preparation, StartGate
 from ..device_agents.errors import DeviceError, TransientDeviceError
 from ..device_agents.registry import runtime_entry
 from . import networks
 from .devices import is_simulated, open_device, runs_networks
+from .metering import energy_fields, meter_text, meters_of
 from .noise import NoiseTracker
 from .plan import VisitPlan
 from .protocol import Protocol, reference_widths
@@ -94,6 +93,7 @@ def profile(
     precision: str = "fp32",
     threads: int = 1,
     lock_frequency: bool = False,
+    meter: str = "auto",
     protocol: Protocol | None = None,
     observer: Observer | None = None,
     sources: Sequence[Predictor] = (),
@@ -115,6 +115,8 @@ def profile(
         threads: Threads inside one operator.
         lock_frequency: Hold the processor's clock while measuring, where permitted; what was there
             before is put back at the end, also after a crash.
+        meter: What energy is read from: `auto`, the best that the device has; `none`; or
+            `NAME[:CHANNEL]`, after a comma a second one that checks the first.
         protocol: How a variant is measured.
         observer: Is told how it goes.
         sources: Predictors of other devices; the samples are then those that tell most about this
@@ -149,8 +151,17 @@ def profile(
         has_template = runs_networks(device.url)
         template = cached_template(spec, batch).to_json().encode() if has_template else b""
         device.prepare(
-            Preparation(template, reference_widths(spec), runtime, threads, lock_frequency)
+            Preparation(
+                template,
+                reference_widths(spec),
+                runtime,
+                threads,
+                lock_frequency,
+                meter,
+                protocol.to_dict(),
+            )
         )
+        meters = meters_of(device)
         campaign = CampaignRecord(
             spec=spec,
             conditions=conditions,
@@ -162,7 +173,10 @@ def profile(
             seed=seed,
             reference_widths=reference_widths(spec),
             joulemap_version=__version__,
+            meters=meters,
+            meter_note=str(device.meters.get("why") or ""),
         )
+        _tell_meters(device, meters, meter, protocol, observer)
         with open_journal(folder, campaign, variants) as journal:
             if journal.content.torn_bytes:
                 observer.message(
@@ -220,6 +234,23 @@ def _variants(
     return listed, LISTED
 
 
+def _tell_meters(
+    device: Device,
+    meters: Sequence[Mapping[str, Any]],
+    wanted: str,
+    protocol: Protocol,
+    observer: Observer,
+) -> None:
+    """Say what energy is read from, or why it is not."""
+    for meter in meters:
+        observer.message(meter_text(meter))
+    for text in device.meters.get("warnings") or ():
+        observer.message(f"warning: {str(text)[:500]}")
+    if not meters and wanted != "none" and runs_networks(device.url):
+        why = str(device.meters.get("why") or "the device says nothing about meters")
+        observer.message(f"no energy is measured: {why[:1000]}")
+
+
 def _settle(device: Device, protocol: Protocol, observer: Observer) -> None:
     """Wait for an idle, cool machine; say what could not be had."""
     gate = device.wait_until_ready(
@@ -259,7 +290,7 @@ def _measure(device: Device, visit: Visit, protocol: Protocol) -> Visit:
     made = {name: made[name] for name in Visit.__dataclass_fields__}
     try:
         answer = device.visit(visit.widths, protocol.to_dict())
-        reading = _reading(answer.pop("energy", None), device)
+        reading = energy_fields(answer, is_simulated=is_simulated(device.url))
         return Visit(**made | {"timing": _timing(answer)} | reading)
     except DeviceError as error:
         kind = "transient" if isinstance(error, TransientDeviceError) else "stable"
@@ -271,19 +302,6 @@ def _timing(answer: Mapping[str, object]) -> Timing:
         return Timing.from_dict(answer)
     except InputError as error:
         raise TransientDeviceError(f"the device's answer makes no sense: {error}") from error
-
-
-def _reading(answer: object, device: Device) -> dict[str, object]:
-    """Return the visit's energy fields; none without a meter."""
-    if answer is None:
-        return {}
-    try:
-        reading = EnergyReading.from_dict(answer)
-    except InputError as error:
-        raise TransientDeviceError(f"the device's meter makes no sense: {error}") from error
-    if (reading.energy_source == "simulated") != is_simulated(device.url):
-        raise TransientDeviceError(f"the device's meter claims to be {reading.energy_source}")
-    return asdict(reading)
 
 
 def open_journal(folder: Path, campaign: CampaignRecord, variants: Sequence[WidthTuple]) -> Journal:

@@ -79,8 +79,9 @@ def probe(
 
     with open_device(url) as device:
         fingerprint = device.probe()
+        meters = device.find_meters()
     if as_json:
-        console.print_json(fingerprint)
+        console.print_json(fingerprint | {"meters": meters})
         return
     rows = console.fingerprint_rows(fingerprint)
     console.print_table(f"Device {url}", ("property", "value"), rows, has_numbers=False)
@@ -94,7 +95,11 @@ def probe(
         "Runtimes", ("runtime", "version", "how to get it"), rows, has_numbers=False
     )
     console.RESULTS.print()
-    if is_simulated(url):
+    rows = console.meter_rows(meters)
+    if rows:
+        columns = ("meter", "kind", "measures", "rate", "step", "what else")
+        console.print_table("Meters", columns, rows, has_numbers=False)
+    elif is_simulated(url):
         console.RESULTS.print(
             "Meters: simulated. Its joules rest on an assumed cost per operation."
         )
@@ -131,6 +136,13 @@ def profile(
         int, typer.Option(help="Variants whose single layers are timed as well.", min=0)
     ] = 0,
     sources: From = None,
+    meter: Annotated[
+        str,
+        typer.Option(
+            help="What energy is read from: auto, none, or NAME[:CHANNEL], after a comma a second "
+            "one that checks the first; see joulemap probe."
+        ),
+    ] = "auto",
     *,
     lock_frequency: Annotated[
         bool, typer.Option(help="Hold the processor's clock while measuring, if permitted.")
@@ -165,6 +177,7 @@ def profile(
             precision=precision,
             threads=threads,
             lock_frequency=lock_frequency,
+            meter=meter,
             protocol=protocol,
             observer=progress,
             sources=load_sources(sources or []),

@@ -234,3 +234,26 @@ def fingerprint_rows(fingerprint: Mapping[str, Any]) -> list[list[str]]:
             shown = ", ".join(map(str, value))
         rows.append([name, shown])
     return rows
+
+
+def meter_rows(meters: Mapping[str, Any]) -> list[list[str]]:
+    """Return a device's meters as rows of a table: what can be read, then what could be had."""
+    rows = []
+    for meter in meters.get("available", ()):
+        period_s, step = meter["update_period_s"], meter["resolution"]
+        unit = "W" if meter["kind"] == "sampler" else "J"
+        notes = [f"does not see {meter['unmeasured']}"] if meter["unmeasured"] else []
+        rows.append(
+            [
+                f"{meter['name']}:{meter['channel']}",
+                meter["kind"],
+                meter["domain"],
+                f"{1 / period_s:.4g} Hz" if period_s else "to be observed",
+                f"{step:.3g} {unit}" if step else "unknown",
+                "; ".join([*notes, *meter["notes"]]),
+            ]
+        )
+    for meter in meters.get("missing", ()):
+        name = f"{meter['name']}:{meter['channel']}".rstrip(":")
+        rows.append([name, "missing", "", "", "", f"{meter['reason']}. To do: {meter['remedy']}"])
+    return [[str(cell)[:1000] for cell in row] for row in rows]

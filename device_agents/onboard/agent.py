@@ -7,10 +7,11 @@ print goes to standard error, so it can never be taken for a frame.
 operation  request                                                  answer
 =========  =======================================================  ==============================
 probe      -                                                        the device's fingerprint
+meters     -                                                        meters: available, missing
 prepare    template (payload), runtime, threads, reference widths,  versions, CPUs, affinity,
-           lock_frequency                                           frequency lock
+           lock_frequency, meter, protocol, meter_states            frequency lock, meters
 ready      max_busy_share, max_temperature_c, timeout_s, interval_s whether the machine is ready
-visit      widths, protocol                                         raw times, conditions
+visit      widths, protocol                                         raw times, conditions, energy
 layers     widths, num_runs, max_warm_up_s                          raw times of each node
 close      -                                                        an empty answer, then it ends
 =========  =======================================================  ==============================
@@ -24,16 +25,18 @@ import re
 import select
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any, BinaryIO
 
-from . import fingerprint, frames, layer_times, visit
+from . import fingerprint, frames, layer_times, meter_choice, visit
 from .clock import MachineClock
+from .energy_visit import ChosenMeter, EnergyVisit, RecorderLike
 from .files import Files
 from .frequency import FrequencyLock
 from .host_state import MACHINE, over_visit
 from .materialise import Materialiser
+from .power_log import PowerLog, Recorder
 from .readiness import wait_until_ready
 
 _MODULE_NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
@@ -76,12 +79,16 @@ class Agent:
         self.cpus = fingerprint.available_cpus()
         self.pid = os.getpid()
         self.frequency = FrequencyLock()
+        self.chosen: list[ChosenMeter] = []
+        self.all_cpus = self.cpus
+        self.num_visits = 0
 
     def answer(self, request: dict[str, Any], payload: bytes) -> dict[str, Any]:
         """Return the answer to a request, a result or an error, as a frame's header."""
         answer: dict[str, Any] = {"id": request.get("id")}
         operations = {
             "probe": self.probe,
+            "meters": self.list_meters,
             "prepare": self.prepare,
             "ready": self.ready,
             "visit": self.visit,
@@ -117,6 +124,13 @@ class Agent:
                 versions[name] = None
         return fingerprint.fingerprint(versions)
 
+    def list_meters(self, request: dict[str, Any], payload: bytes) -> dict[str, Any]:
+        """Return the meters that can be read, and those that cannot with what to do about it."""
+        found = self.find_meters()
+        answer = meter_choice.describe_all(found)
+        self.close_meters(found)
+        return answer
+
     def prepare(self, request: dict[str, Any], payload: bytes) -> dict[str, Any]:
         """Keep the template, bind the process to CPUs, load the reference variant."""
         name = request["runtime"]
@@ -137,13 +151,55 @@ class Agent:
         self.reference = self.materialiser.materialise(request["reference_widths"])
         # Fails here, not at the first visit, if the runtime cannot run it.
         self.runtime.load(self.reference, self.materialiser.make_inputs())()
+        meters = self.choose_meters(request)
         return {
+            "meters": meters,
             "runtime_version": version,
             "cpus": self.cpus,
             "affinity": {"is_bound": unbound is None, "reason": unbound},
             "frequency_lock": frequency_lock,
             "pid": self.pid,
         }
+
+    def choose_meters(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Find, choose and watch the meters that visits read.
+
+        Returns:
+            `chosen`, a description each, `why` these, and `warnings`.
+        """
+        self.close_meters([item.meter for item in self.chosen])
+        self.chosen = []
+        wanted = str(request.get("meter") or meter_choice.NONE)
+        if wanted == meter_choice.NONE:
+            return {"chosen": [], "why": "no meter was asked for", "warnings": []}
+        found = self.find_meters()
+        try:
+            meters, why = meter_choice.choose(wanted, found)
+            states = request.get("meter_states") or []
+            for index, meter in enumerate(meters):
+                item = meter_choice.enrol(meter, self.clock, self.is_cancelled)
+                if index < len(states):
+                    # What held when the campaign began, not when this agent did.
+                    item = ChosenMeter(item.meter, item.period_s, dict(states[index]))
+                self.chosen.append(item)
+            meter_choice.check_windows(self.chosen, request["protocol"])
+        except meter_choice.MeterChoiceError as error:
+            self.close_meters(found)
+            self.chosen = []
+            raise RequestError(str(error)) from error
+        self.close_meters([item for item in found if item not in meters])
+        warning = meter_choice.same_rail(self.chosen)
+        return {
+            "chosen": [meter_choice.describe_chosen(item, why) for item in self.chosen],
+            "why": why,
+            "warnings": [warning] if warning else [],
+        }
+
+    def close_meters(self, found: Sequence[Any]) -> None:
+        """Let go of meters."""
+        for item in found:
+            if hasattr(item, "close"):
+                item.close()
 
     def ready(self, request: dict[str, Any], payload: bytes) -> dict[str, Any]:
         """Wait until the machine is idle and cool enough, or the time limit passes."""
@@ -171,13 +227,25 @@ class Agent:
         # A session's place in memory makes it a few percent faster or slower: the reference gets a
         # new one for each visit, so that this averages out as it does for variants.
         run_reference = self.runtime.load(self.reference, self.materialiser.make_inputs())
-        result = visit.measure(
-            run,
-            run_reference,
-            request["protocol"],
-            visit.Stopwatch(self.clock, self.cpus),
-            self.is_cancelled,
-        )
+        self.num_visits += 1
+        energy = None
+        if self.chosen:
+            seed = f"{self.pid}/{self.num_visits}"
+            energy = EnergyVisit(
+                self.chosen, self.clock, self.make_recorder, request["protocol"], seed
+            )
+        try:
+            result = visit.measure(
+                run,
+                run_reference,
+                request["protocol"],
+                visit.Stopwatch(self.clock, self.cpus),
+                self.is_cancelled,
+                energy,
+            )
+        finally:
+            if energy is not None:
+                energy.stop()
         result.update(
             materialise_s=materialised - began,
             load_s=loaded - materialised,
@@ -215,6 +283,14 @@ class Agent:
 
     # -- what a simulated device replaces ----------------------------------------------------------
 
+    def find_meters(self) -> list[meter_choice.Found]:
+        """Return the meters of this machine, and those that cannot be read."""
+        return meter_choice.find_meters(self.meters, self.files)
+
+    def make_recorder(self, logs: Sequence[PowerLog]) -> RecorderLike:
+        """Return what reads meters in the background, on other CPUs than the visit's if possible."""
+        return Recorder(logs, [cpu for cpu in self.all_cpus if cpu not in self.cpus])
+
     def runtime_module(self, name: str) -> Any:
         """Return what drives a runtime: it has `version` and `Runtime`."""
         return _load_runtime(self.runtimes[name])
@@ -233,6 +309,8 @@ class Agent:
 
     def close(self) -> None:
         """Put back what `prepare` changed on the machine."""
+        self.close_meters([item.meter for item in self.chosen])
+        self.chosen = []
         for failure in self.frequency.restore():
             print(failure, file=sys.stderr)
 

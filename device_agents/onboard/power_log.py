@@ -6,6 +6,7 @@ calls share one time line and nothing has to be synchronised.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import threading
@@ -131,11 +132,9 @@ class Recorder:
 
     def _run(self) -> None:
         if self._cpus and hasattr(os, "sched_setaffinity"):
-            try:
+            with contextlib.suppress(OSError):
                 # Of this thread alone.
                 os.sched_setaffinity(0, self._cpus)
-            except OSError:
-                pass
         clock = self._logs[0].clock
         due = [clock.monotonic_s()] * len(self._logs)
         while True:

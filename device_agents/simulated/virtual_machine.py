@@ -56,7 +56,7 @@ class HiddenState(NamedTuple):
 class Timer:
     """Something that is done again and again as virtual time passes; it takes no time itself."""
 
-    def __init__(self, at_s: float, interval_s: float, call: Callable[[], None]) -> None:
+    def __init__(self, at_s: float, interval_s: float, call: Callable[[], object]) -> None:
         self.at_s = at_s
         self.interval_s = interval_s
         self.call = call
@@ -311,7 +311,7 @@ class VirtualMachine(MachineClock):
         """Let virtual time pass without work."""
         self.idle(duration_s)
 
-    def every(self, interval_s: float, call: Callable[[], None]) -> Timer:
+    def every(self, interval_s: float, call: Callable[[], object]) -> Timer:
         """Call something now and then again and again, while the machine works and idles.
 
         Args:

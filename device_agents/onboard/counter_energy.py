@@ -1,0 +1,251 @@
+"""From the readings of a counter of joules to energy between two of its updates.
+
+A counter shows the joules up to its last update. Where two readings in quick succession differ, the
+update came between them, so joules and moment belong together: an `Edge`. Between two edges the
+energy is exact but for the counter's step and the moments' uncertainty::
+
+    variance of E1 - E0 = 2 step^2 / 12 + power^2 (width0^2 + width1^2) / 12
+
+`width` is the time from before the reading without to after the reading with the update.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .mean_power import MAX_BATCHES, MIN_BATCHES, MeanPower, Refused, median, sample_variance
+
+# A counter may deliver so many periods' energy at once.
+LATE_PERIODS = 3.0
+# Without a change for so many periods (and readings) it sticks.
+STUCK_PERIODS = 10.0
+STUCK_READINGS = 4
+
+
+@dataclass(frozen=True)
+class Edge:
+    """A moment at which the counter's joules are known.
+
+    Args:
+        time_s: The moment, in the middle of where it may lie.
+        width_s: Length of time in which it lies.
+        energy_j: The unwrapped joules.
+        index: Number of the reading.
+    """
+
+    time_s: float
+    width_s: float
+    energy_j: float
+    index: int
+
+
+@dataclass(frozen=True)
+class Counter:
+    """Unwrapped readings of a counter.
+
+    Args:
+        before_s: Moment just before each reading.
+        after_s: Moment just after it.
+        energy_j: Joules since the first reading.
+        period_s: Time between two updates.
+        resolution_j: Its step.
+    """
+
+    before_s: Sequence[float]
+    after_s: Sequence[float]
+    energy_j: Sequence[float]
+    period_s: float
+    resolution_j: float
+
+    def edge(self, time_s: float, *, is_first: bool) -> Edge:
+        """Return the first edge after a moment, or the last one before.
+
+        Raises:
+            Refused: There is none.
+        """
+        count = len(self.energy_j)
+        order = range(1, count) if is_first else range(count - 1, 0, -1)
+        for i in order:
+            if is_first and self.before_s[i - 1] < time_s:
+                continue
+            if not is_first and self.after_s[i] > time_s:
+                continue
+            if self.energy_j[i] != self.energy_j[i - 1]:
+                return self.edge_at(i)
+        raise Refused("the counter did not change where its update was awaited: it sticks")
+
+    def edge_at(self, index: int) -> Edge:
+        """Return the edge between a reading and the one before."""
+        began, ended = self.before_s[index - 1], self.after_s[index]
+        return Edge((began + ended) / 2, ended - began, self.energy_j[index], index)
+
+    def sharpest(self, start_s: float, end_s: float, *, is_first: bool) -> Edge:
+        """Return the edge whose moment is known best between two moments; the outermost of equals.
+
+        Raises:
+            Refused: There is none.
+        """
+        found: Edge | None = None
+        for i in range(1, len(self.energy_j)):
+            if self.before_s[i - 1] < start_s or self.after_s[i] > end_s:
+                continue
+            if self.energy_j[i] == self.energy_j[i - 1]:
+                continue
+            edge = self.edge_at(i)
+            if (
+                found is None
+                or edge.width_s < 0.7 * found.width_s
+                or (not is_first and edge.width_s < 1.3 * found.width_s)
+            ):
+                found = edge
+        if found is None:
+            raise Refused("the counter did not change where its update was awaited: it sticks")
+        return found
+
+    def mean_power(self, first: Edge, last: Edge) -> MeanPower:
+        """Return the mean power between two edges.
+
+        Raises:
+            Refused: The counter stuck in between.
+        """
+        duration = last.time_s - first.time_s
+        if duration <= 0:
+            raise Refused("the counter's updates lie too close together for a power")
+        energy = last.energy_j - first.energy_j
+        power = energy / duration
+        variance = (2 * self.resolution_j**2 / 12 + self._stamps_j2(first, last, power)) / (
+            duration**2
+        )
+        changes = self._changes(first, last)
+        return MeanPower(
+            power,
+            variance,
+            math.inf,
+            self._long_run(first, last, power),
+            first.time_s,
+            last.time_s,
+            max(changes, int(duration / self.period_s)) if changes else 0,
+            0.0,
+        )
+
+    def _stamps_j2(self, first: Edge, last: Edge, power: float) -> float:
+        return power**2 * (first.width_s**2 + last.width_s**2) / 12
+
+    def _changes(self, first: Edge, last: Edge) -> int:
+        """Count the readings that differ from the one before; refuse a counter that sticks."""
+        changes, changed_s, same = 0, first.time_s, 0
+        for i in range(first.index + 1, last.index + 1):
+            if self.energy_j[i] != self.energy_j[i - 1]:
+                changes, same = changes + 1, 0
+                changed_s = self.after_s[i]
+                continue
+            same += 1
+            stuck = self.before_s[i] - changed_s
+            if same >= STUCK_READINGS and stuck > max(STUCK_PERIODS * self.period_s, 0.2):
+                raise Refused(f"the counter stuck: it did not change for {stuck:.2f} s")
+        return changes
+
+    def _long_run(self, first: Edge, last: Edge, power: float) -> float:
+        """Return the variance of mean power times time, from pieces of the stretch, in W^2 s."""
+        edges = [first]
+        duration = last.time_s - first.time_s
+        piece = max(duration / MAX_BATCHES, 4 * self.period_s)
+        for i in range(first.index + 1, last.index):
+            if self.energy_j[i] != self.energy_j[i - 1]:
+                edge = self.edge_at(i)
+                late = edge.time_s - edges[-1].time_s >= piece
+                if late and last.time_s - edge.time_s >= piece / 2:
+                    edges.append(edge)
+        edges.append(last)
+        if len(edges) - 1 < MIN_BATCHES:
+            return 0.0
+        pairs = list(zip(edges, edges[1:]))
+        powers = [(b.energy_j - a.energy_j) / (b.time_s - a.time_s) for a, b in pairs]
+        length = duration / len(pairs)
+        # What uncertain moments and the step add to the spread of the pieces is not fluctuation.
+        own = median([self._stamps_j2(a, b, power) for a, b in pairs])
+        own += 2 * self.resolution_j**2 / 12
+        return max(0.0, sample_variance(powers) - own / length**2) * length
+
+
+def unwrap(
+    before_s: Sequence[float],
+    after_s: Sequence[float],
+    values: Sequence[float],
+    range_j: float | None,
+    max_power_w: float,
+    period_s: float,
+) -> list[float]:
+    """Return joules since the first reading.
+
+    Between two readings a counter may have started again at 0 once, or, where they lie far apart,
+    several times: so often as the power allows. If it allows several numbers, the one counts that
+    fits the power of the other intervals, if only one does.
+
+    Args:
+        before_s: Moment just before each reading.
+        after_s: Moment just after it.
+        values: What was read, in J.
+        range_j: Where the counter starts again; None if it does not.
+        max_power_w: More is not believed.
+        period_s: Time between two updates.
+
+    Raises:
+        Refused: It went backwards, jumped, or the number of times is open.
+    """
+    if range_j is not None and any(not 0 <= value <= range_j for value in values):
+        raise Refused(f"the counter left its range of 0 to {range_j:g} J")
+    certain: list[tuple[float, float]] = []
+    for i in range(1, len(values)):
+        most = _most_j(before_s, after_s, i, max_power_w, period_s)
+        change = values[i] - values[i - 1]
+        if 0 <= change <= most and (range_j is None or change + range_j > most):
+            certain.append((change, before_s[i] - before_s[i - 1]))
+    spent = sum(duration for _, duration in certain)
+    typical_w = sum(change for change, _ in certain) / spent if spent > 0 else None
+    total, joules = 0.0, [0.0]
+    for i in range(1, len(values)):
+        most = _most_j(before_s, after_s, i, max_power_w, period_s)
+        change = values[i] - values[i - 1]
+        total += _true_change_j(change, range_j, most, typical_w, before_s[i] - before_s[i - 1])
+        joules.append(total)
+    return joules
+
+
+def _most_j(
+    before_s: Sequence[float], after_s: Sequence[float], i: int, max_power_w: float, period_s: float
+) -> float:
+    return max_power_w * (after_s[i] - before_s[i - 1] + LATE_PERIODS * period_s)
+
+
+def _true_change_j(
+    change: float,
+    range_j: float | None,
+    most: float,
+    typical_w: float | None,
+    duration_s: float,
+) -> float:
+    if range_j is None:
+        if change < 0:
+            raise Refused(f"the counter went backwards by {-change:.3g} J")
+        if change > most:
+            raise Refused(f"the counter jumped by {change:.3g} J, more than the power allows")
+        return change
+    fewest = change if change >= 0 else change + range_j
+    if fewest > most:
+        if change < 0:
+            raise Refused(f"the counter went backwards by {-change:.3g} J")
+        raise Refused(f"the counter jumped by {change:.3g} J, more than the power allows")
+    times = math.floor((most - fewest) / range_j)
+    if times == 0:
+        return fewest
+    if typical_w is None:
+        raise Refused("the counter may have wrapped several times between two readings")
+    expected = typical_w * duration_s
+    nearest = min(times, max(0, round((expected - fewest) / range_j)))
+    found = fewest + nearest * range_j
+    if abs(found - expected) > range_j / 4:
+        raise Refused("the counter may have wrapped several times between two readings")
+    return found
