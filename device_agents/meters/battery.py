@@ -48,11 +48,10 @@ class Supply:
         self.chargers = tuple(chargers)
 
     def state(self) -> dict[str, str]:
-        """Return `status`, `plugged` (names of the supplies that are, or `none`) and `capacity`."""
+        """Return `status` and `plugged` (names of the supplies that are, or `none`)."""
         return {
             "status": channel_name(self.files.text(f"{self.folder}/status"), "unknown"),
             "plugged": ",".join(self._plugged()) or "none",
-            "capacity_percent": channel_name(self.files.text(f"{self.folder}/capacity"), "unknown"),
         }
 
     def charging(self) -> str:

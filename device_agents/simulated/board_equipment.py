@@ -58,7 +58,7 @@ def _machine(board: Board, options: BoardOptions) -> dict[str, Content]:
     span = f"0-{cpus - 1}" if cpus > 1 else "0"
     folder = "sys/devices/system/cpu"
     jetson, phone = "ina3221" in options.equipment, "odpm" in options.equipment
-    model = "NVIDIA Orin NX Developer Kit" if jetson else "Simulated board"
+    model = "NVIDIA Jetson Orin NX (simulated)" if jetson else "Simulated board"
     if phone:
         model = "Simulated phone"
     files: dict[str, Content] = {
