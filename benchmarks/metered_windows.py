@@ -85,7 +85,13 @@ class Windows:
     def errors(self, attribute: str = "net_j") -> FloatArray:
         """Return relative errors of one of the ways against the truth."""
         said = np.array([getattr(window, attribute) for window in self.accepted])
-        return np.abs(said / np.array([window.true_j for window in self.accepted]) - 1)
+        errors: FloatArray = np.abs(said / [window.true_j for window in self.accepted] - 1)
+        return errors
+
+    def up_to(self, idle_share: float) -> Windows:
+        """Return the windows whose idle energy is at most this share, and those refused."""
+        kept = [window for window in self.accepted if window.idle_share <= idle_share]
+        return Windows(kept, self.refused)
 
     @property
     def num_covered(self) -> int:
@@ -263,3 +269,10 @@ def cpu_s_per_call(run: Callable[[], None], duration_s: float) -> float:
         run()
         calls += 1
     return (time.process_time() - began) / calls
+
+
+def cpu_share(run: Callable[[], None]) -> float:
+    """Return the share of a CPU that calls get on this machine now, at least a tenth."""
+    began, cpu_s = time.perf_counter(), time.process_time()
+    cpu_s_per_call(run, 2.0)
+    return max(0.1, (time.process_time() - cpu_s) / (time.perf_counter() - began))
