@@ -11,11 +11,16 @@ export PYTHONSAFEPATH := 1
 demo: $(VENV)/.installed
 	$(BIN)/joulemap demo
 
+COMPUTING_TESTS := tests/datasets tests/models tests/device_agents/onboard tests/device_agents/simulated \
+  tests/profiler/networks tests/profiler/report tests/profiler/test_devices.py \
+  tests/profiler/test_generic_widths.py tests/profiler/test_protocol_faults.py \
+  tests/profiler/test_sampling.py tests/profiler/test_templates.py
+
 # What only computes runs in two processes; what measures this machine has it to itself, since a
 # campaign waits for a quiet one.
 test: $(VENV)/.installed-test
-	$(BIN)/pytest -n 2 --dist loadscope tests/datasets tests/models
-	$(BIN)/pytest --ignore tests/datasets --ignore tests/models
+	$(BIN)/pytest -n 2 --dist loadscope $(COMPUTING_TESTS)
+	$(BIN)/pytest $(COMPUTING_TESTS:%=--ignore=%)
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
