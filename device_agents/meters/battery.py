@@ -48,7 +48,10 @@ class Supply:
         self.chargers = tuple(chargers)
 
     def state(self) -> dict[str, str]:
-        """Return `status` and `plugged` (names of the supplies that are, or `none`)."""
+        """Return `status` and `plugged` (names of the supplies that are, or `none`).
+
+        Nothing is in it that changes by itself: another state is another thing that is measured.
+        """
         return {
             "status": channel_name(self.files.text(f"{self.folder}/status"), "unknown"),
             "plugged": ",".join(self._plugged()) or "none",
@@ -127,7 +130,7 @@ class BatteryMeter:
         return check_power(power_w, most_w, self._flow.path)
 
     def state(self) -> dict[str, str]:
-        """Return whether it is charged, by what, and how far; and what its sign and unit are."""
+        """Return whether it is charged, by what, and what its sign and unit are."""
         learned = self.calibration
         state = self._supply.state()
         if learned is not None:
@@ -284,7 +287,7 @@ class ChargeMeter:
         return self._joules
 
     def state(self) -> dict[str, str]:
-        """Return whether it is charged, by what, and how far."""
+        """Return whether it is charged, and by what."""
         return self._supply.state()
 
     def close(self) -> None:

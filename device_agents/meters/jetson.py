@@ -48,7 +48,7 @@ BOARDS = (
         ("agx orin", "nvidia,p3701"),
         (("VDD_GPU_SOC",), ("VDD_CPU_CV",), ("VDDQ_VDD2_1V8AO",)),
         f"{_CARRIER}, and what else hangs on VIN_SYS_5V0",
-        "VIN_SYS_5V0 supplies VDDQ_VDD2_1V8AO and the carrier board: never added.",
+        "VIN_SYS_5V0 supplies VDDQ_VDD2_1V8AO and the carrier board: never added, as in the kernel's sum.",
     ),
     Board(
         "Jetson Orin NX or Orin Nano",
@@ -127,7 +127,7 @@ class SumMeter:
 def find(files: Files) -> list[Meter | Missing]:
     """Return the total first, then every rail by its name."""
     marks = _marks(files)
-    if not any(mark in marks for mark in ("jetson", "nvidia,tegra", "nvidia,p", "quill")):
+    if not any(mark in marks for mark in ("nvidia", "jetson", "quill")):
         return []
     board = next((board for board in BOARDS if any(mark in marks for mark in board.marks)), None)
     by_label = _rails(files)

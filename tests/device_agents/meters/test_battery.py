@@ -249,6 +249,8 @@ def test_a_cable_plugged_in_while_measuring_is_an_error_and_in_the_state(tmp_pat
         (300_000, "into the battery"),
         (0, "into the battery"),
         (-300_000_000, "more than"),
+        # Forty times what it was when idle, ten times what it was under load.
+        (-12_000_000, "more than"),
         (-2_147_483_648, "without a value"),
         ("", "nothing"),
         ("nan", "'nan'"),
@@ -274,6 +276,16 @@ def test_the_voltages_unit_is_the_plausible_one(raw: float, volts: float) -> Non
 def test_a_voltage_that_no_battery_has_is_refused(raw: float) -> None:
     with pytest.raises(MeterError, match="no battery's voltage"):
         battery.voltage_v(raw, "/sys/v")
+
+
+def test_a_state_stays_the_same_while_the_battery_drains(tmp_path: Path) -> None:
+    device = Phone(tmp_path, -1, 1.0)
+    meter = gauge(tmp_path)
+    meter.calibrate(device.burn, device.idle, clock=device.clock)
+    before = meter.state()
+    write(tmp_path, {f"{PHONE}/capacity": 41, f"{PHONE}/voltage_now": 3_700_000})
+    device.burn(600.0)
+    assert meter.state() == before
 
 
 def test_the_charge_counter_refuses_to_rise(tmp_path: Path) -> None:

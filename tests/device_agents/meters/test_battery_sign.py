@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from joulemap.device_agents.meters.battery_sign import (
@@ -22,6 +22,7 @@ factors = st.sampled_from(FACTORS)
 idles = st.floats(0.02, 2.5)
 steps = st.floats(0.2, 3.0)
 INT_MIN = -(2.0**31)
+numbers = st.floats(-1e9, 1e9) | st.integers(-(10**15), 10**15).map(float) | st.just(INT_MIN)
 
 
 def said(
@@ -70,26 +71,26 @@ def test_without_one_it_is_right_or_refused(
     assert (learned.sign, learned.factor, learned.is_confirmed) == (sign, factor, False)
 
 
-@given(sign=signs, factor=factors, charge_a=st.floats(0.05, 2.0), step_a=st.floats(0.02, 1.9))
+@given(sign=signs, factor=factors, charge_a=st.floats(0.05, 2.0), share=st.floats(0.1, 0.95))
 def test_a_battery_that_is_charged_is_refused(
-    sign: int, factor: float, charge_a: float, step_a: float
+    sign: int, factor: float, charge_a: float, share: float
 ) -> None:
-    assume(step_a < charge_a)
-    with pytest.raises(MeterError):
+    # The load takes a share of what the charger gives.
+    step_a = share * charge_a
+    with pytest.raises(MeterError, match=r"being charged|does not follow"):
         learn_sign_and_unit(
             said(-charge_a, sign, factor), said(-charge_a + step_a, sign, factor, seed=1)
         )
 
 
 @given(
-    idle=st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=20),
-    load=st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=20),
+    idle=st.lists(numbers, max_size=20),
+    load=st.lists(numbers, max_size=20),
     used_c=st.none() | st.floats(-1e6, 1e6),
 )
 def test_anything_at_all_is_plausible_or_refused(
     idle: Sequence[float], load: Sequence[float], used_c: float | None
 ) -> None:
-    assume(all(abs(value) < 1e15 for value in [*idle, *load]))
     try:
         learned = learn_sign_and_unit(Stretch(idle, 5.0, used_c, 5), Stretch(load, 5.0, used_c, 5))
     except MeterError:

@@ -264,7 +264,7 @@ def test_a_label_becomes_a_name_that_a_command_line_takes(label: str) -> None:
     assert not set(name) & set(" :,;/\\'\"$`|&<>\n\r\t\0*?")
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(voltage_mv=st.integers(0, 26_000), current_ma=st.integers(0, 32_000))
 def test_power_is_the_product_in_watts(
     tmp_path_factory: pytest.TempPathFactory, voltage_mv: int, current_ma: int

@@ -101,6 +101,19 @@ def test_gauges_show_the_boards_watts(
     assert {"VDD_IN", "VDD_CPU_GPU_CV", "VDD_SOC"} <= {meter.info.channel for meter in meters}
 
 
+def test_a_jetsons_total_is_the_whole_module(tmp_path: Path) -> None:
+    jetson = importlib.import_module("joulemap.device_agents.meters.jetson")
+    with BoardServer(BoardOptions(meter="ina3221", idle_w=7.5, noise=0.0)) as server:
+        (tmp_path / "sys").symlink_to(server.folder)
+        meters = jetson.find(Files(str(tmp_path)))
+        assert [meter.info.channel for meter in meters] == ["VDD_IN", "VDD_CPU_GPU_CV", "VDD_SOC"]
+        # Nothing works on it.
+        assert meters[0].read() == pytest.approx(7.5, abs=meters[0].info.resolution)
+        assert meters[1].read() + meters[2].read() < meters[0].read()
+        for meter in meters:
+            meter.close()
+
+
 def test_a_battery_is_calibrated_by_real_work(
     board: BoardServer, find: Callable[[str], dict[str, Meter]]
 ) -> None:
