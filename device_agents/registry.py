@@ -65,6 +65,9 @@ METERS: Mapping[str, MeterEntry] = MappingProxyType(
         "hwmon": MeterEntry(
             "hwmon", "a power sensor with a driver of hwmon or IIO, such as INA219"
         ),
+        "pi5": MeterEntry("pi5", "a Raspberry Pi 5 and vcgencmd"),
+        "battery": MeterEntry("battery", "a battery, unplugged; calibrated by a step of the load"),
+        "estimated": MeterEntry("estimated", "nothing; taken only when asked for by name"),
     }
 )
 

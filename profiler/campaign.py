@@ -253,7 +253,7 @@ def _tell_meters(
         observer.message(meter_text(meter))
     for text in device.meters.get("warnings") or ():
         observer.message(f"warning: {str(text)[:500]}")
-    if not meters and wanted != "none" and not is_simulated(device.url):
+    if not meters and wanted != "none" and runs_networks(device.url):
         why = str(device.meters.get("why") or "the device says nothing about meters")
         observer.message(f"no energy is measured: {why[:1000]}")
 

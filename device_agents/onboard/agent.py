@@ -160,8 +160,9 @@ class Agent:
         self.runtime = module.Runtime(threads=threads)
         self.reference = self.materialiser.materialise(request["reference_widths"])
         # Fails here, not at the first visit, if the runtime cannot run it.
-        self.runtime.load(self.reference, self.materialiser.make_inputs())()
-        meters = self.choose_meters(request)
+        run_reference = self.runtime.load(self.reference, self.materialiser.make_inputs())
+        run_reference()
+        meters = self.choose_meters(request, run_reference)
         return {
             "meters": meters,
             "runtime_version": version,
@@ -171,8 +172,10 @@ class Agent:
             "pid": self.pid,
         }
 
-    def choose_meters(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Find, choose and watch the meters that visits read.
+    def choose_meters(
+        self, request: dict[str, Any], run_reference: Callable[[], None]
+    ) -> dict[str, Any]:
+        """Find, choose, calibrate and watch the meters that visits read.
 
         Returns:
             `chosen`, a description each, `why` these, and `warnings`.
@@ -187,6 +190,7 @@ class Agent:
             meters, why = meter_choice.choose(wanted, found)
             states = request.get("meter_states") or []
             for index, meter in enumerate(meters):
+                meter_choice.calibrate(meter, run_reference, self.clock, self.is_cancelled)
                 item = meter_choice.enrol(meter, self.clock, self.is_cancelled)
                 if index < len(states):
                     # What held when the campaign began, not when this agent did.

@@ -15,13 +15,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .mean_power import MAX_BATCHES, MIN_BATCHES, MeanPower, Refused, median, sample_variance
+from .mean_power import MAX_BATCHES, MIN_BATCHES, MeanPower, Refused, long_run, median
 
 # A counter may deliver so many periods' energy at once.
 LATE_PERIODS = 3.0
 # Without a change for so many periods (and readings) it sticks.
 STUCK_PERIODS = 10.0
 STUCK_READINGS = 4
+# Updates are even when each comes within this share of the period of where it should.
+EVEN_SHARE = 0.05
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,8 @@ class Counter:
     def edge_at(self, index: int) -> Edge:
         """Return the edge between a reading and the one before."""
         began, ended = self.before_s[index - 1], self.after_s[index]
+        # Between readings far apart there were many updates: the last one was a period ago at most.
+        began = max(began, self.before_s[index] - self.period_s)
         return Edge((began + ended) / 2, ended - began, self.energy_j[index], index)
 
     def sharpest(self, start_s: float, end_s: float, *, is_first: bool) -> Edge:
@@ -122,8 +126,7 @@ class Counter:
         return MeanPower(
             power,
             variance,
-            math.inf,
-            self._long_run(first, last, power),
+            *self._long_run(first, last, power),
             first.time_s,
             last.time_s,
             max(changes, int(duration / self.period_s)) if changes else 0,
@@ -147,27 +150,42 @@ class Counter:
                 raise Refused(f"the counter stuck: it did not change for {stuck:.2f} s")
         return changes
 
-    def _long_run(self, first: Edge, last: Edge, power: float) -> float:
-        """Return the variance of mean power times time, from pieces of the stretch, in W^2 s."""
+    def _between(self, first: Edge, last: Edge) -> list[Edge]:
+        """Return the edges between two sharp ones, sharpened where updates come evenly."""
+        edges = [
+            self.edge_at(i)
+            for i in range(first.index + 1, last.index)
+            if self.energy_j[i] != self.energy_j[i - 1]
+        ]
+        duration = last.time_s - first.time_s
+        period = duration / max(1, round(duration / self.period_s))
+        sharp, slack = [], EVEN_SHARE * period
+        for edge in edges:
+            moment = first.time_s + round((edge.time_s - first.time_s) / period) * period
+            if abs(moment - edge.time_s) > edge.width_s / 2 + slack:
+                return edges
+            sharp.append(Edge(moment, min(edge.width_s, slack), edge.energy_j, edge.index))
+        return sharp
+
+    def _long_run(self, first: Edge, last: Edge, power: float) -> tuple[float, float]:
+        """Return how mean power varies, from pieces of the stretch (see `long_run`)."""
         edges = [first]
         duration = last.time_s - first.time_s
-        piece = max(duration / MAX_BATCHES, 4 * self.period_s)
-        for i in range(first.index + 1, last.index):
-            if self.energy_j[i] != self.energy_j[i - 1]:
-                edge = self.edge_at(i)
-                late = edge.time_s - edges[-1].time_s >= piece
-                if late and last.time_s - edge.time_s >= piece / 2:
-                    edges.append(edge)
+        piece = max(duration / MAX_BATCHES, 2 * self.period_s)
+        for edge in self._between(first, last):
+            late = edge.time_s - edges[-1].time_s >= piece
+            if late and last.time_s - edge.time_s >= piece / 2:
+                edges.append(edge)
         edges.append(last)
         if len(edges) - 1 < MIN_BATCHES:
-            return 0.0
+            return 0.0, 0.0
         pairs = list(zip(edges, edges[1:]))
         powers = [(b.energy_j - a.energy_j) / (b.time_s - a.time_s) for a, b in pairs]
         length = duration / len(pairs)
         # What uncertain moments and the step add to the spread of the pieces is not fluctuation.
         own = median([self._stamps_j2(a, b, power) for a, b in pairs])
         own += 2 * self.resolution_j**2 / 12
-        return max(0.0, sample_variance(powers) - own / length**2) * length
+        return long_run(powers, length, own / length**2)
 
 
 def unwrap(

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from .clock import MachineClock
@@ -22,12 +22,14 @@ from .energy_window import (
     Spans,
     counter_of,
     energy_of,
+    idle_long_run,
     outer_edges,
+    pooled,
     powers,
     samples_of,
     trace_of,
 )
-from .mean_power import MeanPower, Refused
+from .mean_power import MeanPower, Refused, median
 from .meter import SAMPLER, Meter, MeterInfo
 from .power_log import PowerLog
 
@@ -37,6 +39,11 @@ SETTLE_S = 0.1
 SLOW_WINDOW_S = 5.0
 SLOW_S = 0.05
 MIN_IDLE_S = 0.5
+# So many visits' idle times are remembered, and believed up to so many times their median.
+KEPT_IDLES = 20
+MAX_IDLE_EXCESS = 9.0
+# Idle times grow by so much at most where the idle power fluctuates.
+MAX_IDLE_FACTOR = 10.0
 # After the load ends, power takes so long to fall.
 FALL_S = 0.1
 # An update is awaited for so many periods.
@@ -60,16 +67,31 @@ class ChosenMeter:
         meter: The open meter.
         period_s: Time between two of its updates, observed.
         state: What it told about itself when it was chosen.
+        idles: What the idle times of the last visits told about the idle power's fluctuation: its
+            long-run variance and the degrees of freedom.
     """
 
     meter: Meter
     period_s: float
     state: dict[str, str]
+    idles: list[tuple[float, float]] = field(default_factory=list)
 
     @property
     def info(self) -> MeterInfo:
         """What is known about the meter."""
         return self.meter.info
+
+    def known_idles(self) -> list[tuple[float, float]]:
+        """Return what is known of idle power; a visit that was disturbed does not rule the rest."""
+        if not self.idles:
+            return []
+        most = MAX_IDLE_EXCESS * median([value for value, _ in self.idles])
+        return [(min(value, most), freedom) for value, freedom in self.idles]
+
+    def note_idle(self, told: tuple[float, float]) -> None:
+        """Keep what a visit's idle times told."""
+        self.idles.append(told)
+        del self.idles[:-KEPT_IDLES]
 
     def current_state(self) -> dict[str, str]:
         """Return what it tells about itself now."""
@@ -153,7 +175,9 @@ class EnergyVisit:
         """Idle, then run the variant until all has settled; await a counter's update."""
         self._states = [item.current_state() for item in self.chosen]
         self._recorder.start()
+        self.clock.sleep(self._fall_s())
         self._idle_before = self._idle()
+        self._lengthen_idle()
         slowest = max(item.period_s for item in self.chosen)
         if slowest > SLOW_S / 5 or self.memory_s:
             self.clock.sleep(self._random.random() * max(slowest, min(self.memory_s, 1.0)))
@@ -193,7 +217,7 @@ class EnergyVisit:
 
     def after(self) -> None:
         """Idle again; then the recorder ends."""
-        self.clock.sleep(max(FALL_S, self.memory_s * 1.05 + self._late_s()))
+        self.clock.sleep(self._fall_s())
         self._idle_after = self._idle()
         self._recorder.stop()
 
@@ -230,7 +254,8 @@ class EnergyVisit:
         try:
             self._check_state(item, self._states[index])
             parts = powers(log, item.period_s, spans)
-            about["energy"] = self._energy(parts, info, calls).to_dict()
+            about["energy"] = self._energy(parts, item, calls).to_dict()
+            item.note_idle(idle_long_run(parts[0], parts[2]))
             self._check_updates(parts[1], item)
         except Refused as error:
             about["energy"] = None
@@ -238,9 +263,10 @@ class EnergyVisit:
         return about
 
     def _energy(
-        self, parts: tuple[MeanPower, MeanPower, MeanPower], info: MeterInfo, calls: int
+        self, parts: tuple[MeanPower, MeanPower, MeanPower], item: ChosenMeter, calls: int
     ) -> Energy:
-        return energy_of(*parts, info, self._busy[1] - self._busy[0], calls)
+        busy_s = self._busy[1] - self._busy[0]
+        return energy_of(*parts, item.info, busy_s, calls, item.known_idles())
 
     def _check_state(self, item: ChosenMeter, before: dict[str, str]) -> None:
         for state in (before, item.current_state()):
@@ -266,6 +292,46 @@ class EnergyVisit:
         window = self._busy if info.kind == SAMPLER else self._window
         return Spans(self._idle_before, window, self._busy, self._idle_after)
 
+    def _fall_s(self) -> float:
+        """Return how long after a load its gauges still show it, in seconds."""
+        return max(FALL_S, self.memory_s * 1.05 + self._late_s())
+
+    def _lengthen_idle(self) -> None:
+        """Idle longer where the idle power fluctuates; the window and the idle after grow too."""
+        item = self.chosen[0]
+        try:
+            idle = self._mean_power(0, self._idle_before)
+        except Refused:
+            return
+        error_w = float(self.protocol["energy_rel_error"]) * idle.power_w
+        if error_w <= 0:
+            return
+        # Half an interval of t = 2; the window is twice as long as each idle time.
+        told = [(idle.long_run_w2_s, idle.freedom), *item.known_idles()]
+        wanted = 4 * pooled(told)[0] / error_w**2
+        most = min(MAX_IDLE_FACTOR * self.idle_s, float(self.protocol["max_energy_window_s"]) / 2)
+        if wanted <= self.idle_s or most <= self.idle_s:
+            return
+        longer = min(wanted, most)
+        self.clock.sleep(longer - self.idle_s)
+        if item.info.kind != SAMPLER:
+            self._await_updates()
+        self._idle_before = (self._idle_before[0], self.clock.monotonic_s())
+        self.idle_s = longer
+        self.window_s = self._look_s = max(self.window_s, 2 * longer)
+
+    def _mean_power(self, index: int, span: tuple[float, float]) -> MeanPower:
+        """Return the mean power of a stretch so far.
+
+        Raises:
+            Refused: The readings make none.
+        """
+        item, log = self.chosen[index], self.logs[index]
+        if item.info.kind == SAMPLER:
+            return samples_of(log, item.period_s).mean_power(*span)
+        counter = counter_of(log, item.period_s)
+        return counter.mean_power(*outer_edges(counter, *span))
+
     def _late_s(self) -> float:
         """Return how long after its moment a gauge's value may appear, in seconds."""
         slow = [item.period_s for item in self.chosen if item.info.kind == SAMPLER]
@@ -285,32 +351,33 @@ class EnergyVisit:
 
     def _is_precise(self, now: float) -> bool:
         """Return whether the window would be precise enough, or more of it would not help."""
-        item, log = self.chosen[0], self.logs[0]
-        if item.info.kind != SAMPLER:
-            counter = counter_of(log, item.period_s)
-            idle = counter.mean_power(*outer_edges(counter, *self._idle_before))
-            window = counter.mean_power(*outer_edges(counter, self._window[0], now))
-        else:
-            samples = samples_of(log, item.period_s)
-            idle = samples.mean_power(*self._idle_before)
-            window = samples.mean_power(self._busy[0], now)
+        info = self.chosen[0].info
+        start = self._busy[0] if info.kind == SAMPLER else self._window[0]
+        idle = self._mean_power(0, self._idle_before)
+        window = self._mean_power(0, (start, now))
         after = MeanPower(
             idle.power_w,
-            idle.variance_w2,
-            idle.freedom,
+            idle.fixed_w2,
             idle.long_run_w2_s,
+            idle.freedom,
             2 * window.middle_s - idle.middle_s - idle.duration_s / 2,
             2 * window.middle_s - idle.middle_s + idle.duration_s / 2,
             idle.updates,
             0.0,
         )
-        energy = energy_of(idle, window, after, item.info, now - self._busy[0], 1)
+        history = self.chosen[0].known_idles()
+        energy = energy_of(idle, window, after, info, now - self._busy[0], 1, history)
         target = float(self.protocol["energy_rel_error"])
         if energy.half_width_j <= target * energy.net_j:
             return True
-        idle_j2 = (energy.idle_standard_error_w * energy.window_s) ** 2
-        window_j2 = energy.net_standard_error_j**2 - idle_j2
-        return window_j2 < idle_j2 / 4
+        # What the idle times leave open does not shrink with a longer window.
+        idle_j2 = (
+            pooled([(idle.long_run_w2_s, idle.freedom), *history])[0]
+            / idle.duration_s
+            / 2
+            * energy.window_s**2
+        )
+        return energy.net_standard_error_j**2 - idle_j2 < idle_j2 / 4
 
 
 def _check(readings: Sequence[dict[str, Any]], infos: Sequence[MeterInfo]) -> dict[str, Any]:

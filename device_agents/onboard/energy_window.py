@@ -9,11 +9,16 @@
     net   = (P_w - P_i) x window / calls
     gross = net + P_i x busy time / calls
 
+    Var P_b = known part + L / duration, likewise P_a             L: the idle power's long-run
+                                                                  variance, pooled from both idles'
+                                                                  pieces, from P_a - P_b, and from
+                                                                  the visits before
     Var P_i = (1 - s)^2 Var P_b + s^2 Var P_a
             + max(0, (P_a - P_b)^2 - Var P_b - Var P_a) / 48      drift need not be straight: a path
                                                                   that bends by up to a quarter
-            + L / window   (counters)                             idle power fluctuates: L is the
-                                                                  long-run variance, from the idles
+            + L / window   (counters)                             the window's own idle power is not
+                                                                  seen
+    Var P_w = known part, for gauges + long-run variance of the window / duration
     Var net = (Var P_w + Var P_i) (window / calls)^2
 
 A counter's window reaches from an update before the first call to one after the last, so a little
@@ -25,6 +30,7 @@ Satterthwaite, so the 95 % interval is net +- t standard errors.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -177,6 +183,7 @@ def energy_of(
     info: MeterInfo,
     busy_s: float,
     calls: int,
+    history: Sequence[tuple[float, float]] = (),
 ) -> Energy:
     """Return the energy of one call, net of idle.
 
@@ -187,29 +194,30 @@ def energy_of(
         info: The meter.
         busy_s: First call to last call.
         calls: Calls in the window.
+        history: What earlier visits' idle times told (see `idle_long_run`).
     """
     share = (window.middle_s - before.middle_s) / (after.middle_s - before.middle_s)
     share = min(1.0, max(0.0, share))
     idle_w = (1 - share) * before.power_w + share * after.power_w
-    spread = (after.power_w - before.power_w) ** 2 - before.variance_w2 - after.variance_w2
-    long_run = (before.long_run_w2_s + after.long_run_w2_s) / 2
-    # A counter's own variance leaves out that idle power fluctuates; a gauge's readings hold it.
-    own = [
-        before.variance_w2
-        + (before.long_run_w2_s / before.duration_s if info.kind != SAMPLER else 0.0),
-        after.variance_w2
-        + (after.long_run_w2_s / after.duration_s if info.kind != SAMPLER else 0.0),
-    ]
-    few = 8.0
-    parts = [
-        ((1 - share) ** 2 * own[0], before.freedom if info.kind == SAMPLER else few),
-        (share**2 * own[1], after.freedom if info.kind == SAMPLER else few),
-        (max(0.0, spread) / DRIFT_DIVISOR, few),
-    ]
+    varying, freedom = pooled([idle_long_run(before, after), *history])
+    known = [before.fixed_w2, after.fixed_w2]
+    spread = (after.power_w - before.power_w) ** 2 - sum(known)
+    spread -= varying / before.duration_s + varying / after.duration_s
+    rate = (1 - share) ** 2 / before.duration_s + share**2 / after.duration_s
     if info.kind != SAMPLER:
-        parts.append((long_run / window.duration_s, few))
+        # A gauge's readings in the window hold its noise; a counter's energy is that of this window.
+        rate += 1 / window.duration_s
+    parts = [
+        ((1 - share) ** 2 * known[0] + share**2 * known[1], math.inf),
+        (varying * rate, freedom),
+        (max(0.0, spread) / DRIFT_DIVISOR, max(1.0, freedom)),
+    ]
     idle_variance = sum(variance for variance, _ in parts)
-    net_parts = [*parts, (window.variance_w2, window.freedom)]
+    net_parts = [*parts, (window.fixed_w2, math.inf)]
+    window_w2 = window.fixed_w2
+    if info.kind == SAMPLER:
+        net_parts.append((window.long_run_w2_s / window.duration_s, window.freedom))
+        window_w2 += window.long_run_w2_s / window.duration_s
     net_w = window.power_w - idle_w
     per_call = window.duration_s / calls
     net_j = net_w * per_call
@@ -220,7 +228,7 @@ def energy_of(
         raise Refused(f"the mean power in the window is {window.power_w:.3g} W, not above zero")
     waited_s = max(0.0, window.duration_s - busy_s)
     gross_error = math.hypot(
-        math.sqrt(window.variance_w2) * window.duration_s, math.sqrt(idle_variance) * waited_s
+        math.sqrt(window_w2) * window.duration_s, math.sqrt(idle_variance) * waited_s
     )
     flags = []
     if net_j - t_quantile(freedom) * net_error <= 0:
@@ -242,6 +250,30 @@ def energy_of(
         window.missing_share,
         tuple(flags),
     )
+
+
+def idle_long_run(before: MeanPower, after: MeanPower) -> tuple[float, float]:
+    """Return the idle power's long-run variance in W^2 s, and its degrees of freedom.
+
+    Each idle time's pieces tell it, and the difference of the two means does: it has one degree of
+    freedom, and knows of slow changes that the pieces do not show.
+    """
+    difference = (after.power_w - before.power_w) ** 2 - before.fixed_w2 - after.fixed_w2
+    slow = max(0.0, difference) / (1 / before.duration_s + 1 / after.duration_s)
+    told = [
+        (before.long_run_w2_s, before.freedom),
+        (after.long_run_w2_s, after.freedom),
+        (slow, 1.0),
+    ]
+    return pooled(told)
+
+
+def pooled(told: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Return the weighted mean of several variances, and the sum of their degrees of freedom."""
+    freedom = sum(weight for _, weight in told)
+    if freedom <= 0:
+        return 0.0, 0.0
+    return sum(value * weight for value, weight in told) / freedom, freedom
 
 
 def trace_of(log: PowerLog, spans: Spans) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from .clock import MachineClock
 from .energy_visit import ChosenMeter, least_window_s, state_of
 from .files import Files
 from .mean_power import median
-from .meter import COUNTER, ESTIMATE, SAMPLER, Meter, MeterInfo, Missing
+from .meter import COUNTER, ESTIMATE, SAMPLER, Meter, MeterError, MeterInfo, Missing
 from .power_log import FINE_S, PowerLog
 
 AUTO = "auto"
@@ -122,6 +122,40 @@ def _named(name: str, found: Sequence[Found]) -> Meter:
     raise MeterChoiceError(
         f"this device has no meter '{name}'; it has: {', '.join(known) or 'none'}"
     )
+
+
+def calibrate(
+    meter: Meter,
+    run: Callable[[], None],
+    clock: MachineClock,
+    is_cancelled: Callable[[], bool] = lambda: False,
+) -> None:
+    """Let a meter that must learn what its values mean see a step of the load.
+
+    Args:
+        meter: The meter; most have nothing to learn.
+        run: Calls the reference variant once: the load.
+        clock: The machine's clock.
+        is_cancelled: Asked now and then; when true the agent ends.
+
+    Raises:
+        MeterChoiceError: It could not learn.
+    """
+    learn = getattr(meter, "calibrate", None)
+    if learn is None:
+        return
+
+    def burn(duration_s: float) -> None:
+        if is_cancelled():
+            raise SystemExit(0)
+        end = clock.monotonic_s() + duration_s
+        while clock.monotonic_s() < end:
+            run()
+
+    try:
+        learn(burn, clock.sleep, clock=clock.monotonic_s)
+    except MeterError as error:
+        raise MeterChoiceError(f"meter {_name(meter.info)} cannot be used: {error}") from error
 
 
 def enrol(

@@ -4,9 +4,9 @@ A gauge shows one value from one update to the next, so a repeated value counts 
 update must have come in between. The mean is the integral by the trapezoidal rule over the moments
 of the readings, with the ends interpolated, divided by the time. Its variance::
 
-    spread of the means of batches / number of batches        readings depend on each other
-      x batch / (batch - averaging / 3)                       the gauge's own averaging reaches over
-                                                              the batches' ends
+    long-run variance / time                                  readings depend on each other: from
+                                                              the means of batches and their
+                                                              correlation, see `long_run`
     + step^2 / 12 x max(1 / n, exp(-2 (pi sd / step)^2))      rounding, which noise averages out
     + sum over gaps of (missing time x sd)^2 / time^2         what nobody saw
 """
@@ -25,6 +25,7 @@ from .mean_power import (
     MIN_BATCHES,
     MeanPower,
     Refused,
+    long_run,
     sample_variance,
 )
 
@@ -83,7 +84,7 @@ class Samples:
                 f"{100 * missing:.1f} % of {duration:.2f} s are without readings, more than "
                 f"{100 * MAX_MISSING_SHARE:.0f} %"
             )
-        batches, freedom = self._batches(times, power, start_s, end_s)
+        varying, freedom = self._long_run(times, power, start_s, end_s)
         rounding = 0.0
         step = self.resolution_w
         if step > 0:
@@ -92,9 +93,9 @@ class Samples:
         unseen = sum((gap * spread) ** 2 for gap in gaps) / duration**2
         return MeanPower(
             mean,
-            batches + rounding + unseen,
+            rounding + unseen,
+            varying,
             freedom,
-            batches * duration,
             start_s,
             end_s,
             count,
@@ -120,17 +121,17 @@ class Samples:
         limit = MAX_GAP_PERIODS * self.period_s
         return [b - a for a, b in zip(times, times[1:]) if b - a > limit]
 
-    def _batches(
+    def _long_run(
         self, times: Sequence[float], power: Sequence[float], start_s: float, end_s: float
     ) -> tuple[float, float]:
-        """Return the variance of the mean from the means of batches, and its degrees of freedom."""
+        """Return how mean power varies, from batches of the stretch (see `long_run`)."""
         duration = end_s - start_s
         count = min(MAX_BATCHES, (len(times) - 2) // 2)
         if self.averaging_s > self.period_s:
             # Batches are no shorter than the gauge's memory, unless too few would remain.
             count = min(count, max(MIN_BATCHES, int(duration / self.averaging_s)))
-        if count < 2:
-            return sample_variance(power[1:-1]), 1.0
+        if count < 3:
+            return sample_variance(power[1:-1]) * duration, 1.0
         length = duration / count
         sums = [0.0] * count
         cuts = [start_s + k * length for k in range(1, count)]
@@ -144,12 +145,7 @@ class Samples:
                 sums[which] += (pa + middle) / 2 * (cut - a)
                 a, pa, which = cut, middle, which + 1
             sums[which] += (pa + pb) / 2 * (b - a)
-        variance = sample_variance([total / length for total in sums]) / count
-        memory = max(self.averaging_s, self.period_s)
-        if memory > 0:
-            # Neighbouring batches share what the gauge remembers (exact for a running mean).
-            variance /= max(1 / 3, 1.0 - memory / (3 * length))
-        return variance, count - 1.0
+        return long_run([total / length for total in sums], length, 0.0)
 
 
 def updates_of(

@@ -132,10 +132,12 @@ class SimulatedAgent(Agent):
             answer["simulated_energy_j"] = self.machine.read_energy_j(request["widths"])
         return answer
 
-    def choose_meters(self, request: dict[str, Any]) -> dict[str, Any]:
+    def choose_meters(
+        self, request: dict[str, Any], run_reference: Callable[[], None]
+    ) -> dict[str, Any]:
         """Choose as ever; the simulator's own energies count where it has no simulated meter."""
         self.is_metered = request.get("meter") != meter_choice.NONE
-        return super().choose_meters(request)
+        return super().choose_meters(request, run_reference)
 
     def find_meters(self) -> list[meter_choice.Found]:
         """Return the machine's own meters, and those that its files show."""

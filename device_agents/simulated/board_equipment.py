@@ -29,11 +29,11 @@ JETSON_RAILS = (
 )
 # Together they are the whole board.
 PHONE_RAILS = (
-    Rail("S4M_VDD_CPUCL0", 0.2, 0.15),
-    Rail("S3M_VDD_CPUCL1", 0.1, 0.25),
-    Rail("S2M_VDD_CPUCL2", 0.1, 0.45),
-    Rail("S1M_VDD_MIF", 0.3, 0.1),
-    Rail("L2S_VDD_SYS", 0.3, 0.05),
+    (Rail("S4M_VDD_CPUCL0", 0.2, 0.15), "CPU-LITTLE"),
+    (Rail("S3M_VDD_CPUCL1", 0.1, 0.25), "CPU-MID"),
+    (Rail("S2M_VDD_CPUCL2", 0.1, 0.45), "CPU-BIG"),
+    (Rail("S1M_VDD_MIF", 0.3, 0.1), "DDR"),
+    (Rail("S5M_VDD_INT", 0.3, 0.05), "INFRA"),
 )
 
 
@@ -58,7 +58,7 @@ def _machine(board: Board, options: BoardOptions) -> dict[str, Content]:
     span = f"0-{cpus - 1}" if cpus > 1 else "0"
     folder = "sys/devices/system/cpu"
     jetson, phone = "ina3221" in options.equipment, "odpm" in options.equipment
-    model = "NVIDIA Orin NX Developer Kit" if jetson else "Simulated board"
+    model = "NVIDIA Jetson Orin NX (simulated)" if jetson else "Simulated board"
     if phone:
         model = "Simulated phone"
     files: dict[str, Content] = {
@@ -105,7 +105,13 @@ def _zone(
         f"{path}/enabled": _line("1"),
         f"{path}/energy_uj": _live(lambda: gauge.read_j(board) * 1e6),
         f"{path}/max_energy_range_uj": _line(str(round(gauge.range_j * 1e6))),
+        f"{path}/constraint_0_name": _line("long_term"),
+        f"{path}/constraint_0_max_power_uw": _line(str(round(1e6 * _most_w(options)))),
     }
+
+
+def _most_w(options: BoardOptions) -> float:
+    return max(28.0, 1.5 * (options.idle_w + options.active_w * (os.cpu_count() or 1)))
 
 
 def _rapl(board: Board, options: BoardOptions) -> dict[str, Content]:
@@ -255,7 +261,7 @@ def _odpm(board: Board, options: BoardOptions) -> dict[str, Content]:
             options,
             CounterGauge(rail, update_period_s=0.125, resolution_j=1e-6, range_j=math.inf),
         )
-        for rail in PHONE_RAILS
+        for rail, _ in PHONE_RAILS
     ]
     path = "sys/bus/iio/devices/iio:device0"
 
@@ -269,7 +275,7 @@ def _odpm(board: Board, options: BoardOptions) -> dict[str, Content]:
         ]
         return ("\n".join(lines) + "\n").encode()
 
-    rails = [f"CH{number}[{rail.name}]" for number, rail in enumerate(PHONE_RAILS)]
+    rails = [f"CH{number}[{rail.name}]:{use}" for number, (rail, use) in enumerate(PHONE_RAILS)]
     return {
         f"{path}/name": _line("s2mpg10-odpm"),
         f"{path}/energy_value": energy_value,

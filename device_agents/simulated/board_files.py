@@ -240,7 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (InputError, ProcessLookupError) as error:
         print(f"board_files: {error}", file=sys.stderr)
         return 2
-    board = Board(time.perf_counter, activity.busy_s, options.power_model)
+    board = Board(time.perf_counter, activity.busy_s, options.power_model, seed=options.seed)
     system = BoardSystem(BoardTree(board, options), activity)
     threading.Thread(target=_look_forever, args=(board,), daemon=True).start()
     if given["until_stdin_closes"]:

@@ -11,9 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .board_model import TOTAL, Board, Rail
-
-_MASK = (1 << 64) - 1
+from .board_model import TOTAL, Board, Rail, normal, uniform
 
 
 @dataclass(frozen=True)
@@ -119,20 +117,6 @@ def last_update(gauge: CounterGauge | SamplerGauge, board: Board) -> tuple[int, 
 def stepped(value: float, step: float) -> float:
     """Return the nearest multiple of the step."""
     return round(value / step) * step if step else value
-
-
-def uniform(seed: int, number: int) -> float:
-    """Return a number between 0 and 1, both excluded, that looks random (splitmix64)."""
-    state = (seed * 0x9E3779B97F4A7C15 + (number + 1) * 0xD1342543DE82EF95) & _MASK
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
-        state = ((state ^ (state >> shift)) * factor) & _MASK
-    return ((state >> 11) + 0.5) / (1 << 53)
-
-
-def normal(seed: int, number: int) -> float:
-    """Return a standard normal number that looks random."""
-    radius = math.sqrt(-2.0 * math.log(uniform(seed, 2 * number)))
-    return radius * math.cos(2.0 * math.pi * uniform(seed, 2 * number + 1))
 
 
 class Charger:

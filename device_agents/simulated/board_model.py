@@ -3,6 +3,7 @@
 Power has two parts, each with its own integral::
 
     idle_w   = idle at the reference temperature x (1 + leakage x (temperature - reference))
+               x (1 + flicker), what else the board does: drawn anew every so often
     active_w = joules per CPU second x CPU seconds per second x frequency share ^ 2
 
 The temperature follows the whole power as a resistor and a capacitor would; above a limit the
@@ -41,6 +42,8 @@ class PowerModel:
         limit_c: Above it the frequency falls.
         frequency_loss_per_c: Share of the frequency that is lost per degree above the limit.
         min_frequency_share: The frequency falls no lower.
+        flicker_share: Standard deviation of the idle power, relative.
+        flicker_s: How often it is drawn anew.
 
     Raises:
         InputError: A value makes no sense.
@@ -55,14 +58,17 @@ class PowerModel:
     limit_c: float = 80.0
     frequency_loss_per_c: float = 0.02
     min_frequency_share: float = 0.5
+    flicker_share: float = 0.01
+    flicker_s: float = 0.2
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
             if not math.isfinite(value) or value < 0:
                 raise InputError(f"{field.name} {value} is not a number of 0 or more")
-        if self.time_constant_s <= 0:
-            raise InputError(f"time_constant_s {self.time_constant_s} is not above 0")
+        for name in ("time_constant_s", "flicker_s"):
+            if getattr(self, name) <= 0:
+                raise InputError(f"{name} {getattr(self, name)} is not above 0")
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,7 @@ class Rail:
 
 
 TOTAL = Rail("total")
+_MASK = (1 << 64) - 1
 
 
 class Board:
@@ -91,6 +98,7 @@ class Board:
         busy_s: CPU seconds used so far; never falls.
         model: What the board uses.
         max_history: Cuts that are remembered.
+        seed: Of the flicker.
     """
 
     def __init__(
@@ -99,11 +107,14 @@ class Board:
         busy_s: Callable[[], float],
         model: PowerModel | None = None,
         max_history: int = MAX_HISTORY,
+        seed: int = 0,
     ) -> None:
         self.model = model or PowerModel()
         self._clock = clock
         self._busy = busy_s
         self._max_history = max_history
+        self._seed = seed
+        self._longest_s = min(MAX_STEP_S, self.model.flicker_s)
         self._lock = threading.RLock()
         self.start_s = clock()
         self._busy_s = busy_s()
@@ -119,7 +130,7 @@ class Board:
             passed = now - self._times[-1]
             if passed <= 0:
                 return self._times[-1]
-            steps = max(1, math.ceil(passed / MAX_STEP_S))
+            steps = max(1, math.ceil(passed / self._longest_s))
             work = max(0.0, busy - self._busy_s) / steps
             self._busy_s = max(busy, self._busy_s)
             began = self._times[-1]
@@ -200,6 +211,9 @@ class Board:
             return
         warmer = self._temperature_c - model.reference_c
         idle_w = model.idle_w * max(0.0, 1.0 + model.leakage_per_c * warmer)
+        if model.flicker_share:
+            slot = int((end_s - self.start_s) / model.flicker_s)
+            idle_w *= max(0.0, 1.0 + model.flicker_share * normal(self._seed, slot))
         active_j = model.active_w * work_s * self.frequency_share**2
         self._times.append(end_s)
         self._idle.append(self._idle[-1] + idle_w * passed)
@@ -234,3 +248,17 @@ class Board:
             self._idle[before] + share * (self._idle[after] - self._idle[before]),
             self._active[before] + share * (self._active[after] - self._active[before]),
         )
+
+
+def uniform(seed: int, number: int) -> float:
+    """Return a number between 0 and 1, both excluded, that looks random (splitmix64)."""
+    state = (seed * 0x9E3779B97F4A7C15 + (number + 1) * 0xD1342543DE82EF95) & _MASK
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
+        state = ((state ^ (state >> shift)) * factor) & _MASK
+    return ((state >> 11) + 0.5) / (1 << 53)
+
+
+def normal(seed: int, number: int) -> float:
+    """Return a standard normal number that looks random."""
+    radius = math.sqrt(-2.0 * math.log(uniform(seed, 2 * number)))
+    return radius * math.cos(2.0 * math.pi * uniform(seed, 2 * number + 1))

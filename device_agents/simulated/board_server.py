@@ -81,6 +81,10 @@ class BoardServer:
         """Make a process's and its children's work the board's."""
         self._command(f"watch {pid}")
 
+    def watch_self(self) -> None:
+        """Make the work of this process and its children the board's; the server's is not."""
+        self.watch(os.getpid())
+
     def set_fault(self, pattern: str, kind: str, value: float | None = None) -> None:
         """Make something go wrong with the files below /sys that fit (see `board_tree.KINDS`)."""
         self._command(f"fault {pattern} {kind}" + ("" if value is None else f" {value!r}"))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ class BoardTransport(LocalTransport):
 
 
 class BoardDevice(Device):
-    """A simulated board: its fingerprint and its joules say that they are simulated.
+    """A simulated board: its fingerprint says so.
 
     Args:
         url: Its URL.
@@ -106,14 +106,6 @@ class BoardDevice(Device):
             "simulated_board": options,
             "is_virtual": True,
         }
-
-    def visit(self, widths: Sequence[int], protocol: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a visit whose energy, where there is any, is marked as simulated."""
-        answer = super().visit(widths, protocol)
-        energy = answer.get("energy")
-        if isinstance(energy, dict) and "energy_source" in energy:
-            energy["energy_source"] = "simulated"
-        return answer
 
 
 def _start_failure(said: str) -> str:

@@ -113,6 +113,8 @@ def test_it_looks_like_sysfs(board: BoardServer) -> None:
     assert {"class", "devices", "firmware"} <= {path.name for path in board.folder.iterdir()}
     zone = board.folder / "class/powercap/intel-rapl:0"
     assert sorted(path.name for path in zone.iterdir()) == [
+        "constraint_0_max_power_uw",
+        "constraint_0_name",
         "enabled",
         "energy_uj",
         "max_energy_range_uj",
@@ -268,7 +270,7 @@ def test_what_is_missing_is_said_with_the_line_that_installs_it(
         with pytest.raises(StableDeviceError, match=r"apt-get install .* fuse3"):
             BoardServer()
     with monkeypatch.context() as patch:
-        patch.setattr(board_server.importlib.util, "find_spec", lambda name: None)
+        patch.setattr("importlib.util.find_spec", lambda name: None)
         with pytest.raises(StableDeviceError, match="pip install 'mfusepy>=3'"):
             BoardServer()
     with pytest.raises(StableDeviceError, match="cannot be served"):

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from joulemap import InputError
 from joulemap.device_agents.onboard.files import Files
-from joulemap.device_agents.simulated.board_gauges import CounterGauge, SamplerGauge, normal
-from joulemap.device_agents.simulated.board_model import Board, PowerModel, Rail
+from joulemap.device_agents.simulated.board_gauges import CounterGauge, SamplerGauge
+from joulemap.device_agents.simulated.board_model import Board, PowerModel, Rail, normal
 from joulemap.device_agents.simulated.board_options import EQUIPMENT, BoardOptions
 from joulemap.device_agents.simulated.board_tree import BoardFiles, BoardTree
 
-# Neither heat nor leakage: power follows the work alone.
-PLAIN = PowerModel(idle_w=2.0, active_w=5.0, leakage_per_c=0.0, limit_c=1000.0)
+# No heat, leakage, flicker: power follows the work alone.
+PLAIN = PowerModel(idle_w=2.0, active_w=5.0, leakage_per_c=0.0, limit_c=1000.0, flicker_share=0.0)
 
 
 class Clocks:
@@ -93,6 +93,17 @@ def test_heat_raises_idle_power_and_lowers_the_frequency() -> None:
     assert hot < 0.9 * cold
     clocks.move(120.0, 0.0)
     assert board.temperature_c == pytest.approx(35.0 + 4.0 * 2.0, abs=0.5)
+
+
+def test_idle_power_flickers_about_its_mean() -> None:
+    clocks = Clocks(PowerModel(idle_w=2.0, leakage_per_c=0.0, flicker_share=0.1))
+    clocks.move(400.0, 0.0)
+    powers = [clocks.board.power_w(1000.1 + 0.2 * slot) for slot in range(1900)]
+    assert statistics.mean(powers) == pytest.approx(2.0, rel=0.01)
+    assert statistics.stdev(powers) == pytest.approx(0.2, rel=0.1)
+    whole = clocks.board.true_energy_j(1000.0, 1400.0)
+    assert whole == pytest.approx(800.0, rel=0.01)
+    assert whole == clocks.board.true_idle_j(1000.0, 1400.0)
 
 
 def test_the_past_is_bounded_and_the_future_is_refused() -> None:
