@@ -38,6 +38,7 @@ from ..device_agents.registry import runtime_entry
 from . import networks
 from .device_text import require_runtime
 from .devices import is_simulated, open_device
+from .link_token import link_token, name_of
 from .noise import NoiseTracker
 from .plan import VisitPlan
 from .protocol import Protocol, reference_widths
@@ -147,6 +148,7 @@ def profile(
     )
     with opened as device:
         folder = make_folder(out)
+        device.token, device.on_message = link_token(folder), observer.message
         fingerprint = device.probe()
         observer.message(f"device: {fingerprint.get('cpu_model')} ({fingerprint['device_id']})")
         require_runtime(fingerprint, runtime, device.url)
@@ -246,9 +248,13 @@ def _settle(device: Device, protocol: Protocol, observer: Observer) -> None:
 def _measure_all(device: Device, plan: VisitPlan, journal: Journal, observer: Observer) -> None:
     noise = NoiseTracker(journal.content.visits)
     failures = 0
+    settings, visit_s = plan.protocol.to_dict(), plan.protocol.visit_duration_s
     for visit in plan:
+        ahead = [(name_of(v), v.widths) for v in plan.ahead(device.num_ahead(visit_s))]
+        device.send_ahead(ahead, settings, visit_s)
         record = _measure(device, visit, plan.protocol)
         journal.append(record)
+        device.acknowledge(name_of(visit))
         plan.note(record)
         noise.add(record)
         observer.visited(record, plan.num_done, noise.single_visit)
@@ -265,7 +271,7 @@ def _measure(device: Device, visit: Visit, protocol: Protocol) -> Visit:
     made = vars(visit) | {"started_at": datetime.now(UTC).isoformat(timespec="milliseconds")}
     made = {name: made[name] for name in Visit.__dataclass_fields__}
     try:
-        answer = device.visit(visit.widths, protocol.to_dict())
+        answer = device.visit(visit.widths, protocol.to_dict(), name_of(visit))
         reading = _reading(answer.pop("energy", None), device)
         return Visit(**made | {"timing": _timing(answer)} | reading)
     except DeviceError as error:

@@ -157,6 +157,9 @@ def profile(
     lock_frequency: Annotated[
         bool, typer.Option(help="Hold the processor's clock while measuring, if permitted.")
     ] = False,
+    clean: Annotated[
+        bool, typer.Option("--clean", help="Remove joulemap from the device afterwards.")
+    ] = False,
     accept_new_host_key: AcceptNewHostKey = False,
     as_json: Json = False,
 ) -> None:
@@ -168,6 +171,7 @@ def profile(
     from ..device_agents.interfaces import ConnectOptions
     from .advice import advise
     from .campaign import profile as run_campaign
+    from .devices import clean_device
     from .layers import profile_layers
     from .protocol import Protocol
     from .transfer_points import load_sources
@@ -210,6 +214,8 @@ def profile(
             threads=threads,
         )
         advice = [*advice, console.layers_text(profiles)]
+    if clean:
+        advice = [*advice, *clean_device(url, ConnectOptions(accept_new_host_key))]
     _print_dataset(dataset, out, as_json=as_json, advice=advice)
 
 

@@ -109,6 +109,26 @@ def open_device(
     return device
 
 
+def clean_device(url: str, connect: ConnectOptions | None = None) -> list[str]:
+    """Remove what joulemap left on a device; return what could not be removed, as sentences.
+
+    Args:
+        url: The device; nothing is left on a simulated one.
+        connect: What the user permits when the device is reached over a network.
+
+    Raises:
+        DeviceError: The device cannot be reached.
+    """
+    if is_simulated(url):
+        return []
+    with open_device(url, connect=connect) as device:
+        kept = device.clean()["kept"]
+    if not kept:
+        return []
+    text = f"the device still runs {len(kept)} other campaign(s), so joulemap's agent stays there"
+    return [f"{text}; --clean removes it after the last"]
+
+
 _Cost = Callable[[tuple[int, ...]], float]
 
 

@@ -1,0 +1,282 @@
+"""What happens when the link, the keeper, the agent or the host goes: nothing lost, nothing doubled."""
+
+from __future__ import annotations
+
+import random
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from joulemap.datasets import Timing
+from joulemap.device_agents.device import Device
+from joulemap.device_agents.errors import LinkLostError, StableDeviceError, TransientDeviceError
+
+from .conftest import LIMITS, Remote
+
+WIDTHS = [(6, 16, 120, 84), (2, 4, 30, 21), (1, 4, 30, 21), (3, 8, 60, 42)]
+
+
+def visits(number: int) -> list[tuple[str, tuple[int, ...]]]:
+    return [(f"visit/{index}", WIDTHS[index % len(WIDTHS)]) for index in range(number)]
+
+
+def collect(device: Device, remote: Remote, number: int, first: int = 0) -> list[dict[str, Any]]:
+    """Return the answers of visits as a campaign would ask for them, each checked."""
+    answers = []
+    asked = visits(number)
+    for place in range(first, number):
+        device.send_ahead(asked[place : place + 6], remote.protocol, 3.0)
+        key, widths = asked[place]
+        answer = device.visit(widths, remote.protocol, key)
+        Timing.from_dict(answer)
+        device.acknowledge(key)
+        answers.append(answer)
+    return answers
+
+
+def test_a_remote_device_answers_as_a_local_one_and_is_left_clean(remote: Remote) -> None:
+    with remote.device() as device:
+        assert device.probe()["num_cpus"] >= 1
+        device.prepare(remote.preparation)
+        assert device.runtime_version == "fixed-time"
+        assert len(collect(device, remote, 5)) == 5
+        assert len(remote.keepers()) == len(remote.agents()) == 1
+    remote.wait_until(lambda: not remote.keepers(), "the keeper outlives the campaign")
+    assert not remote.agents()
+    assert not remote.folders()
+    with remote.device() as device:
+        assert device.clean()["kept"] == []
+    assert not remote.cache.exists()
+
+
+def test_work_goes_on_without_a_link(remote: Remote) -> None:
+    device = remote.device()
+    device.prepare(remote.preparation)
+    device.send_ahead(visits(6), remote.protocol, 3.0)
+    spool = remote.folders()[0] / "spool"
+    remote.wait_until(lambda: _num_spooled(spool) >= 1, "nothing is measured")
+    remote.link.cut()
+    remote.wait_until(lambda: _num_spooled(spool) == 3, "the keeper waits for its host")
+    answers = collect(device, remote, 3)
+    assert _num_spooled(spool) == 3, "a visit was measured twice"
+    assert len({answer["pid"] for answer in answers}) == 1
+    assert any("the link to the device broke" in text for text in remote.said)
+    device.close()
+
+
+def _num_spooled(path: Path) -> int:
+    return path.read_bytes().count(b'{"key":')
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_link_that_is_cut_at_any_byte_costs_nothing(remote: Remote, seed: int) -> None:
+    rng = random.Random(seed)
+    device = remote.device()
+    device.prepare(remote.preparation)
+    keys: list[str] = []
+    for key, widths in visits(12):
+        remote.link.cut_within(6000, rng)
+        device.send_ahead([(key, widths), *visits(12)[len(keys) + 1 :][:2]], remote.protocol, 3.0)
+        Timing.from_dict(device.visit(widths, remote.protocol, key))
+        keys.append(key)
+    assert len(remote.link.processes) > 3
+    # Nothing was acknowledged: each key has one answer on the device, and one only.
+    device.close(keep=True)
+    spool = (remote.folders()[0] / "spool").read_bytes()
+    assert all(spool.count(f'"key":"{key}"'.encode()) == 1 for key in keys)
+    assert _num_spooled(remote.folders()[0] / "spool") == len(keys)
+
+
+def test_a_link_that_falls_silent_is_replaced(remote: Remote) -> None:
+    device = remote.device(replace(LIMITS, silence_s=1.0))
+    device.prepare(remote.preparation)
+    collect(device, remote, 2)
+    remote.link.stalls = True
+    assert len(collect(device, remote, 5, first=2)) == 3
+    assert any("no answer within 1 s" in text for text in remote.said)
+    device.close()
+
+
+def test_a_killed_agent_is_replaced_and_its_visit_made_again(remote: Remote) -> None:
+    device = remote.device()
+    device.prepare(remote.preparation)
+    remote.protocol["max_visit_s"] = 0.3
+    (before,) = remote.agents()
+    device.send_ahead(visits(3), remote.protocol, 3.0)
+    remote.kill([before])
+    answers = collect(device, remote, 3)
+    assert len(answers) == 3
+    assert answers[-1]["pid"] == remote.agents()[0] != before
+    device.close()
+
+
+def test_a_visit_that_kills_its_agent_twice_is_an_error_and_the_next_is_made(
+    remote: Remote, tmp_path: Path
+) -> None:
+    runtime = tmp_path / "runtime" / "onnxruntime.py"
+    text = runtime.read_text()
+    runtime.write_text(
+        text.replace(
+            "        pass\n\n    def get_outputs",
+            f"        if len(model) < {_length((1, 4, 30, 21), remote)}:\n"
+            "            os.kill(os.getpid(), 11)\n\n    def get_outputs",
+        )
+    )
+    assert "os.kill" in runtime.read_text()
+    device = remote.device()
+    device.prepare(replace(remote.preparation, reference_widths=(6, 16, 120, 84)))
+    with pytest.raises(TransientDeviceError, match=r"killed by signal 11.*twice"):
+        device.visit((1, 1, 1, 1), remote.protocol, "a")
+    Timing.from_dict(device.visit((6, 16, 120, 84), remote.protocol, "b"))
+    # The same question has the same answer; nobody is killed for it.
+    (agent,) = remote.agents()
+    with pytest.raises(TransientDeviceError, match="twice"):
+        device.visit((1, 1, 1, 1), remote.protocol, "a")
+    assert remote.agents() == [agent]
+    device.close()
+
+
+def _length(widths: tuple[int, ...], remote: Remote) -> int:
+    from joulemap.device_agents.onboard.materialise import Materialiser
+
+    return len(Materialiser(remote.preparation.template.decode()).materialise(list(widths)))
+
+
+def test_a_fresh_agent_takes_over_after_some_visits(remote: Remote) -> None:
+    device = remote.device(agent_visits=3)
+    device.prepare(remote.preparation)
+    pids = [answer["pid"] for answer in collect(device, remote, 7)]
+    assert len(set(pids)) == 3
+    assert pids[0] == pids[2] != pids[3] == pids[5] != pids[6]
+    device.close()
+
+
+def test_a_killed_keeper_is_replaced_and_its_spool_read(remote: Remote) -> None:
+    device = remote.device()
+    device.prepare(remote.preparation)
+    device.send_ahead(visits(3), remote.protocol, 3.0)
+    spool = remote.folders()[0] / "spool"
+    remote.wait_until(lambda: _num_spooled(spool) >= 1, "nothing is measured")
+    remote.kill(remote.keepers())
+    assert len(collect(device, remote, 6)) == 6
+    device.close()
+
+
+def test_a_device_that_reboots_continues_where_it_was(remote: Remote) -> None:
+    device = remote.device()
+    device.prepare(remote.preparation)
+    device.send_ahead(visits(3), remote.protocol, 3.0)
+    spool = remote.folders()[0] / "spool"
+    remote.wait_until(lambda: _num_spooled(spool) >= 2, "nothing is measured")
+    remote.link.is_down = True
+    remote.reboot()
+    with spool.open("ab") as file:
+        file.write(b"\0\0\1\0torn")
+    finished = _num_spooled(spool)
+    before = device.visit(WIDTHS[0], remote.protocol, "visit/0") if finished == 3 else None
+    remote.link.is_down = False
+    answers = collect(device, remote, 3, first=0 if before is None else 1)
+    assert len(answers) == (3 if before is None else 2)
+    assert b"torn" not in spool.read_bytes()
+    device.close()
+
+
+def test_a_host_that_comes_back_gets_what_was_measured_for_it(remote: Remote) -> None:
+    first = remote.device()
+    first.prepare(remote.preparation)
+    first.send_ahead(visits(3), remote.protocol, 3.0)
+    spool = remote.folders()[0] / "spool"
+    remote.wait_until(lambda: _num_spooled(spool) == 3, "the keeper waits for its host")
+    pids = (remote.keepers(), remote.agents())
+    remote.link.cut()
+    second = remote.device()
+    second.token = first.token
+    second.prepare(remote.preparation)
+    assert len(collect(second, remote, 3)) == 3
+    assert (remote.keepers(), remote.agents()) == pids
+    second.close()
+
+
+def test_another_campaign_has_a_keeper_of_its_own(remote: Remote) -> None:
+    with remote.device() as first, remote.device() as second:
+        for device in (first, second):
+            device.prepare(remote.preparation)
+        one = first.visit(WIDTHS[0], remote.protocol, "same")
+        two = second.visit(WIDTHS[0], remote.protocol, "same")
+        assert one["pid"] != two["pid"]
+        assert len(remote.keepers()) == len(remote.folders()) == 2
+
+
+def test_another_preparation_is_not_answered_from_the_old_one(remote: Remote) -> None:
+    with remote.device() as device:
+        device.prepare(remote.preparation)
+        one = device.visit(WIDTHS[0], remote.protocol, "one")
+        device.prepare(replace(remote.preparation, reference_widths=(1, 4, 30, 21)))
+        assert device.visit(WIDTHS[0], remote.protocol, "two")["pid"] != one["pid"]
+
+
+def test_a_keeper_that_nobody_needs_ends_and_keeps_its_answers(remote: Remote) -> None:
+    device = remote.device(replace(LIMITS, idle_limit_s=1.0))
+    device.prepare(remote.preparation)
+    device.send_ahead(visits(2), remote.protocol, 3.0)
+    spool = remote.folders()[0] / "spool"
+    remote.wait_until(lambda: _num_spooled(spool) >= 1, "nothing is measured")
+    remote.link.cut()
+    remote.wait_until(lambda: not remote.keepers(), "the keeper waits for ever")
+    assert not remote.agents()
+    assert _num_spooled(spool) == 2
+    collect(device, remote, 2)
+    assert _num_spooled(spool) == 2
+    device.close()
+
+
+def test_a_device_that_stays_away_is_given_up_and_nothing_is_lost(remote: Remote) -> None:
+    device = remote.device(replace(LIMITS, give_up_s=0.5))
+    device.prepare(remote.preparation)
+    device.send_ahead(visits(2), remote.protocol, 3.0)
+    remote.link.is_down = True
+    remote.link.cut()
+    with pytest.raises(LinkLostError, match=r"power and network.*the same command continues"):
+        collect(device, remote, 2)
+    remote.link.is_down = False
+    assert len(collect(device, remote, 2)) == 2
+    device.close()
+
+
+def test_a_device_that_hangs_is_reported_with_what_to_do(remote: Remote) -> None:
+    device = remote.device(replace(LIMITS, give_up_s=0.5, silence_s=0.7, connect_s=0.5))
+    device.prepare(remote.preparation)
+    remote.kill(remote.keepers(), signal.SIGSTOP)
+    with pytest.raises(LinkLostError, match=r"the device answers.*restart the device"):
+        collect(device, remote, 1)
+    remote.kill(remote.keepers(), signal.SIGCONT)
+    device.close()
+
+
+def test_an_agent_that_hangs_is_replaced(remote: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("joulemap.device_agents.device.VISIT_GRACE_S", 0.5)
+    device = remote.device()
+    device.prepare(remote.preparation)
+    (agent,) = remote.agents()
+    remote.kill([agent], signal.SIGSTOP)
+    assert collect(device, remote, 1)[0]["pid"] != agent
+    device.close()
+
+
+def test_a_word_that_is_no_token_is_refused_on_the_device(remote: Remote) -> None:
+    for token in ("../../etc", "", "0123", "0" * 15 + "/", "g" * 32):
+        device = remote.device()
+        device.token = token
+        with pytest.raises(StableDeviceError, match="token"):
+            device.probe()
+    assert not remote.folders()
+
+
+def test_a_folder_that_cannot_be_written_is_said(remote: Remote) -> None:
+    remote.cache.mkdir(parents=True)
+    (remote.cache / "campaigns").write_text("")
+    with pytest.raises(StableDeviceError, match=r"cannot store measurements in .*XDG_CACHE_HOME"):
+        remote.device().probe()
