@@ -269,6 +269,8 @@ def _settle(device: Device, protocol: Protocol, observer: Observer) -> None:
     )
     if not gate.get("is_ready"):
         observer.message(f"warning: measuring all the same: {gate.get('reason')}")
+    elif gate.get("reason"):
+        observer.message(f"warning: {gate['reason']}")
     for answer in (device.affinity, device.frequency_lock):
         if answer.get("reason"):
             observer.message(f"warning: {answer['reason']}")

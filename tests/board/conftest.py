@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 BOOT_TIMEOUT_S = 120
+DISK_BYTES = 256 * 1024 * 1024
 
 
 class Board:
@@ -39,6 +40,10 @@ class Board:
         for path in (self.key, state / "keys/host"):
             program("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path))
         shutil.copy(f"{self.key}.pub", state / "authorized_keys")
+        # A disk of its own: what the board wrote is there after its plug was pulled.
+        with (folder / "disk").open("wb") as disk:
+            disk.truncate(DISK_BYTES)
+        program("mke2fs", "-q", "-t", "ext4", "-d", str(state), str(folder / "disk"))
         host_key = (state / "keys/host.pub").read_text().split()[:2]
         self.known_hosts = folder / "known_hosts"
         self.known_hosts.write_text(f"[127.0.0.1]:{self.ssh_port} {' '.join(host_key)}\n")
@@ -67,7 +72,7 @@ class Board:
                     *("-netdev", f"user,id=net,restrict=on,{forwards}"),
                     *("-device", "virtio-net-pci,netdev=net,romfile="),
                     *("-virtfs", f"local,path={self._root / 'root'},mount_tag=root,{share}"),
-                    *("-virtfs", f"local,path={self._folder / 'state'},mount_tag=state,{share}"),
+                    *("-drive", f"file={self._folder / 'disk'},format=raw,if=virtio"),
                     *("-qmp", f"unix:{self._folder / 'monitor'},server=on,wait=off"),
                 ],
                 stdin=subprocess.DEVNULL,
@@ -129,7 +134,7 @@ def free_port() -> int:
 
 def which(name: str) -> str:
     """Return a program's path."""
-    found = shutil.which(name)
+    found = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
     assert found is not None, f"{name} is missing; run: make system-packages"
     return found
 

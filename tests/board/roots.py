@@ -18,6 +18,7 @@ import hashlib
 import lzma
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -37,24 +38,15 @@ BOARD_WHEELS = (
     "tqdm",
     "typing_extensions",
 )
-# Kernel modules of the board, in the order in which they are loaded.
-MODULES = (
-    "netfs",
-    "9pnet",
-    "9p",
-    "9pnet_virtio",
-    "failover",
-    "net_failover",
-    "virtio_net",
-    "sch_netem",
-)
+# Kernel modules of the board; what they depend on is found.
+MODULES = ("9p", "9pnet_virtio", "crc32c_generic", "ext4", "sch_netem", "virtio_blk", "virtio_net")
 APPLETS = ("cat", "chmod", "chroot", "cp", "hostname", "insmod", "ip", "mkdir", "mount", "sh")
 INIT = """#!/bin/sh
 mount -t proc proc /proc; mount -t sysfs sysfs /sys; mount -t devtmpfs dev /dev
 for module in {modules}; do insmod /modules/$module.ko; done
 mkdir -p /lower /upper
 mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144,cache=loose,ro root /lower
-mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144,cache=loose state /upper
+mount -t ext4 /dev/vda /upper
 root=/lower
 mount -t tmpfs tmpfs $root/run; mkdir -p $root/run/sshd
 mount -t devtmpfs dev $root/dev; mkdir -p $root/dev/pts $root/dev/shm
@@ -261,14 +253,40 @@ def make_kernel(folder: Path, root: Path) -> None:
         shutil.copy(root / "usr/bin/busybox", tree / "bin/busybox")
         for name in APPLETS:
             (tree / "bin" / name).symlink_to("busybox")
-        for name in MODULES:
-            (packed,) = kernel.rglob(f"{name}.ko.xz")
-            (tree / f"modules/{name}.ko").write_bytes(lzma.decompress(packed.read_bytes()))
-        write(tree / "init", INIT.format(modules=" ".join(MODULES)), 0o755)
-        names = "\n".join(str(item.relative_to(tree)) for item in sorted(tree.rglob("*")))
+        names = load_order(kernel)
+        for name in names:
+            (tree / f"modules/{name}.ko").write_bytes(module(kernel, name))
+        write(tree / "init", INIT.format(modules=" ".join(names)), 0o755)
+        items = "\n".join(str(item.relative_to(tree)) for item in sorted(tree.rglob("*")))
         archive_file = Path(work) / "initrd.cpio"
-        run("cpio", "--quiet", "-o", "-H", "newc", "-F", str(archive_file), cwd=tree, given=names)
+        run("cpio", "--quiet", "-o", "-H", "newc", "-F", str(archive_file), cwd=tree, given=items)
         (folder / "initrd.gz").write_bytes(gzip.compress(archive_file.read_bytes(), 1))
+
+
+def module(kernel: Path, name: str) -> bytes:
+    """Return a kernel module, unpacked; in its name hyphens and underscores are the same."""
+    pattern = f"{name.replace('_', '[-_]')}.ko.xz"
+    (packed,) = kernel.rglob(pattern)
+    return lzma.decompress(packed.read_bytes())
+
+
+def load_order(kernel: Path) -> list[str]:
+    """Return the modules and what they depend on, in an order in which they can be loaded."""
+    order: list[str] = []
+
+    def add(name: str) -> None:
+        found = re.search(rb"\0depends=([^\0]*)\0", module(kernel, name))
+        needed = found[1].decode().split(",") if found else []
+        for other in [*needed, name]:
+            if other and other not in order:
+                if other == name:
+                    order.append(name)
+                else:
+                    add(other)
+
+    for name in MODULES:
+        add(name)
+    return order
 
 
 def mirror() -> str:
