@@ -26,6 +26,8 @@ from .onboard import frames
 
 T = TypeVar("T")
 MAX_MESSAGE = 2000
+# The keeper answers at once, but for an agent that is just being ended.
+CLOSE_S = 15.0
 _SAFE = "What was measured is safe, here and on the device; the same command continues"
 # Of requests that are sent in one go.
 MAX_SENT_BYTES = 256 * 1024
@@ -135,7 +137,8 @@ class KeeperClient:
             LinkLostError: The device was not reached for too long.
         """
         header = {**(request or {}), "limit_s": timeout_s}
-        answer = self._through(lambda: self._exchange(operation, header, payload, timeout_s))
+        limit_s = timeout_s + self._limits.silence_s
+        answer = self._through(lambda: self._exchange(operation, header, payload, limit_s))
         self._has_progressed()
         return result_of(operation, answer)
 
@@ -152,10 +155,11 @@ class KeeperClient:
         digest = hashlib.sha256(text + b"\0" + payload).hexdigest()
         header = {**request, "digest": digest, "limit_s": timeout_s}
         self._preparation = None
-        answer = self._through(lambda: self._exchange("prepare", header, payload, timeout_s))
+        limit_s = timeout_s + self._limits.silence_s
+        answer = self._through(lambda: self._exchange("prepare", header, payload, limit_s))
         self._has_progressed()
         result = result_of("prepare", answer)
-        self._preparation = (header, payload, timeout_s)
+        self._preparation = (header, payload, limit_s)
         return result
 
     def send(self, visits: Sequence[VisitRequest]) -> None:
@@ -206,7 +210,7 @@ class KeeperClient:
             return
         try:
             self._acknowledge()
-            self._exchange("close", {"keep": keep}, b"", 2 * self._limits.connect_s)
+            self._exchange("close", {"keep": keep}, b"", CLOSE_S)
         except _BrokenLink as error:
             self._on_message(
                 f"the agent on the device could not be told to end ({error}); it ends by itself "
@@ -217,11 +221,11 @@ class KeeperClient:
     # -- one link ----------------------------------------------------------------------------------
 
     def _exchange(
-        self, operation: str, header: Mapping[str, Any], payload: bytes, timeout_s: float
+        self, operation: str, header: Mapping[str, Any], payload: bytes, limit_s: float
     ) -> dict[str, Any]:
         """Return the answer to one request; visits' answers that come before it are kept."""
         number = self._write(operation, header, payload)
-        deadline = time.monotonic() + timeout_s + self._limits.silence_s
+        deadline = time.monotonic() + limit_s
         while True:
             answer = self._read(deadline)
             if "key" in answer:
@@ -368,8 +372,8 @@ class KeeperClient:
         try:
             self._greet(self._transport.start(self._attach()))
             if self._preparation is not None and not self._is_prepared:
-                header, payload, timeout_s = self._preparation
-                result_of("prepare", self._exchange("prepare", header, payload, timeout_s))
+                header, payload, limit_s = self._preparation
+                result_of("prepare", self._exchange("prepare", header, payload, limit_s))
             self._submit(list(self._outstanding.values()))
         except TransientDeviceError as error:
             raise _BrokenLink(str(error)) from error
