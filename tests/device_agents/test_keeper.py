@@ -164,8 +164,10 @@ def test_a_killed_keeper_is_replaced_and_its_spool_read(remote: Remote) -> None:
     device.send_ahead(visits(3), remote.protocol, 3.0)
     spool = remote.folders()[0] / "spool"
     remote.wait_until(lambda: _num_spooled(spool) >= 1, "nothing is measured")
+    orphans = remote.agents()
     remote.kill(remote.keepers())
     assert len(collect(device, remote, 6)) == 6
+    assert not set(orphans) & set(remote.agents()), "the agent outlives its keeper"
     device.close()
 
 
@@ -202,6 +204,29 @@ def test_a_host_that_comes_back_gets_what_was_measured_for_it(remote: Remote) ->
     assert len(collect(second, remote, 3)) == 3
     assert (remote.keepers(), remote.agents()) == pids
     second.close()
+
+
+def test_a_link_that_breaks_at_the_very_end_leaves_nothing_there(remote: Remote) -> None:
+    with remote.device() as device:
+        device.prepare(remote.preparation)
+        collect(device, remote, 1)
+        remote.link.cut()
+    assert not remote.folders()
+    with remote.device() as device:
+        device.prepare(remote.preparation)
+        remote.link.bytes_to_cut = 40
+    assert not remote.folders()
+
+
+def test_layers_are_timed_by_the_agent_behind_the_keeper(
+    remote: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONPATH")
+    with remote.device() as device:
+        device.prepare(remote.preparation)
+        assert len(device.layer_times(WIDTHS[0], 3)["runs_s"]) == 3
+        with pytest.raises(StableDeviceError, match="width"):
+            device.layer_times((0, 1, 1, 1), 3)
 
 
 def test_another_campaign_has_a_keeper_of_its_own(remote: Remote) -> None:
