@@ -110,9 +110,18 @@ class Remote:
 
 
 @pytest.fixture(scope="session")
-def lenet() -> Preparation:
+def templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a host's exported templates."""
+    folder = tmp_path_factory.mktemp("templates")
+    cached_template(networks.get("lenet5"), folder=folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def lenet(templates: Path) -> Preparation:
     spec = networks.get("lenet5")
-    return Preparation(cached_template(spec).to_json().encode(), reference_widths(spec))
+    template = cached_template(spec, folder=templates)
+    return Preparation(template.to_json().encode(), reference_widths(spec))
 
 
 @pytest.fixture
