@@ -85,6 +85,13 @@ class StartGate:
             raise InputError(f"interval_s {self.interval_s} is not between 0.05 and 60 s")
 
 
+def visit_limit_s(protocol: Mapping[str, Any]) -> float:
+    """Return how long a visit may take at most in seconds, cooling down included."""
+    is_cooled = protocol.get("max_temperature_c") is not None
+    cooling_s = float(protocol.get("start_timeout_s") or 0) if is_cooled else 0.0
+    return float(protocol["max_visit_s"]) * 2 + VISIT_GRACE_S + cooling_s
+
+
 class Device:
     """Runs variants on one device through one agent at a time.
 

@@ -122,7 +122,7 @@ class Fault(Silent):
     def message(self, text: str) -> None:
         self.messages.append(text)
 
-    def started(self, total: int, done: int, protocol: Protocol) -> None:
+    def started(self, total: int, done: int, visit_s: float) -> None:
         if self._thread is None:
             self._thread = threading.Thread(target=self._run)
             self._thread.start()

@@ -67,7 +67,7 @@ class Breaks(Silent):
         self._breaking: threading.Thread | None = None
         self.num_visited = self.num_visited_before = 0
 
-    def started(self, total: int, done: int, protocol: Protocol) -> None:
+    def started(self, total: int, done: int, visit_s: float) -> None:
         self._breaking = threading.Thread(target=self._break)
         self._breaking.start()
 
