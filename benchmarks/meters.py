@@ -10,8 +10,8 @@ counter    RAPL at 1 kHz whose counter wraps every 20 J, through a file system i
            and four times it
 sampler    the battery gauge of a phone: 10 Hz, averaged over 0.5 s, 5 % noise; some windows in real
            time, all others in virtual time
-coverage   how often the truth lies in the stated 95 % interval, in virtual time: a new board, with
-           its own noise, for every ten windows
+coverage   how often the truth lies in the stated 95 % interval, in virtual time: a new board for
+           every ten windows, whose idle power flickers by 0.3 to 2 %, 5 to 50 times a second
 slowdown   CPU time per inference with the meter read 20 times a second over that without, pairs of
            blocks in random order; the reading thread's own CPU time counts
 recover    campaigns on stand-ins with --meter; a bilinear predictor fitted to their energies against
@@ -107,14 +107,20 @@ def gauge(number: int, seed: int) -> Windows:
 def simulated(
     meter: str, module: str, settings: dict[str, float], number: int, seed: int
 ) -> Windows:
-    """Return windows in virtual time, of boards that differ in their powers and noise."""
+    """Return windows in virtual time, of boards that differ in power, noise and its memory."""
     found = Windows([], [])
     draw = random.Random(f"{meter}/{seed}")  # noqa: S311 - reproducible, not secret
     for board in range(0, number, WINDOWS_PER_BOARD):
         idle_w = draw.uniform(1.0, 5.0)
         load_w = idle_w * draw.uniform(1.0, 4.0)
         options = BoardOptions(
-            meter=meter, idle_w=idle_w, active_w=load_w, seed=1000 * seed + board, **settings
+            meter=meter,
+            idle_w=idle_w,
+            active_w=load_w,
+            flicker=draw.uniform(0.003, 0.02),
+            flicker_s=0.02 * 10 ** draw.uniform(0.0, 1.0),
+            seed=1000 * seed + board,
+            **settings,
         )
         count = min(WINDOWS_PER_BOARD, number - board)
         found = found + virtual_windows(options, module, count, 1000 * seed + board, load_w)

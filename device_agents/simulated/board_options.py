@@ -34,6 +34,8 @@ class BoardOptions:
         noise: Standard deviation of a sampler's relative error; its own when None.
         update_s: Time between two updates of every meter; its own when None.
         averaging_s: Length of time over which samplers average; their own when None.
+        flicker: Standard deviation of the idle power, relative.
+        flicker_s: How often the idle power is drawn anew.
         range_j: Where counters start again at 0; their own when None.
         seed: Of everything random.
 
@@ -47,6 +49,8 @@ class BoardOptions:
     noise: float | None = None
     update_s: float | None = None
     averaging_s: float | None = None
+    flicker: float = 0.01
+    flicker_s: float = 0.2
     range_j: float | None = None
     seed: int = 0
 
@@ -64,6 +68,8 @@ class BoardOptions:
             ("noise", 0.0, 1.0),
             ("update_s", 1e-4, 60.0),
             ("averaging_s", 0.0, 60.0),
+            ("flicker", 0.0, 1.0),
+            ("flicker_s", 0.005, 60.0),
             ("range_j", 0.1, 1e9),
         ):
             value = getattr(self, name)
@@ -80,7 +86,12 @@ class BoardOptions:
     @property
     def power_model(self) -> PowerModel:
         """What the board uses."""
-        return PowerModel(idle_w=self.idle_w, active_w=self.active_w)
+        return PowerModel(
+            idle_w=self.idle_w,
+            active_w=self.active_w,
+            flicker_share=self.flicker,
+            flicker_s=self.flicker_s,
+        )
 
     @classmethod
     def parse(cls, pairs: Mapping[str, str]) -> BoardOptions:

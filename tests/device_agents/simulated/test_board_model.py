@@ -289,7 +289,7 @@ def test_options_that_make_no_sense_are_refused(pairs: dict[str, str], message: 
 
 
 def test_options_survive_their_text() -> None:
-    options = BoardOptions("rapl,battery", 1.25, 0.1, 0.02, 0.05, 0.5, 40.0, 7)
+    options = BoardOptions("rapl,battery", 1.25, 0.1, 0.02, 0.05, 0.5, 0.02, 0.1, 40.0, 7)
     assert BoardOptions.parse(dict(options.texts())) == options
 
 
