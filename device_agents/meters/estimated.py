@@ -48,24 +48,25 @@ class CpuTimeMeter:
             raise MeterGone("the estimate was closed")
         return time.process_time() * self.watts_per_core
 
+    def with_setting(self, text: str) -> CpuTimeMeter:
+        """Return the estimate for what follows `estimated:`, watts per busy core.
+
+        Raises:
+            MeterError: It is no power.
+        """
+        try:
+            return CpuTimeMeter(float(text))
+        except ValueError as error:
+            raise MeterError(
+                f"estimated:{text[:20]} is no power of a core; write watts, such as estimated:3.5"
+            ) from error
+
     def close(self) -> None:
         """End it."""
         self._is_open = False
 
 
-def find(files: Files, setting: str = "") -> list[Meter | Missing]:
-    """Return the estimate; it is there on every machine.
-
-    Args:
-        files: The machine's files; none is needed.
-        setting: Watts per busy core, as text; the default when empty.
-
-    Raises:
-        MeterError: The setting is no power.
-    """
+def find(files: Files) -> list[Meter | Missing]:
+    """Return the estimate; it is there on every machine."""
     del files
-    try:
-        watts = float(setting) if setting else DEFAULT_WATTS_PER_CORE
-    except ValueError:
-        watts = math.nan
-    return [CpuTimeMeter(watts)]
+    return [CpuTimeMeter()]

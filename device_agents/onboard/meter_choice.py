@@ -94,23 +94,29 @@ def choose(wanted: str, found: Sequence[Found]) -> tuple[list[Meter], str]:
 
 
 def _best(found: Sequence[Found]) -> tuple[list[Meter], str]:
-    for kind, words in ((COUNTER, "a counter of joules"), (SAMPLER, "the best power gauge")):
-        for item in found:
-            if not isinstance(item, Missing) and item.info.kind == kind:
-                return [item], f"the first choice of what this device has: {words}"
+    """Return the first meter that measures: the backends come in the order of preference."""
+    for item in found:
+        if not isinstance(item, Missing) and item.info.kind != ESTIMATE:
+            words = "a counter of joules" if item.info.kind == COUNTER else "a gauge of power"
+            return [item], f"the first choice of what this device has: {words}"
     missing = [
         f"{item.name}: {item.reason}; {item.remedy}" for item in found if isinstance(item, Missing)
     ]
     return [], "; ".join(missing) or "this device has no meter that is known here"
 
 
-def _named(name: str, found: Sequence[Found]) -> Meter:
+def _named(name: str, found: Sequence[Found]) -> Any:
     backend, _, channel = name.partition(":")
     for item in found:
         if isinstance(item, Missing) or item.info.name != backend:
             continue
         if channel in ("", item.info.channel):
             return item
+        if hasattr(item, "with_setting"):
+            try:
+                return item.with_setting(channel)
+            except MeterError as error:
+                raise MeterChoiceError(f"meter '{name}': {error}") from error
     for item in found:
         if not isinstance(item, Missing) or item.name != backend:
             continue
