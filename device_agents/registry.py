@@ -43,6 +43,7 @@ TRANSPORTS: Mapping[str, TransportEntry] = MappingProxyType(
     {
         "local": TransportEntry("local", "LocalTransport", "local:"),
         "ssh": TransportEntry("ssh", "SshTransport", "ssh://user@host", takes_options=True),
+        "adb": TransportEntry("adb", "AdbTransport", "adb:SERIAL"),
     }
 )
 

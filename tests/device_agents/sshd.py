@@ -157,6 +157,17 @@ class Sshd:
             open_ids += below
         return found
 
+    def programs(self, part: str) -> list[int]:
+        """Return the process ids of what sessions run, where the command line has this part."""
+        found = []
+        for pid in self.descendants():
+            with contextlib.suppress(OSError):
+                command = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+                # The login shell's command line quotes the program's.
+                if part in command and "/bin/sh" not in command:
+                    found.append(pid)
+        return found
+
     def _signal_all(self, number: int) -> None:
         assert self._process is not None
         for pid in [self._process.pid, *self.descendants()]:
