@@ -56,7 +56,7 @@ class LinkLimits:
     connect_s: float = 30.0
     beat_s: float = 30.0
     silence_s: float = 75.0
-    deliver_s: float = 10.0
+    deliver_s: float = 30.0
     idle_limit_s: float = 600.0
 
 

@@ -415,7 +415,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except JoulemapError as error:
         if is_debug:
             traceback.print_exc()
-        console.ERRORS.print(f"joulemap: {error}", markup=False)
+        console.print_error(f"joulemap: {error}")
         return error.exit_code
     except Exception as error:
         # click's errors and exits carry their own code; typer may vendor click, so by attribute.

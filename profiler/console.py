@@ -33,6 +33,16 @@ def print_json(content: Any) -> None:
     sys.stdout.write(json.dumps(content, indent=1, default=str) + "\n")
 
 
+def print_error(text: str) -> None:
+    """Print a sentence on standard error, whatever a device wrote into it."""
+    ERRORS.print(printable(text), markup=False)
+
+
+def printable(text: str) -> str:
+    """Return the text with lines but without what would steer a terminal."""
+    return "".join(each if each.isprintable() or each == "\n" else "?" for each in text)
+
+
 def print_table(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, has_numbers: bool = True
 ) -> None:
@@ -158,7 +168,7 @@ class CampaignProgress:
 
     def message(self, text: str) -> None:
         """Print one sentence."""
-        ERRORS.print(text, markup=False)
+        print_error(text)
 
     def started(self, total: int, done: int, visit_s: float) -> None:
         """Say what is to come and show the bar."""

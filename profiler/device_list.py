@@ -129,7 +129,7 @@ def _phones() -> tuple[list[ListedDevice], list[str]]:
         try:
             adb.check_state(phone)
         except DeviceError as error:
-            advice = str(error)
+            advice = str(error).removeprefix("adb device ")
         name = phone.model or "not named"
         devices.append(ListedDevice(f"adb:{phone.serial}", "adb", name, advice))
     return devices, []

@@ -4,14 +4,49 @@ from __future__ import annotations
 
 import json
 import socket
+import socketserver
+import threading
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any
 
 import pytest
 
 from joulemap.models.systolic_hardware import PRESETS
 from joulemap.profiler import cli
 from joulemap.profiler.device_list import hosts_of, list_devices
+
+
+class AdbServer(socketserver.ThreadingTCPServer):
+    """Answers every request as an adb server does one for its devices."""
+
+    daemon_threads = True
+    answer = b""
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            asked = self.rfile.read(int(self.rfile.read(4), 16))
+            assert asked == b"host:devices-l"
+            assert isinstance(self.server, AdbServer)
+            self.wfile.write(self.server.answer)
+
+    def list(self, text: str) -> None:
+        self.answer = b"OKAY" + f"{len(text):04x}{text}".encode()
+
+
+@pytest.fixture(autouse=True)
+def adb_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[AdbServer]:
+    """Stand in for the adb server: no real device can be made unauthorized at will."""
+    with AdbServer(("127.0.0.1", 0), AdbServer.Handler) as server:
+        server.list("")
+        monkeypatch.delenv("ADB_SERVER_SOCKET", raising=False)
+        monkeypatch.delenv("ANDROID_ADB_SERVER_ADDRESS", raising=False)
+        monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(server.server_address[1]))
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
 
 
 @pytest.fixture(autouse=True)
@@ -21,6 +56,31 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / ".ssh/config"
 
 
+def test_phones_are_listed_with_what_to_do_about_them(
+    adb_server: AdbServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    adb_server.list(
+        "R58M123ABC     device usb:1-2 product:a52 model:SM_A525F device:a52q transport_id:1\n"
+        "emulator-5554  offline transport_id:2\n"
+        "XYZ            unauthorized usb:1-3 transport_id:3\n"
+    )
+    found = [each for each in list_devices().devices if each.kind == "adb"]
+    assert [each.url for each in found] == ["adb:R58M123ABC", "adb:emulator-5554", "adb:XYZ"]
+    assert (found[0].description, found[0].advice) == ("SM A525F", None)
+    assert "adb reconnect" in str(found[1].advice)
+    assert "unlock its screen" in str(found[2].advice)
+    assert cli.main(["devices"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "'XYZ' is in state 'unauthorized'" in shown
+
+
+def test_an_adb_server_that_fails_leaves_the_others_listed(adb_server: AdbServer) -> None:
+    adb_server.answer = b"HTTP/1.1 400"
+    found = list_devices()
+    assert found.devices[0].url == "local:"
+    assert "phones are not listed" in found.notes[0]
+
+
 def test_hosts_are_listed_with_the_way_there(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (config.parent / "more").write_text("Host orin\n  HostName 10.0.0.8\n  ProxyJump rpi4\n")
     config.write_text(
@@ -28,11 +88,14 @@ def test_hosts_are_listed_with_the_way_there(config: Path, monkeypatch: pytest.M
         "Host bad\n  ProxyCommand a | b\nHost *\n  User me\n"
     )
 
-    def refuse(*_: object, **__: object) -> NoReturn:
-        raise AssertionError("a host was asked over the network")
+    look_up = socket.getaddrinfo
 
-    monkeypatch.setattr(socket, "create_connection", refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    def only_here(host: str, *rest: Any, **options: Any) -> Any:
+        assert host == "127.0.0.1", "a host was asked over the network"
+        return look_up(host, *rest, **options)
+
+    # Whatever connects looks the address up first.
+    monkeypatch.setattr(socket, "getaddrinfo", only_here)
     found = [each for each in list_devices().devices if each.kind == "ssh"]
     assert [each.url for each in found] == [
         "ssh://orin",

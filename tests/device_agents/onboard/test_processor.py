@@ -126,3 +126,28 @@ def test_the_system_is_described_for_advice(tmp_path: Path) -> None:
     assert found["os_release"] == {"ID": "debian", "VERSION_ID": "12", "PRETTY_NAME": "Debian 12"}
     assert found["execution_providers"]["onnxruntime"]
     assert found["packages"]["onnxruntime"]
+
+
+def test_an_android_build_is_read_from_its_properties(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert fingerprint({}, str(tmp_path))["android"] is None
+    program = tmp_path / "bin/getprop"
+    _write(
+        tmp_path,
+        "bin/getprop",
+        '#!/bin/sh\ncase $1 in ro.product.model) echo "Pixel 8";; ro.soc.model) echo Tensor;; '
+        "ro.build.fingerprint) cat /proc/sys/kernel/random/uuid;; esac",
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+    monkeypatch.setenv("ANDROID_ROOT", "/system")
+    monkeypatch.setenv("TERMUX_VERSION", "0.118.1")
+    first, second = fingerprint({}, str(tmp_path)), fingerprint({}, str(tmp_path))
+    assert (first["android"]["model"], first["android"]["soc"]) == ("Pixel 8", "Tensor")
+    assert first["termux"] == "0.118.1"
+    # An update of the system leaves the device what it is.
+    assert first["android"]["build"] != second["android"]["build"]
+    assert first["device_id"] == second["device_id"]
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert fingerprint({}, str(tmp_path))["android"] is None
