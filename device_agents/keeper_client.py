@@ -13,6 +13,7 @@ still outstanding under its old key. The keeper measures a key once and repeats 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import time
@@ -26,6 +27,9 @@ from .onboard import frames
 
 T = TypeVar("T")
 MAX_MESSAGE = 2000
+# The keeper answers at once, but for an agent that is just being ended.
+CLOSE_S = 15.0
+CLOSE_TRIES = 3
 _SAFE = "What was measured is safe, here and on the device; the same command continues"
 # Of requests that are sent in one go.
 MAX_SENT_BYTES = 256 * 1024
@@ -52,7 +56,7 @@ class LinkLimits:
     connect_s: float = 30.0
     beat_s: float = 30.0
     silence_s: float = 75.0
-    deliver_s: float = 10.0
+    deliver_s: float = 30.0
     idle_limit_s: float = 600.0
 
 
@@ -108,7 +112,7 @@ class KeeperClient:
         # Since when, and how often in a row, links broke without an answer in between.
         self._failing_since: float | None = None
         self._num_failures = 0
-        self._was_attached = self._is_prepared = False
+        self._was_attached = self._is_prepared = self._has_given_up = False
         self._warning: str | None = None
 
     @property
@@ -135,7 +139,8 @@ class KeeperClient:
             LinkLostError: The device was not reached for too long.
         """
         header = {**(request or {}), "limit_s": timeout_s}
-        answer = self._through(lambda: self._exchange(operation, header, payload, timeout_s))
+        limit_s = timeout_s + self._limits.silence_s
+        answer = self._through(lambda: self._exchange(operation, header, payload, limit_s))
         self._has_progressed()
         return result_of(operation, answer)
 
@@ -152,10 +157,11 @@ class KeeperClient:
         digest = hashlib.sha256(text + b"\0" + payload).hexdigest()
         header = {**request, "digest": digest, "limit_s": timeout_s}
         self._preparation = None
-        answer = self._through(lambda: self._exchange("prepare", header, payload, timeout_s))
+        limit_s = timeout_s + self._limits.silence_s
+        answer = self._through(lambda: self._exchange("prepare", header, payload, limit_s))
         self._has_progressed()
         result = result_of("prepare", answer)
-        self._preparation = (header, payload, timeout_s)
+        self._preparation = (header, payload, limit_s)
         return result
 
     def send(self, visits: Sequence[VisitRequest]) -> None:
@@ -202,26 +208,35 @@ class KeeperClient:
         Args:
             keep: Whether answers that were not acknowledged stay on the device.
         """
-        if self._process is None:
+        if self._has_given_up or not self._was_attached:
+            self._kill()
             return
-        try:
-            self._acknowledge()
-            self._exchange("close", {"keep": keep}, b"", 2 * self._limits.connect_s)
-        except _BrokenLink as error:
-            self._on_message(
-                f"the agent on the device could not be told to end ({error}); it ends by itself "
-                f"within {self._limits.idle_limit_s / 60:.0f} minutes"
-            )
+        for tries_left in range(CLOSE_TRIES - 1, -1, -1):
+            try:
+                if self._process is None:
+                    self._greet(self._transport.start(self._attach()))
+                self._acknowledge()
+                self._exchange("close", {"keep": keep}, b"", CLOSE_S)
+                break
+            except (_BrokenLink, DeviceError) as error:
+                self._kill()
+                with contextlib.suppress(DeviceError):
+                    self._transport.reconnect(CLOSE_S)
+                if not tries_left:
+                    self._on_message(
+                        f"joulemap on the device could not be told to end ({error}); it ends by "
+                        f"itself within {self._limits.idle_limit_s / 60:.0f} minutes"
+                    )
         self._kill()
 
     # -- one link ----------------------------------------------------------------------------------
 
     def _exchange(
-        self, operation: str, header: Mapping[str, Any], payload: bytes, timeout_s: float
+        self, operation: str, header: Mapping[str, Any], payload: bytes, limit_s: float
     ) -> dict[str, Any]:
         """Return the answer to one request; visits' answers that come before it are kept."""
         number = self._write(operation, header, payload)
-        deadline = time.monotonic() + timeout_s + self._limits.silence_s
+        deadline = time.monotonic() + limit_s
         while True:
             answer = self._read(deadline)
             if "key" in answer:
@@ -329,6 +344,7 @@ class KeeperClient:
         limits = self._limits
         give_up_s = limits.give_up_s if self._was_attached else min(limits.give_up_s, 5.0)
         if now - self._failing_since > give_up_s:
+            self._has_given_up = True
             raise LinkLostError(self._farewell(error, now - self._failing_since))
         wait_s = min(limits.longest_wait_s, limits.first_wait_s * 2**self._num_failures)
         self._num_failures += 1
@@ -368,8 +384,8 @@ class KeeperClient:
         try:
             self._greet(self._transport.start(self._attach()))
             if self._preparation is not None and not self._is_prepared:
-                header, payload, timeout_s = self._preparation
-                result_of("prepare", self._exchange("prepare", header, payload, timeout_s))
+                header, payload, limit_s = self._preparation
+                result_of("prepare", self._exchange("prepare", header, payload, limit_s))
             self._submit(list(self._outstanding.values()))
         except TransientDeviceError as error:
             raise _BrokenLink(str(error)) from error
@@ -391,7 +407,8 @@ class KeeperClient:
         number = self._write("hello", hello, b"")
         answer = self._read(time.monotonic() + limits.connect_s)
         if isinstance(refused := answer.get("refused"), Mapping):
-            raise StableDeviceError(_printable(str(refused.get("message")), MAX_MESSAGE))
+            why = _printable(str(refused.get("message")), MAX_MESSAGE)
+            raise (TransientDeviceError if refused.get("is_transient") else StableDeviceError)(why)
         state = answer.get("result")
         if answer.get("id") != number or not isinstance(state, Mapping):
             raise _BrokenLink("the device's answer to the first request makes no sense")
@@ -401,6 +418,7 @@ class KeeperClient:
         self._warn(state.get("warning"))
 
     def _has_progressed(self) -> None:
+        self._has_given_up = False
         self._failing_since, self._num_failures = None, 0
 
     def _warn(self, warning: object) -> None:

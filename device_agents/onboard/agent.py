@@ -1,7 +1,8 @@
 """The agent's loop: read a request, answer it, until the host is gone.
 
 Requests are frames on standard input, answers frames on standard output. Anything that libraries
-print goes to standard error, so it can never be taken for a frame.
+print goes to standard error, so it can never be taken for a frame. On a remote device the keeper
+writes the requests and reads the answers; it takes further requests of its own (see `keeper`).
 
 =========  =======================================================  ==============================
 operation  request                                                  answer

@@ -6,6 +6,7 @@ import os
 import select
 import socket
 import sys
+import time
 
 from . import campaign_folder, frames
 
@@ -13,6 +14,8 @@ CHUNK = 1 << 16
 # Bytes held for one direction before reading from the other side pauses.
 MAX_HELD = 4 << 20
 REFUSED = 4
+# Until a keeper that ends has put everything back.
+REACH_S = 10.0
 
 
 def attach(agent: str, token: str) -> int:
@@ -23,21 +26,37 @@ def attach(agent: str, token: str) -> int:
         token: The campaign's.
     """
     try:
-        campaign_folder.enter(agent, token)
-        connection = campaign_folder.connect()
-        if connection is None:
-            campaign_folder.start_keeper(campaign_folder.keeper_command(agent, token))
-            connection = campaign_folder.connect()
-        if connection is None:
-            raise campaign_folder.FolderError("the keeper on the device ended at once")
+        connection = _reach(agent, token)
     except campaign_folder.FolderError as error:
-        # As a frame, for the host; and in words, for whoever tries it by hand.
-        problem = {"message": str(error), "is_transient": False}
-        os.write(1, frames.encode({"id": None, "refused": problem}))
-        print(error, file=sys.stderr)
-        return REFUSED
+        return _refuse(str(error), is_transient=False)
+    if connection is None:
+        return _refuse("the campaign's keeper on the device does not listen", is_transient=True)
     relay(0, 1, connection)
     return 0
+
+
+def _reach(agent: str, token: str) -> socket.socket | None:
+    """Return a connection to the keeper, started if need be; an ending one is waited for."""
+    deadline = time.monotonic() + REACH_S
+    while time.monotonic() < deadline:
+        campaign_folder.enter(agent, token)
+        connection = campaign_folder.connect()
+        if connection is not None:
+            return connection
+        campaign_folder.start_keeper(campaign_folder.keeper_command(agent, token))
+        connection = campaign_folder.connect()
+        if connection is not None:
+            return connection
+        time.sleep(0.1)
+    return None
+
+
+def _refuse(why: str, *, is_transient: bool) -> int:
+    """Say why, as a frame for the host and in words for whoever tries it by hand."""
+    refused = {"message": why, "is_transient": is_transient}
+    os.write(1, frames.encode({"id": None, "refused": refused}))
+    print(why, file=sys.stderr)
+    return REFUSED
 
 
 def relay(stdin: int, stdout: int, connection: socket.socket) -> None:

@@ -134,6 +134,7 @@ def start_keeper(command: Sequence[str]) -> None:
     with process.stdout:
         if select.select([process.stdout], [], [], START_TIMEOUT_S)[0]:
             said = process.stdout.readline(4096)
+    process.wait()
     if said != READY:
         why = said.decode(errors="replace").strip()
         raise FolderError(why or "the keeper on the device ended without a word")

@@ -79,13 +79,15 @@ class Keeper:
     """Works through a queue of requests with one agent, in the working directory.
 
     Args:
+        folder: The working directory's path.
         agent_command: How the agent is started.
 
     Raises:
         OSError: The folder cannot be written.
     """
 
-    def __init__(self, agent_command: list[str]) -> None:
+    def __init__(self, folder: Path, agent_command: list[str]) -> None:
+        self._folder = folder
         self.spool = Spool(Path("spool"))
         self._command = agent_command
         self._listener = campaign_folder.listen()
@@ -106,23 +108,29 @@ class Keeper:
         self._beat_s, self._deliver_s = 30.0, 10.0
         self._heard = self._said = self._delivered = time.monotonic()
         self._is_over = self._is_removed = False
+        # What the host is told when everything has been put back.
+        self._farewell: dict[str, Any] | None = None
 
-    def run(self) -> bool:
-        """Work until told to close or long alone; return whether the folder is to be removed."""
+    def run(self) -> None:
+        """Work until told to close or long alone; leave the folder only for who will need it."""
         try:
             while not self._is_over:
                 self._turn()
         finally:
             if self._child is not None:
                 self._child.close()
-            if self._host is not None:
-                with contextlib.suppress(OSError):
-                    self._host.flush()
-                self._host.close()
+            self._is_removed = self._is_removed or not len(self.spool)
             self._listener.close()
             self.spool.close()
-            Path("socket").unlink()
-        return self._is_removed
+            Path("socket").unlink(missing_ok=True)
+            if self._is_removed:
+                shutil.rmtree(self._folder, ignore_errors=True)
+            if self._host is not None:
+                with contextlib.suppress(OSError):
+                    if self._farewell is not None:
+                        self._host.send(self._farewell)
+                    self._host.flush()
+                self._host.close()
 
     def _turn(self) -> None:
         streams = [stream for stream in (self._host, self._child and self._child.stream) if stream]
@@ -208,8 +216,8 @@ class Keeper:
                 self._unspooled.pop(key, None)
         elif operation == "close":
             self._is_over = True
-            self._is_removed = not (request.get("keep") and len(self.spool))
-            self._say({"id": number, "result": {}})
+            self._is_removed = not request.get("keep")
+            self._farewell = {"id": number, "result": {}}
         elif operation == "prepare" and self._is_held(request):
             self._say({"id": number, "result": self._prepared or {}})
         else:
@@ -428,6 +436,9 @@ def keep(agent: str, token: str) -> int:
     def end(*_: object) -> None:
         raise SystemExit(0)
 
+    # Nobody's child: what ends a link's processes, one below the other, does not find it.
+    if os.fork():
+        os._exit(0)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, end)
     try:
@@ -437,15 +448,15 @@ def keep(agent: str, token: str) -> int:
             _tell(campaign_folder.READY)
             return 0
         try:
-            keeper = Keeper([sys.executable, "-B", os.path.abspath(agent)])  # noqa: PTH100
+            command = [sys.executable, "-B", os.path.abspath(agent)]  # noqa: PTH100
+            keeper = Keeper(folder, command)
         except OSError as error:
             raise campaign_folder.FolderError(campaign_folder.cannot(folder, error)) from error
     except campaign_folder.FolderError as error:
         _tell(str(error).encode())
         return 1
     _tell(campaign_folder.READY)
-    if keeper.run():
-        shutil.rmtree(folder, ignore_errors=True)
+    keeper.run()
     os.close(held)
     return 0
 

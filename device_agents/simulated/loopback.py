@@ -20,7 +20,7 @@ FIXED_TIME_RUNTIME = '''"""A runtime whose calls take a fixed time."""
 import os
 import time
 
-__version__ = "{version}"
+__version__ = "fixed-time"
 
 
 class ExecutionMode:
@@ -37,15 +37,21 @@ class _Output:
 
 class InferenceSession:
     def __init__(self, model, sess_options=None, providers=None):
-        pass
+        self.first = self.last = None
 
     def get_outputs(self):
         return [_Output()]
 
     def run(self, outputs, inputs):
+        self.first = self.first or time.monotonic()
         time.sleep({call_s!r})
-'''
+        self.last = time.monotonic()
 
+    def __del__(self):
+        if self.first and {windows!r}:
+            with open({windows!r}, "a") as file:
+                file.write(f"{{self.first!r}} {{self.last!r}}\\n")
+'''
 
 # Starts a program and passes its input and output on, each byte so many seconds late.
 _RELAY = """
@@ -73,15 +79,17 @@ os._exit(process.wait())
 """
 
 
-def write_fixed_time_runtime(folder: Path, call_s: float) -> Path:
+def write_fixed_time_runtime(folder: Path, call_s: float, windows: Path | None = None) -> Path:
     """Write a module `onnxruntime` whose calls sleep; return the folder to put on PYTHONPATH.
 
     Args:
         folder: Where to write it.
         call_s: Seconds of a call.
+        windows: A file that gets a line for each session when it is forgotten: the monotonic times
+            of its first call's beginning and its last one's end.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    text = FIXED_TIME_RUNTIME.format(version="fixed-time", call_s=call_s)
+    text = FIXED_TIME_RUNTIME.format(call_s=call_s, windows=str(windows or ""))
     (folder / "onnxruntime.py").write_text(text)
     return folder
 

@@ -72,6 +72,14 @@ class Remote:
         """Process ids of the agents that live."""
         return [pid for pid, command in self._processes() if command[-1].endswith(".pyz")]
 
+    def links(self) -> list[int]:
+        """Process ids of the device's ends of links."""
+        return [pid for pid, command in self._processes() if "attach" in command]
+
+    def everything(self) -> list[int]:
+        """Process ids of all that runs on the device."""
+        return [pid for pid, _ in self._processes()]
+
     def kill(self, pids: list[int], number: int = signal.SIGKILL) -> None:
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
@@ -102,9 +110,18 @@ class Remote:
 
 
 @pytest.fixture(scope="session")
-def lenet() -> Preparation:
+def templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a host's exported templates."""
+    folder = tmp_path_factory.mktemp("templates")
+    cached_template(networks.get("lenet5"), folder=folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def lenet(templates: Path) -> Preparation:
     spec = networks.get("lenet5")
-    return Preparation(cached_template(spec).to_json().encode(), reference_widths(spec))
+    template = cached_template(spec, folder=templates)
+    return Preparation(template.to_json().encode(), reference_widths(spec))
 
 
 @pytest.fixture

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +16,12 @@ from typing import Any
 import pytest
 
 from joulemap.datasets import Timing
-from joulemap.device_agents.device import Device
+from joulemap.device_agents.device import Device, Preparation
 from joulemap.device_agents.errors import LinkLostError, StableDeviceError, TransientDeviceError
+from joulemap.device_agents.simulated.loopback import write_fixed_time_runtime
 
-from .conftest import LIMITS, Remote
+from .conftest import LIMITS, QUICK, Remote
+from .sshd import SshClientHome, running_sshd
 
 WIDTHS = [(6, 16, 120, 84), (2, 4, 30, 21), (1, 4, 30, 21), (3, 8, 60, 42)]
 
@@ -118,13 +125,10 @@ def test_a_visit_that_kills_its_agent_twice_is_an_error_and_the_next_is_made(
 ) -> None:
     runtime = tmp_path / "runtime" / "onnxruntime.py"
     text = runtime.read_text()
-    runtime.write_text(
-        text.replace(
-            "        pass\n\n    def get_outputs",
-            f"        if len(model) < {_length((1, 4, 30, 21), remote)}:\n"
-            "            os.kill(os.getpid(), 11)\n\n    def get_outputs",
-        )
-    )
+    deadly = f"""if len(model) < {_length((1, 4, 30, 21), remote)}:
+            os.kill(os.getpid(), 11)
+        """
+    runtime.write_text(text.replace("self.first = self.last", deadly + "self.first = self.last", 1))
     assert "os.kill" in runtime.read_text()
     device = remote.device()
     device.prepare(replace(remote.preparation, reference_widths=(6, 16, 120, 84)))
@@ -160,8 +164,10 @@ def test_a_killed_keeper_is_replaced_and_its_spool_read(remote: Remote) -> None:
     device.send_ahead(visits(3), remote.protocol, 3.0)
     spool = remote.folders()[0] / "spool"
     remote.wait_until(lambda: _num_spooled(spool) >= 1, "nothing is measured")
+    orphans = remote.agents()
     remote.kill(remote.keepers())
     assert len(collect(device, remote, 6)) == 6
+    assert not set(orphans) & set(remote.agents()), "the agent outlives its keeper"
     device.close()
 
 
@@ -198,6 +204,29 @@ def test_a_host_that_comes_back_gets_what_was_measured_for_it(remote: Remote) ->
     assert len(collect(second, remote, 3)) == 3
     assert (remote.keepers(), remote.agents()) == pids
     second.close()
+
+
+def test_a_link_that_breaks_at_the_very_end_leaves_nothing_there(remote: Remote) -> None:
+    with remote.device() as device:
+        device.prepare(remote.preparation)
+        collect(device, remote, 1)
+        remote.link.cut()
+    assert not remote.folders()
+    with remote.device() as device:
+        device.prepare(remote.preparation)
+        remote.link.bytes_to_cut = 40
+    assert not remote.folders()
+
+
+def test_layers_are_timed_by_the_agent_behind_the_keeper(
+    remote: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONPATH")
+    with remote.device() as device:
+        device.prepare(remote.preparation)
+        assert len(device.layer_times(WIDTHS[0], 3)["runs_s"]) == 3
+        with pytest.raises(StableDeviceError, match="width"):
+            device.layer_times((0, 1, 1, 1), 3)
 
 
 def test_another_campaign_has_a_keeper_of_its_own(remote: Remote) -> None:
@@ -280,3 +309,124 @@ def test_a_folder_that_cannot_be_written_is_said(remote: Remote) -> None:
     (remote.cache / "campaigns").write_text("")
     with pytest.raises(StableDeviceError, match=r"cannot store measurements in .*XDG_CACHE_HOME"):
         remote.device().probe()
+
+
+# -- the device's file system and clock ----------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """The device's cache folder as a file system of 400 kB."""
+    path = tmp_path / "cache"
+    path.mkdir()
+    _mount("mount", "-t", "tmpfs", "-o", "size=400k", "none", str(path))
+    yield path
+    _mount("umount", "--lazy", str(path))
+
+
+def _mount(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"tests of full disks need root: {done.stderr}"
+
+
+def test_a_full_disk_on_the_device_loses_nothing_and_is_said(
+    small_disk: Path, remote: Remote
+) -> None:
+    device = remote.device()
+    device.prepare(remote.preparation)
+    filler = small_disk / "filler"
+    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(512))
+    assert len(collect(device, remote, 7)) == 7
+    assert any("cannot store answers (No space left on device)" in text for text in remote.said)
+    # Without a host what cannot be stored waits in memory, and nothing is added to it.
+    device.send_ahead([(f"later/{i}", WIDTHS[i]) for i in range(3)], remote.protocol, 3.0)
+    remote.link.cut()
+    time.sleep(0.5)
+    filler.unlink()
+    for index in range(3):
+        Timing.from_dict(device.visit(WIDTHS[index], remote.protocol, f"later/{index}"))
+    (keeper,) = remote.keepers()
+    device.close()
+    remote.wait_until(lambda: keeper not in remote.keepers(), "the keeper stays")
+
+
+def test_a_full_disk_before_the_start_is_said(small_disk: Path, remote: Remote) -> None:
+    (small_disk / "filler").write_bytes(bytes(200_000))
+    with contextlib.suppress(OSError), (small_disk / "more").open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    with pytest.raises(StableDeviceError, match="No space left on device"):
+        remote.device().probe()
+
+
+def test_a_read_only_home_is_said_and_what_to_do(small_disk: Path, remote: Remote) -> None:
+    with remote.device() as device:
+        device.probe()
+    remote.wait_until(lambda: not remote.keepers(), "the keeper stays")
+    _mount("mount", "-o", "remount,ro", str(small_disk))
+    # The agent is there already, so the link is there too; the campaign's folder cannot be made.
+    with pytest.raises(StableDeviceError, match=r"Read-only file system; .*XDG_CACHE_HOME"):
+        remote.device().probe()
+
+
+def test_a_clock_that_jumps_changes_nothing(remote: Remote, tmp_path: Path) -> None:
+    (tmp_path / "runtime" / "sitecustomize.py").write_text(
+        "import random, time\n"
+        "now = time.time\n"
+        "time.time = lambda: now() + random.choice([-1, 1]) * 86400 * random.random()\n"
+    )
+    device = remote.device(replace(LIMITS, silence_s=5.0))
+    device.prepare(remote.preparation)
+    answers = collect(device, remote, 8)
+    assert max(abs(answer["machine"]["clock_jump_s"]) for answer in answers) > 60
+    assert max(answer["measuring_s"] for answer in answers) < 30
+    assert not remote.said
+    device.close()
+
+
+# -- over a real server ----------------------------------------------------------------------------
+
+
+def test_a_server_that_dies_and_comes_back_costs_nothing(
+    tmp_path: Path, lenet: Preparation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = write_fixed_time_runtime(tmp_path / "runtime", 0.0005)
+    monkeypatch.setenv("HOME", str(tmp_path / "client"))
+    environment = {"PYTHONPATH": str(runtime)}
+    with running_sshd(tmp_path / "server", environment=environment) as server:
+        SshClientHome(tmp_path / "client", server)
+        said: list[str] = []
+        with Device(f"ssh:{server.address}", limits=LIMITS) as device:
+            device.on_message = said.append
+            device.prepare(lenet)
+            protocol = QUICK.to_dict()
+            device.send_ahead(visits(3), protocol, 3.0)
+            campaigns = server.home / ".cache/joulemap/campaigns"
+            (folder,) = campaigns.glob("*")
+            keeper = int((folder / "lock").read_text())
+            remote_spool = folder / "spool"
+            deadline = time.monotonic() + 30
+            while _num_spooled(remote_spool) == 0:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            server.stop()
+            while _num_spooled(remote_spool) < 3:
+                assert time.monotonic() < deadline, "the keeper ended with its link"
+                time.sleep(0.01)
+            server.start()
+            answers = [device.visit(widths, protocol, key) for key, widths in visits(5)]
+            assert len({answer["pid"] for answer in answers}) == 1
+            assert int((folder / "lock").read_text()) == keeper
+            assert any("the link to the device broke" in text for text in said)
+            server.freeze()
+            device._limits = replace(LIMITS, silence_s=1.0)
+            assert device._keeper is not None
+            device._keeper._limits = device._limits
+            threading.Timer(2.5, server.thaw).start()
+            Timing.from_dict(device.visit(WIDTHS[0], protocol, "after"))
+        assert not list(campaigns.glob("*"))
+        with Device(f"ssh:{server.address}", limits=LIMITS) as device:
+            assert device.clean()["kept"] == []
+        assert not (server.home / ".cache/joulemap").exists()
