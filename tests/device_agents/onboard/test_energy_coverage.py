@@ -19,7 +19,7 @@ Make = Callable[[VirtualPower], Any]
 
 def visits(make: Make, count: int, seed: int, **power: float) -> tuple[list[float], int]:
     """Return relative errors of net energies, sorted, and how many intervals hold the truth."""
-    virtual = VirtualPower(seed=seed, **power)  # type: ignore[arg-type]
+    virtual = VirtualPower(seed=seed, **power)
     agent = MeteredAgent(virtual, [make(virtual)], "auto")
     errors, inside = [], 0
     for _ in range(count):
