@@ -9,6 +9,7 @@ the standard library: it is started as a file.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import sys
 
@@ -16,12 +17,15 @@ MS_BIND = 4096
 
 
 def main() -> None:
-    """Bind and become; end with code 3 and a line on standard error where that is refused."""
+    """Bind and become; end with code 1 and a line on standard error where that is refused."""
     folder, *command = sys.argv[1:]
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.mount(folder.encode(), b"/sys", None, MS_BIND, None):
-        reason = os.strerror(ctypes.get_errno())
-        sys.exit(f"board: {folder} cannot take the place of /sys: {reason}")
+        number = ctypes.get_errno()
+        hint = ""
+        if number in (errno.EPERM, errno.EACCES):
+            hint = "; mounting needs root, or in a container `--cap-add SYS_ADMIN`"
+        sys.exit(f"board: {folder} cannot take the place of /sys: {os.strerror(number)}{hint}")
     os.execvp(command[0], command)  # noqa: S606 - no shell is wanted
 
 

@@ -22,9 +22,6 @@ from . import board_child
 from .board_options import BoardOptions
 from .board_server import BoardServer
 
-# The kernel's word for what files of its own it refuses; see `board_child`.
-REFUSALS = ("Operation not permitted", "Permission denied", "cannot take the place")
-
 
 class BoardTransport(LocalTransport):
     """Runs programs on this machine with a simulated board's files in the place of /sys.
@@ -57,9 +54,12 @@ class BoardTransport(LocalTransport):
         try:
             self.server.watch(process.pid)
         except OSError as error:
-            said = process.stderr_tail()
+            said = process.stderr_tail().splitlines()
             process.kill()
-            raise StableDeviceError(_start_failure(said)) from error
+            reason = said[-1][:300] if said else error.strerror
+            raise StableDeviceError(
+                f"the simulated board cannot watch {command[0]}: {reason}"
+            ) from error
         return process
 
     def close(self) -> None:
@@ -106,14 +106,3 @@ class BoardDevice(Device):
             "simulated_board": options,
             "is_virtual": True,
         }
-
-
-def _start_failure(said: str) -> str:
-    last = said.splitlines()[-1][:300] if said else "no reason given"
-    hint = ""
-    if any(word in last for word in REFUSALS):
-        hint = (
-            "; mounting needs root, or user namespaces (sysctl kernel.unprivileged_userns_clone=1); "
-            "in a container `--cap-add SYS_ADMIN`"
-        )
-    return f"the simulated board's agent cannot be started: {last}{hint}"
