@@ -54,7 +54,7 @@ def test_it_is_the_process_cpu_time_times_the_stated_power() -> None:
 
 
 def test_the_power_is_what_was_asked_for() -> None:
-    (meter,) = estimated.find(Files(), "3.5")
+    meter = estimated.CpuTimeMeter().with_setting("3.5")
     assert not isinstance(meter, Missing)
     assert "3.5 W" in meter.info.domain
 
@@ -66,7 +66,7 @@ def test_any_other_setting_is_refused(setting: str) -> None:
     except ValueError:
         watts = -1.0
     if 0 < watts <= 1000:
-        assert estimated.find(Files(), setting)
+        assert estimated.CpuTimeMeter().with_setting(setting)
         return
     with pytest.raises(MeterError, match="estimated:"):
-        estimated.find(Files(), setting)
+        estimated.CpuTimeMeter().with_setting(setting)
