@@ -144,7 +144,7 @@ def vanish_always(now: float, value: float) -> float:
 def test_auto_takes_a_counter_and_never_an_estimate() -> None:
     power = VirtualPower()
     gauge, counter = VirtualGauge(power), VirtualCounter(power)
-    agent = MeteredAgent(power, [gauge, counter], "auto")
+    agent = MeteredAgent(power, [counter, gauge], "auto")
     chosen = agent.prepared["result"]["meters"]["chosen"]
     assert [meter["name"] for meter in chosen] == ["counter"]
     assert chosen[0]["observed_update_period_s"] == pytest.approx(0.001, rel=0.2)
