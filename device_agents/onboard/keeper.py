@@ -34,6 +34,7 @@ import shutil
 import signal
 import sys
 import time
+import traceback
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,10 @@ class Keeper:
         finally:
             if self._child is not None:
                 self._child.close()
+            # There may be room again.
+            for key, answer in self._unspooled.items():
+                with contextlib.suppress(OSError):
+                    self.spool.append(key, answer)
             self._is_removed = self._is_removed or not len(self.spool)
             self._listener.close()
             self.spool.close()
@@ -456,8 +461,14 @@ def keep(agent: str, token: str) -> int:
         _tell(str(error).encode())
         return 1
     _tell(campaign_folder.READY)
-    keeper.run()
-    os.close(held)
+    try:
+        keeper.run()
+    except Exception:  # noqa: BLE001 - nobody else is there to be told
+        with contextlib.suppress(OSError):
+            Path("log").write_text(traceback.format_exc(), encoding="utf-8")
+        return 1
+    finally:
+        os.close(held)
     return 0
 
 
