@@ -330,7 +330,8 @@ class Keeper:
                 self._queue.popleft()
                 self._finish(job, _error(f"{job.operation} came before prepare"))
                 return
-            job = Job(self._preparation.request, self._preparation.payload, None)
+            again = {**self._preparation.request, **_remembered(self._prepared)}
+            job = Job(again, self._preparation.payload, None)
         else:
             self._queue.popleft()
         if self._child is None:
@@ -424,6 +425,15 @@ class Keeper:
 
 # What the agent need not see of a request.
 _OURS = ("key", "limit_s", "digest")
+
+
+def _remembered(prepared: dict[str, Any] | None) -> dict[str, Any]:
+    """Return what a fresh agent has to be told of its meters, as the first one found them."""
+    meters = (prepared or {}).get("meters")
+    chosen = meters.get("chosen") if isinstance(meters, dict) else None
+    if not isinstance(chosen, list) or not chosen:
+        return {}
+    return {"meter_states": [m.get("state") or {} for m in chosen if isinstance(m, dict)]}
 
 
 def _error(message: str, *, is_transient: bool = False) -> dict[str, Any]:
