@@ -34,6 +34,7 @@ import shutil
 import signal
 import sys
 import time
+import traceback
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,10 @@ class Keeper:
         finally:
             if self._child is not None:
                 self._child.close()
+            # There may be room again.
+            for key, answer in self._unspooled.items():
+                with contextlib.suppress(OSError):
+                    self.spool.append(key, answer)
             self._is_removed = self._is_removed or not len(self.spool)
             self._listener.close()
             self.spool.close()
@@ -325,7 +330,8 @@ class Keeper:
                 self._queue.popleft()
                 self._finish(job, _error(f"{job.operation} came before prepare"))
                 return
-            job = Job(self._prepare_again(self._preparation), self._preparation.payload, None)
+            again = {**self._preparation.request, **_remembered(self._prepared)}
+            job = Job(again, self._preparation.payload, None)
         else:
             self._queue.popleft()
         if self._child is None:
@@ -343,12 +349,6 @@ class Keeper:
         self._child.stream.send({**request, "id": self._num_sent}, job.payload)
         with contextlib.suppress(OSError):
             self._child.stream.flush()
-
-    def _prepare_again(self, first: Job) -> dict[str, Any]:
-        """Return the request for a further agent, whose meters are as the first one found them."""
-        chosen = (self._prepared or {}).get("meters", {}).get("chosen", [])
-        states = first.request.get("meter_states") or [item.get("state") or {} for item in chosen]
-        return {**first.request, "meter_states": states}
 
     def _serve_child(self, child: AgentChild, *, is_ready: bool) -> None:
         try:
@@ -427,6 +427,15 @@ class Keeper:
 _OURS = ("key", "limit_s", "digest")
 
 
+def _remembered(prepared: dict[str, Any] | None) -> dict[str, Any]:
+    """Return what a fresh agent has to be told of its meters, as the first one found them."""
+    meters = (prepared or {}).get("meters")
+    chosen = meters.get("chosen") if isinstance(meters, dict) else None
+    if not isinstance(chosen, list) or not chosen:
+        return {}
+    return {"meter_states": [m.get("state") or {} for m in chosen if isinstance(m, dict)]}
+
+
 def _error(message: str, *, is_transient: bool = False) -> dict[str, Any]:
     return {"error": {"message": message, "is_transient": is_transient}}
 
@@ -462,8 +471,14 @@ def keep(agent: str, token: str) -> int:
         _tell(str(error).encode())
         return 1
     _tell(campaign_folder.READY)
-    keeper.run()
-    os.close(held)
+    try:
+        keeper.run()
+    except Exception:  # noqa: BLE001 - nobody else is there to be told
+        with contextlib.suppress(OSError):
+            Path("log").write_text(traceback.format_exc(), encoding="utf-8")
+        return 1
+    finally:
+        os.close(held)
     return 0
 
 

@@ -171,6 +171,17 @@ def test_a_killed_keeper_is_replaced_and_its_spool_read(remote: Remote) -> None:
     device.close()
 
 
+def test_a_keeper_that_is_told_to_end_puts_everything_back_first(remote: Remote) -> None:
+    device = remote.device()
+    device.prepare(remote.preparation)
+    collect(device, remote, 1)
+    remote.kill(remote.keepers(), signal.SIGTERM)
+    remote.wait_until(lambda: not remote.keepers(), "the keeper does not end")
+    assert not remote.agents()
+    assert len(collect(device, remote, 3)) == 3
+    device.close()
+
+
 def test_a_device_that_reboots_continues_where_it_was(remote: Remote) -> None:
     device = remote.device()
     device.prepare(remote.preparation)
