@@ -113,11 +113,14 @@ def probe(
     if as_json:
         console.print_json(fingerprint)
         return
+    print_probe(url, fingerprint)
+    console.RESULTS.print()
     if is_simulated(url):
-        meters = "Meters: simulated. Its joules rest on an assumed cost per operation."
+        console.RESULTS.print(
+            "Meters: simulated. Its joules rest on an assumed cost per operation."
+        )
     else:
-        meters = "Meters: none. Energy is left empty in what this device measures."
-    print_probe(url, fingerprint, meters)
+        console.RESULTS.print("Meters: none. Energy is left empty in what this device measures.")
 
 
 @app.command()

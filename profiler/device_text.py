@@ -15,13 +15,12 @@ _IDENTITY = ("device_id", "board", "cpu_model", "num_cpus", "available_cpus", "a
 _SYSTEM = ("os", "kernel", "python", "python_path", "termux", "is_virtual")
 
 
-def print_probe(url: str, fingerprint: Mapping[str, Any], meters_text: str) -> None:
+def print_probe(url: str, fingerprint: Mapping[str, Any]) -> None:
     """Print what a probe found: tables no wider than 80 columns.
 
     Args:
         url: The device.
         fingerprint: The probe's answer, with `clocks` where they were compared.
-        meters_text: What there is to say about its meters.
     """
     fingerprint = printable(fingerprint)
     console.print_table(
@@ -41,8 +40,6 @@ def print_probe(url: str, fingerprint: Mapping[str, Any], meters_text: str) -> N
     if advice:
         console.RESULTS.print()
         console.print_list(advice)
-    console.RESULTS.print()
-    console.RESULTS.print(meters_text)
 
 
 def printable(value: Any) -> Any:

@@ -59,7 +59,7 @@ def test_a_board_fits_into_eighty_columns(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(console.RESULTS, "width", 80)
-    device_text.print_probe("ssh://pi@rpi4", PI, "Meters: none.")
+    device_text.print_probe("ssh://pi@rpi4", PI)
     text = capsys.readouterr().out
     assert max(map(len, text.splitlines())) <= 80
     for expected in (
