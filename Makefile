@@ -2,11 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SYSTEM_PACKAGES := chromium g++ git make util-linux
+SYSTEM_PACKAGES := adb chromium cpio e2fsprogs g++ git make mmdebstrap openssh-server qemu-system-arm util-linux
 # Keeps the repository's root off sys.path, where models/ and datasets/ would shadow others' packages.
 export PYTHONSAFEPATH := 1
 
-.PHONY: demo test lint check benchmarks benchmarks-aligned benchmarks-layerwise benchmarks-models benchmarks-predictors benchmarks-protocol system-packages clean
+.PHONY: demo test test-board test-roots lint check benchmarks benchmarks-aligned benchmarks-layerwise benchmarks-models benchmarks-predictors benchmarks-protocol system-packages clean
 
 demo: $(VENV)/.installed
 	$(BIN)/joulemap demo
@@ -18,9 +18,18 @@ COMPUTING_TESTS := tests/datasets tests/models tests/device_agents/onboard tests
 
 # What only computes runs in two processes; what measures this machine has it to itself, since a
 # campaign waits for a quiet one.
-test: $(VENV)/.installed-test
-	$(BIN)/pytest -n 2 --dist loadscope $(COMPUTING_TESTS)
-	$(BIN)/pytest $(COMPUTING_TESTS:%=--ignore=%)
+test: $(VENV)/.installed-test test-roots
+	$(BIN)/pytest -m "not board and not soak" -n 2 --dist loadscope $(COMPUTING_TESTS)
+	$(BIN)/pytest -m "not board and not soak" $(COMPUTING_TESTS:%=--ignore=%)
+
+# Whole campaigns on an emulated arm64 board over ssh: and adb:, with faults: about six minutes.
+test-board: $(VENV)/.installed-test
+	$(BIN)/python tests/board/roots.py build board
+	$(BIN)/pytest -m board tests/board
+
+# The root file systems in which tests run a phone's daemon: seconds, once, into ~/.cache.
+test-roots: $(VENV)/.installed-test
+	@$(BIN)/python tests/board/roots.py build phone >/dev/null
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -9,12 +10,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+SYSTEM_PATH = ":/usr/sbin:/sbin"
 # Package -> a program of it that something here runs, and what for.
 PROGRAMS = {
+    "adb": ("adb", "devices behind adb"),
     "chromium": ("chromium", "the report in a real browser"),
+    "cpio": ("cpio", "the emulated board's first file system"),
+    "e2fsprogs": ("mke2fs", "the emulated board's disk"),
     "g++": ("g++", "torch.compile"),
     "git": ("git", "cloning"),
     "make": ("make", "the targets of the Makefile"),
+    "mmdebstrap": ("mmdebstrap", "the root file systems of a phone and of the emulated board"),
+    "openssh-server": ("sshd", "devices over SSH"),
+    "qemu-system-arm": ("qemu-system-aarch64", "the emulated board"),
     "util-linux": ("unshare", "a file system of its own for the test of a full disk"),
 }
 
@@ -28,7 +36,8 @@ def system_packages() -> list[str]:
 
 def check_program(package: str) -> None:
     program, purpose = PROGRAMS[package]
-    if shutil.which(program) is None:
+    # Not every user has the system's programs on PATH.
+    if shutil.which(program, path=f"{os.environ['PATH']}{SYSTEM_PATH}") is None:
         line = f"apt-get install -y --no-install-recommends {' '.join(system_packages())}"
         pytest.fail(
             f"{program} is missing (for {purpose}); install it with:\n{line}", pytrace=False

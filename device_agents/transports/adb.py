@@ -54,7 +54,7 @@ class AdbTransport:
 
     Args:
         address: What follows `adb:` in the URL: a serial, HOST:PORT, or nothing for the only
-            device.
+            device. `?python=PATH` after it names the device's Python.
 
     Raises:
         InputError: The address cannot be one.
@@ -63,12 +63,20 @@ class AdbTransport:
     is_remote = True
 
     def __init__(self, address: str = "") -> None:
-        if re.search(r"[\s/\x00-\x1f\x7f]|^-", address) or len(address) > 256:
+        serial, _, option = address.partition("?")
+        wanted = re.fullmatch(r"python=([\w./~+-]{1,1024})", option)
+        if (
+            re.search(r"[\s/\x00-\x1f\x7f]|^-", serial)
+            or len(serial) > 256
+            or ("?" in address and wanted is None)
+        ):
             raise InputError(
-                f"device 'adb:{address}': write adb:SERIAL, adb:HOST:PORT, or adb: for the only one"
+                f"device 'adb:{address}': write adb:SERIAL, adb:HOST:PORT, or adb: for the only "
+                "one; the device's Python may follow, as in adb:SERIAL?python=/opt/venv/bin/python"
             )
-        self._address = address
-        self._host_and_port = bool(re.fullmatch(r".+:\d{1,5}", address))
+        self._pythons = (wanted[1],) if wanted else _PYTHONS
+        self._address = serial
+        self._host_and_port = bool(re.fullmatch(r".+:\d{1,5}", serial))
         self._serial: str | None = None
         self._folder: str | None = None
         self._python: str | None = None
@@ -301,7 +309,7 @@ class AdbTransport:
     def _find_python(self) -> str:
         code = "import sys; print('%d.%d %s' % (*sys.version_info[:2], sys.executable))"
         old = []
-        for program in _PYTHONS:
+        for program in self._pythons:
             try:
                 done = self.run([program, "-c", code], COMMAND_TIMEOUT_S)
             except StableDeviceError:
@@ -312,7 +320,7 @@ class AdbTransport:
             if (int(found[1]), int(found[2])) >= (3, 9):
                 return found[3].decode(errors="replace")
             old.append(f"{program} is {int(found[1])}.{int(found[2])}")
-        what = ", ".join(old) if old else f"looked for {', '.join(_PYTHONS)}"
+        what = ", ".join(old) if old else f"looked for {', '.join(self._pythons)}"
         raise StableDeviceError(
             f"no Python 3.9 or newer on {self._name()} ({what}). On a phone install Termux, in it "
             "run 'pkg install python python-numpy python-onnxruntime openssh' and 'sshd', here "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -40,6 +39,7 @@ def server(board: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     server.start(prefix=("unshare", "--mount", "--propagation", "private", "sh", "-c", mounted))
     yield server
     server.stop()
+    server.end_agents()
 
 
 @pytest.mark.parametrize("end", ["close", "kill -9"])
@@ -57,8 +57,8 @@ def test_the_governor_returns(server: Sshd, board: Path, end: str) -> None:
         assert device.visit(reference, protocol)["machine"]["frequency_hz"] in (1.2e9, 1.5e9)
         assert "performance" in _governors(board)
         if end == "kill -9":
-            for pid in server.programs("/agents/agent-"):
-                os.kill(pid, signal.SIGKILL)
+            assert server.agents()
+            server.end_agents()
             # Before anybody closes anything.
             _wait_until_restored(board)
     _wait_until_restored(board)

@@ -218,6 +218,12 @@ def test_a_phone_without_python_says_what_to_do(phone: Phone) -> None:
         AdbTransport(phone.address).python()
 
 
+def test_the_url_may_name_the_python(phone: Phone) -> None:
+    assert AdbTransport(f"{phone.address}?python=/usr/bin/python3.13").python()
+    with pytest.raises(StableDeviceError, match="looked for /opt/none"):
+        AdbTransport(f"{phone.address}?python=/opt/none").python()
+
+
 # -- which device ----------------------------------------------------------------------------------
 
 
@@ -246,7 +252,10 @@ def test_an_address_where_nothing_listens_is_named() -> None:
         AdbTransport(f"127.0.0.1:{port}").run(["true"], 10)
 
 
-@pytest.mark.parametrize("address", ["a b", "//serial", "-s", "a\nb", "x" * 300])
+@pytest.mark.parametrize(
+    "address",
+    ["a b", "//serial", "-s", "a\nb", "x" * 300, "s?device=gpu", "s?python=", "s?python=$(id)"],
+)
 def test_what_cannot_be_a_serial_is_refused(address: str) -> None:
     with pytest.raises(InputError, match="write adb:SERIAL"):
         open_transport(f"adb:{address}")
