@@ -17,6 +17,7 @@ PROGRAMS = {
     "chromium": ("chromium", "the report in a real browser"),
     "cpio": ("cpio", "the emulated board's first file system"),
     "e2fsprogs": ("mke2fs", "the emulated board's disk"),
+    "fuse3": ("fusermount3", "the files of a simulated board"),
     "g++": ("g++", "torch.compile"),
     "git": ("git", "cloning"),
     "make": ("make", "the targets of the Makefile"),
