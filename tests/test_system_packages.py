@@ -23,6 +23,7 @@ PROGRAMS = {
     "mmdebstrap": ("mmdebstrap", "the root file systems of a phone and of the emulated board"),
     "openssh-server": ("sshd", "devices over SSH"),
     "qemu-system-arm": ("qemu-system-aarch64", "the emulated board"),
+    "qemu-system-x86": ("qemu-system-x86_64", "meters on the kernel's own drivers"),
     "util-linux": ("unshare", "a file system of its own for the test of a full disk"),
 }
 
