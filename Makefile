@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SYSTEM_PACKAGES := adb chromium cpio e2fsprogs fuse3 g++ git make mmdebstrap openssh-server qemu-system-arm util-linux
+SYSTEM_PACKAGES := adb chromium cpio e2fsprogs fuse3 g++ git make mmdebstrap openssh-server \
+  qemu-system-arm qemu-system-x86 util-linux
 # Keeps the repository's root off sys.path, where models/ and datasets/ would shadow others' packages.
 export PYTHONSAFEPATH := 1
 
@@ -22,9 +23,11 @@ test: $(VENV)/.installed-test test-roots
 	$(BIN)/pytest -m "not board and not soak" -n 2 --dist loadscope $(COMPUTING_TESTS)
 	$(BIN)/pytest -m "not board and not soak" $(COMPUTING_TESTS:%=--ignore=%)
 
-# Whole campaigns on an emulated arm64 board over ssh: and adb:, with faults: about six minutes.
+# Whole campaigns on an emulated arm64 board over ssh: and adb:, with faults, and meters on the
+# kernel's own drivers: about six minutes.
 test-board: $(VENV)/.installed-test
 	$(BIN)/python tests/board/roots.py build board
+	$(BIN)/python tests/board/roots.py build sensors
 	$(BIN)/pytest -m board tests/board
 
 # The root file systems in which tests run a phone's daemon: seconds, once, into ~/.cache.

@@ -24,15 +24,18 @@ PROGRAMS = {
     "mmdebstrap": ("mmdebstrap", "the root file systems of a phone and of the emulated board"),
     "openssh-server": ("sshd", "devices over SSH"),
     "qemu-system-arm": ("qemu-system-aarch64", "the emulated board"),
+    "qemu-system-x86": ("qemu-system-x86_64", "meters on the kernel's own drivers"),
     "util-linux": ("unshare", "a file system of its own for the test of a full disk"),
 }
 
 
 def system_packages() -> list[str]:
     """Return the packages that `make system-packages` installs."""
-    found = re.findall(r"^SYSTEM_PACKAGES := (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    found = re.findall(
+        r"^SYSTEM_PACKAGES := ((?:.+\\\n)*.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE
+    )
     assert len(found) == 1, "the Makefile has one line `SYSTEM_PACKAGES := ...`"
-    return str(found[0]).split()
+    return str(found[0]).replace("\\\n", " ").split()
 
 
 def check_program(package: str) -> None:

@@ -153,6 +153,8 @@ def parts(content: ReportContent) -> Html:
     """Return which layers or widths cost most, as bars, in a wide and a narrow drawing."""
     shares, unit = content.shares, content.predictor.unit_
     items = [*shares.parts]
+    if not items:
+        return element("p", "The model is a constant: it found nothing that costs more or less.")
     if len(items) > _MAX_BARS:
         rest = sum(part.value for _, part in items[_MAX_BARS - 1 :])
         items = items[: _MAX_BARS - 1]

@@ -145,7 +145,7 @@ def program(name: str, *arguments: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def home(roots: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Use a home folder and an adb server of the tests' own."""
     folder = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
@@ -158,15 +158,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         program("adb", "kill-server")
 
 
-@pytest.fixture(scope="session")
-def root() -> Path:
-    """Return the folder that `make test-roots` made."""
+def root_of(name: str) -> Path:
+    """Return a folder that roots.py made; asked before HOME is another."""
     found = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("roots.py")), "path", "board"],
+        [sys.executable, str(Path(__file__).with_name("roots.py")), "path", name],
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ},
     )
     if found.returncode:
         pytest.fail(found.stderr.strip(), pytrace=False)
@@ -174,9 +172,17 @@ def root() -> Path:
 
 
 @pytest.fixture(scope="session")
-def board(root: Path, home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
+def roots() -> dict[str, Path]:
+    """Return the folders of the virtual machines by name."""
+    return {name: root_of(name) for name in ("board", "sensors")}
+
+
+@pytest.fixture(scope="session")
+def board(
+    roots: dict[str, Path], home: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Board]:
     """Return a running board; the ssh settings in the home folder know it."""
-    made = Board(root, tmp_path_factory.mktemp("board"))
+    made = Board(roots["board"], tmp_path_factory.mktemp("board"))
     (home / ".ssh").mkdir(mode=0o700)
     shutil.copy(made.known_hosts, home / ".ssh/known_hosts")
     (home / ".ssh/config").write_text(

@@ -2,6 +2,7 @@
 
     python tests/board/roots.py build phone    # ten seconds: Debian's adbd for this machine
     python tests/board/roots.py build board    # a minute: an arm64 Debian with a kernel
+    python tests/board/roots.py build sensors  # a kernel with drivers of batteries and power meters
     python tests/board/roots.py path phone     # fails where it has not been made
 
 They are made once, from the mirror in this machine's own apt sources and from the Python package
@@ -38,10 +39,29 @@ BOARD_WHEELS = (
     "tqdm",
     "typing_extensions",
 )
-# Kernel modules of the board; what they depend on is found.
-MODULES = ("9p", "9pnet_virtio", "crc32c_generic", "ext4", "sch_netem", "virtio_blk", "virtio_net")
-APPLETS = ("cat", "chmod", "chroot", "cp", "hostname", "insmod", "ip", "mkdir", "mount", "sh")
-INIT = """#!/bin/sh
+# Kernel modules; what they depend on is found.
+BOARD_MODULES = (
+    "9p",
+    "9pnet_virtio",
+    "crc32c_generic",
+    "ext4",
+    "sch_netem",
+    "virtio_blk",
+    "virtio_net",
+)
+SENSOR_MODULES = (
+    "9p",
+    "9pnet_virtio",
+    "i2c_dev",
+    "i2c_stub",
+    "sbs_battery",
+    "ina2xx_adc",
+)
+APPLETS = (
+    *("cat", "chmod", "chroot", "cp", "hostname", "insmod", "ip", "mkdir", "mount", "poweroff"),
+    *("sh", "sync"),
+)
+BOARD_INIT = """#!/bin/sh
 mount -t proc proc /proc; mount -t sysfs sysfs /sys; mount -t devtmpfs dev /dev
 for module in {modules}; do insmod /modules/$module.ko; done
 mkdir -p /lower /upper
@@ -63,6 +83,24 @@ hostname board
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin HOME=/root
 chroot $root /usr/sbin/adbd >/dev/null 2>&1 &
 exec chroot $root /usr/sbin/sshd -D -e
+"""
+# A smart battery at 0x0b and an INA219 at 0x40 of a bus without wires; runs one program, ends.
+SENSOR_INIT = """#!/bin/sh
+mount -t proc proc /proc; mount -t sysfs sysfs /sys; mount -t devtmpfs dev /dev
+for module in {modules}; do
+  case $module in i2c_stub) options=chip_addr=0x0b,0x40;; *) options=;; esac
+  insmod /modules/$module.ko $options
+done
+mkdir -p /lower
+mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144,cache=loose,ro root /lower
+root=/lower
+mount -t devtmpfs dev $root/dev; mount -t proc proc $root/proc; mount -t sysfs sysfs $root/sys
+mount -t tmpfs tmpfs $root/tmp; mount -t tmpfs tmpfs $root/root
+mkdir $root/tmp/job
+mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144 job $root/tmp/job
+export PATH=/usr/local/bin:/usr/sbin:/usr/bin HOME=/root
+chroot $root /usr/bin/python3 -B /tmp/job/main.py
+sync; poweroff -f
 """
 SSHD_CONFIG = """Port 22
 HostKey /etc/ssh/keys/host
@@ -89,7 +127,7 @@ def main() -> None:
     """Read the command line; print a folder."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("action", choices=("build", "path"))
-    parser.add_argument("name", choices=("phone", "board"))
+    parser.add_argument("name", choices=tuple(MAKERS))
     arguments = parser.parse_args()
     folder = cache() / f"{arguments.name}-{recipe()}"
     if arguments.action == "build":
@@ -122,7 +160,7 @@ def build(name: str, folder: Path) -> None:
         with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=cache()) as work:
             made = Path(work) / "made"
             made.mkdir()
-            (make_phone if name == "phone" else make_board)(made)
+            MAKERS[name](made)
             (made / "complete").touch()
             made.rename(folder)
 
@@ -152,7 +190,14 @@ def make_board(folder: Path) -> None:
     phone = cache() / f"phone-{recipe()}"
     build("phone", phone)
     compile_python(root, phone / "root")
-    make_kernel(folder, root)
+    make_kernel(folder, root, "arm64", BOARD_MODULES, BOARD_INIT)
+
+
+def make_sensors(folder: Path) -> None:
+    """A Debian for 64-bit PCs that has Python, and a kernel with drivers of sensors."""
+    root = folder / "root"
+    extract(root, "amd64", ("base-files", "base-passwd", "busybox-static", "python3"))
+    make_kernel(folder, root, "amd64", SENSOR_MODULES, SENSOR_INIT)
 
 
 def extract(root: Path, arch: str, packages: Sequence[str]) -> None:
@@ -214,13 +259,13 @@ def compile_python(root: Path, native: Path) -> None:
     )
 
 
-def make_kernel(folder: Path, root: Path) -> None:
-    """Download the suite's arm64 kernel; write `vmlinuz` and `initrd.gz`."""
+def make_kernel(folder: Path, root: Path, arch: str, modules: Sequence[str], init: str) -> None:
+    """Download the suite's kernel; write `vmlinuz` and `initrd.gz` with modules and a start."""
     with tempfile.TemporaryDirectory(dir=folder) as work:
         apt = Path(work) / "apt"
         for name in ("lists/partial", "archives/partial"):
             (apt / name).mkdir(parents=True)
-        source = f"deb [signed-by={KEYRING} arch=arm64] {mirror()} {SUITE} main\n"
+        source = f"deb [signed-by={KEYRING} arch={arch}] {mirror()} {SUITE} main\n"
         write(apt / "sources.list", source, 0o644)
         settings = {
             "Dir::Etc::sourcelist": apt / "sources.list",
@@ -231,12 +276,12 @@ def make_kernel(folder: Path, root: Path) -> None:
             "Dir::Cache::pkgcache": "",
             "Dir::Cache::srcpkgcache": "",
             "APT::Sandbox::User": "root",
-            "APT::Architecture": "arm64",
-            "APT::Architectures": "arm64",
+            "APT::Architecture": arch,
+            "APT::Architectures": arch,
         }
         options = [part for key, value in settings.items() for part in ("-o", f"{key}={value}")]
         run("apt-get", "-qq", *options, "update")
-        depends = run("apt-cache", *options, "depends", "linux-image-arm64")
+        depends = run("apt-cache", *options, "depends", f"linux-image-{arch}")
         package = next(
             line.split()[-1] for line in depends.splitlines() if "Depends: linux-image" in line
         )
@@ -253,10 +298,10 @@ def make_kernel(folder: Path, root: Path) -> None:
         shutil.copy(root / "usr/bin/busybox", tree / "bin/busybox")
         for name in APPLETS:
             (tree / "bin" / name).symlink_to("busybox")
-        names = load_order(kernel)
+        names = load_order(kernel, modules)
         for name in names:
             (tree / f"modules/{name}.ko").write_bytes(module(kernel, name))
-        write(tree / "init", INIT.format(modules=" ".join(names)), 0o755)
+        write(tree / "init", init.format(modules=" ".join(names)), 0o755)
         items = "\n".join(str(item.relative_to(tree)) for item in sorted(tree.rglob("*")))
         archive_file = Path(work) / "initrd.cpio"
         run("cpio", "--quiet", "-o", "-H", "newc", "-F", str(archive_file), cwd=tree, given=items)
@@ -266,11 +311,14 @@ def make_kernel(folder: Path, root: Path) -> None:
 def module(kernel: Path, name: str) -> bytes:
     """Return a kernel module, unpacked; in its name hyphens and underscores are the same."""
     pattern = f"{name.replace('_', '[-_]')}.ko.xz"
-    (packed,) = kernel.rglob(pattern)
+    found = list(kernel.rglob(pattern))
+    if len(found) != 1:
+        sys.exit(f"the kernel has {len(found)} modules {name}")
+    (packed,) = found
     return lzma.decompress(packed.read_bytes())
 
 
-def load_order(kernel: Path) -> list[str]:
+def load_order(kernel: Path, modules: Sequence[str]) -> list[str]:
     """Return the modules and what they depend on, in an order in which they can be loaded."""
     order: list[str] = []
 
@@ -284,7 +332,7 @@ def load_order(kernel: Path) -> list[str]:
                 else:
                     add(other)
 
-    for name in MODULES:
+    for name in modules:
         add(name)
     return order
 
@@ -319,6 +367,8 @@ def run(*command: str, cwd: Path | None = None, given: str = "") -> str:
         sys.exit(f"{command[0]} failed with code {done.returncode}:\n{last}")
     return done.stdout
 
+
+MAKERS = {"phone": make_phone, "board": make_board, "sensors": make_sensors}
 
 if __name__ == "__main__":
     main()
