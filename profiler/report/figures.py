@@ -14,7 +14,7 @@ from ...models.plots import cost_name, display_unit
 from .charts import Axis, Bar, Chart, bar_chart, padded, round_values
 from .content import Comparison, Estimate, ReportContent, WidthCurve
 from .layout import cost_text, moment
-from .markup import Html, joined
+from .markup import Html, element, joined
 
 # Beyond this ratio of largest to smallest a linear axis hides the small ones.
 _LOG_RATIO = 12.0
