@@ -227,6 +227,15 @@ class PowerTrace:
     num_failed: int
     spans_s: Mapping[str, tuple[float, float]]
 
+    @property
+    def idle_s(self) -> float:
+        """Idle time that was spent for the meter, in seconds."""
+        return sum(
+            max(0.0, span[1] - span[0])
+            for name, span in self.spans_s.items()
+            if name.startswith("idle")
+        )
+
     @classmethod
     def from_dict(cls, content: Any) -> PowerTrace:
         """Return the trace, checked.

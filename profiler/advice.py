@@ -12,6 +12,7 @@ from ..datasets.estimation import CampaignEstimate
 from ..datasets.journal import JournalContent
 from ..datasets.measurement import Measurement, measurements_of
 from ..datasets.records import Timing
+from .energy_advice import energy_advice
 
 NOTABLE_DRIFT = 0.03
 NOTABLE_NOISE = 0.05
@@ -36,6 +37,11 @@ def advise(journal: JournalContent) -> list[str]:
         lambda: _unusable(measurements),
         lambda: _rejections(estimate),
         lambda: _imprecise(measurements, float(journal.campaign.protocol.get("rel_error", 0.03))),
+        lambda: energy_advice(
+            measurements,
+            journal.visits,
+            float(journal.campaign.protocol.get("energy_rel_error", 0.03)),
+        ),
         lambda: _states(estimate),
         lambda: _drift(estimate),
         lambda: _noise(estimate),

@@ -34,7 +34,7 @@ from ..device_agents.errors import DeviceError, TransientDeviceError
 from ..device_agents.registry import runtime_entry
 from . import networks
 from .devices import is_simulated, open_device, runs_networks
-from .metering import energy_fields, meter_text, meters_of
+from .metering import energy_fields, meter_text, metered_visit_s, meters_of
 from .noise import NoiseTracker
 from .plan import VisitPlan
 from .protocol import Protocol, reference_widths
@@ -58,8 +58,8 @@ class Observer(TypingProtocol):
     def message(self, text: str) -> None:
         """Take one sentence for the user."""
 
-    def started(self, total: int, done: int, protocol: Protocol) -> None:
-        """Learn how many visits there are and how many were made before."""
+    def started(self, total: int, done: int, visit_s: float) -> None:
+        """Learn how many visits there are, how many were made before, and how long one takes."""
 
     def visited(self, visit: Visit, done: int, noise: float | None) -> None:
         """Learn of one more visit, how many count by now, and the noise of a single one so far."""
@@ -71,7 +71,7 @@ class Silent:
     def message(self, text: str) -> None:
         """Ignore the sentence."""
 
-    def started(self, total: int, done: int, protocol: Protocol) -> None:
+    def started(self, total: int, done: int, visit_s: float) -> None:
         """Ignore the start."""
 
     def visited(self, visit: Visit, done: int, noise: float | None) -> None:
@@ -176,7 +176,7 @@ def profile(
             meters=meters,
             meter_note=str(device.meters.get("why") or ""),
         )
-        _tell_meters(device, meters, meter, protocol, observer)
+        _tell_meters(device, meters, meter, observer)
         with open_journal(folder, campaign, variants) as journal:
             if journal.content.torn_bytes:
                 observer.message(
@@ -194,7 +194,8 @@ def profile(
                 journal.reject,
             )
             num_open = 0 if plan.is_out_of_time else plan.num_open
-            observer.started(plan.num_done + num_open, plan.num_done, protocol)
+            visit_s = protocol.visit_duration_s + metered_visit_s(meters, protocol)
+            observer.started(plan.num_done + num_open, plan.num_done, visit_s)
             if num_open:
                 _settle(device, protocol, observer)
             try:
@@ -238,7 +239,6 @@ def _tell_meters(
     device: Device,
     meters: Sequence[Mapping[str, Any]],
     wanted: str,
-    protocol: Protocol,
     observer: Observer,
 ) -> None:
     """Say what energy is read from, or why it is not."""
@@ -269,7 +269,7 @@ def _settle(device: Device, protocol: Protocol, observer: Observer) -> None:
 
 def _measure_all(device: Device, plan: VisitPlan, journal: Journal, observer: Observer) -> None:
     noise = NoiseTracker(journal.content.visits)
-    failures = 0
+    failures = without_energy = 0
     for visit in plan:
         record = _measure(device, visit, plan.protocol)
         journal.append(record)
@@ -277,6 +277,13 @@ def _measure_all(device: Device, plan: VisitPlan, journal: Journal, observer: Ob
         noise.add(record)
         observer.visited(record, plan.num_done, noise.single_visit)
         failures = failures + 1 if record.error else 0
+        without_energy = without_energy + 1 if record.energy_refused else 0
+        if without_energy >= MAX_FAILURES_IN_A_ROW:
+            raise JoulemapError(
+                f"{without_energy} visits gave no energy one after another, the last one because "
+                f"{record.energy_refused}; what was measured is safe: mend it and repeat the same "
+                "command, or measure without energy in another folder (--meter none)"
+            )
         if failures >= MAX_FAILURES_IN_A_ROW:
             raise JoulemapError(
                 f"{failures} visits failed one after another, the last one so: {record.error}; "

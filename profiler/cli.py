@@ -349,6 +349,9 @@ def export(
     console.RESULTS.print(f"Wrote {written}", soft_wrap=True)
 
 
+ENERGY = "energy_j"
+
+
 def _print_dataset(dataset: Any, out: Path, *, as_json: bool, advice: Sequence[str] = ()) -> None:
     cost = dataset.cost_names[0]
     floor = dataset.noise_floor(cost)
@@ -366,6 +369,9 @@ def _print_dataset(dataset: Any, out: Path, *, as_json: bool, advice: Sequence[s
     console.RESULTS.print(f"{len(dataset)} variants in {out}", soft_wrap=True)
     console.RESULTS.print(console.error_text(dataset, cost))
     console.RESULTS.print(console.noise_text(floor))
+    if cost != ENERGY and ENERGY in dataset.cost_names and (dataset.cost(ENERGY) > 0).any():
+        console.RESULTS.print(f"Energy: {console.error_text(dataset, ENERGY)}")
+        console.RESULTS.print(f"Energy: {console.noise_text(dataset.noise_floor(ENERGY))}")
     console.print_list(advice)
 
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from ..datasets import CostDataset, LayerProfiles, Visit
     from ..datasets.metrics import NoiseFloor
     from ..models import CrossValidation
-    from .protocol import Protocol
     from .report import Headline
 
 # Messages and progress go to standard error, results to standard output.
@@ -142,6 +141,11 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def duration_text(seconds: float) -> str:
+    """Return a duration in words where it is long: `2:03`, `3.4 hours`."""
+    return duration(seconds) if seconds < 3600 else f"{seconds / 3600:.1f} hours"
+
+
 class CampaignProgress:
     """Shows a campaign on standard error: a bar with remaining time and noise, or log lines."""
 
@@ -156,7 +160,7 @@ class CampaignProgress:
         """Print one sentence."""
         ERRORS.print(text, markup=False)
 
-    def started(self, total: int, done: int, protocol: Protocol) -> None:
+    def started(self, total: int, done: int, visit_s: float) -> None:
         """Say what is to come and show the bar."""
         self._total, self._done = total, done
         remaining = total - done
@@ -164,9 +168,7 @@ class CampaignProgress:
             self.message(f"all {total} visits are there already: nothing to measure")
             return
         before = f", {done} made before" if done else ""
-        self.message(
-            f"{total} visits{before}; about {duration(remaining * protocol.visit_duration_s)} to go"
-        )
+        self.message(f"{total} visits{before}; about {duration_text(remaining * visit_s)} to go")
         self._recent.append(time.monotonic())
         self._logged = time.monotonic()
         if ERRORS.is_terminal:

@@ -100,8 +100,14 @@ class VisitPlan:
             timing = visit.timing
             ends = timing.reference_before.wall_s + timing.reference_after.wall_s
             self._spent_s += timing.measuring_s + timing.load_s + ends
+            if visit.power_trace is not None and visit.power_trace.times_s:
+                self._spent_s += visit.power_trace.idle_s
+            # Times without the energy that was to be read with them count, and are made again.
+            lacks_energy = visit.energy_refused is not None
+            may_retry = self._attempts[slot] < self.protocol.max_attempts
             if visit.key not in self.rejections:
-                self._closed.add(slot)
+                if not (lacks_energy and may_retry):
+                    self._closed.add(slot)
                 return
         else:
             self.first_error = self.first_error or visit.error

@@ -22,6 +22,11 @@ LATE_PERIODS = 3.0
 # Without a change for so many periods (and readings) it sticks.
 STUCK_PERIODS = 10.0
 STUCK_READINGS = 4
+# A single step of so many times the power of the next largest, that makes up so much of the energy,
+# is a fault; steps are looked at over so long.
+STEP_FACTOR = 4.0
+STEP_SHARE = 0.02
+STEP_S = 0.02
 # Updates are even when each comes within this share of the period of where it should.
 EVEN_SHARE = 0.05
 
@@ -123,10 +128,12 @@ class Counter:
             duration**2
         )
         changes = self._changes(first, last)
+        between = self._between(first, last)
+        self._check_steps([first, *between, last], energy)
         return MeanPower(
             power,
             variance,
-            *self._long_run(first, last, power),
+            *self._long_run(first, between, last, power),
             first.time_s,
             last.time_s,
             max(changes, int(duration / self.period_s)) if changes else 0,
@@ -167,12 +174,38 @@ class Counter:
             sharp.append(Edge(moment, min(edge.width_s, slack), edge.energy_j, edge.index))
         return sharp
 
-    def _long_run(self, first: Edge, last: Edge, power: float) -> tuple[float, float]:
+    def _check_steps(self, edges: Sequence[Edge], energy: float) -> None:
+        """Refuse a counter that makes one step far beyond all others, and that matters.
+
+        The limit of what is believed is that of the hardware: an offset may well lie below it.
+        """
+        kept = [edges[0]]
+        for edge in edges[1:]:
+            if edge.time_s - kept[-1].time_s >= max(2 * self.period_s, STEP_S):
+                kept.append(edge)
+        if len(kept) < 3 + 1:
+            return
+        pairs = list(zip(kept, kept[1:]))
+        powers = [(b.energy_j - a.energy_j) / (b.time_s - a.time_s) for a, b in pairs]
+        largest = max(range(len(powers)), key=powers.__getitem__)
+        second = max(power for i, power in enumerate(powers) if i != largest)
+        a, b = pairs[largest]
+        excess = (powers[largest] - second) * (b.time_s - a.time_s)
+        if powers[largest] > STEP_FACTOR * second and excess > STEP_SHARE * energy:
+            raise Refused(
+                f"the counter jumped by {b.energy_j - a.energy_j:.3g} J within "
+                f"{b.time_s - a.time_s:.2g} s, {powers[largest] / max(second, 1e-9):.0f} times the "
+                "power of every other moment"
+            )
+
+    def _long_run(
+        self, first: Edge, between: Sequence[Edge], last: Edge, power: float
+    ) -> tuple[float, float]:
         """Return how mean power varies, from pieces of the stretch (see `long_run`)."""
         edges = [first]
         duration = last.time_s - first.time_s
         piece = max(duration / MAX_BATCHES, 2 * self.period_s)
-        for edge in self._between(first, last):
+        for edge in between:
             late = edge.time_s - edges[-1].time_s >= piece
             if late and last.time_s - edge.time_s >= piece / 2:
                 edges.append(edge)

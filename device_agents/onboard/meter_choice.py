@@ -25,6 +25,7 @@ ENROL_S = 2.0
 ENROL_PERIODS = 12
 MAX_ENROL_S = 15.0
 ENROL_UPDATES = 25
+FEW_UPDATES = 4
 # Where no update can be seen and none is stated.
 UNKNOWN_GAUGE_PERIOD_S = 1.0
 
@@ -138,7 +139,11 @@ def enrol(
     began = clock.monotonic_s()
     pause = max(FINE_S, info.read_s)
     changes: list[float] = []
-    while len(changes) <= ENROL_UPDATES and clock.monotonic_s() - began < limit:
+    while len(changes) <= ENROL_UPDATES:
+        spent = clock.monotonic_s() - began
+        is_unknown = info.update_period_s is None and len(changes) < FEW_UPDATES
+        if spent >= (MAX_ENROL_S if is_unknown else limit):
+            break
         if is_cancelled():
             raise SystemExit(0)
         if log.read() and len(log.values) > 1 and log.values[-1] != log.values[-2]:
@@ -150,14 +155,14 @@ def enrol(
         raise MeterChoiceError(f"meter {_name(info)} gives no reading: {log.reason}")
     state = state_of(meter)
     gaps = [b - a for a, b in zip(changes, changes[1:])]
-    if len(gaps) >= 3:
+    if len(gaps) >= FEW_UPDATES - 2:
         # A value that repeats makes a gap of two periods: the lower half tells one.
         return ChosenMeter(
             meter, max(median(sorted(gaps)[: (len(gaps) + 1) // 2 + 1]), pause), state
         )
     if info.kind != SAMPLER and not changes:
         raise MeterChoiceError(
-            f"meter {_name(info)} did not change in {limit:.0f} s: it is stuck, or nothing is "
+            f"meter {_name(info)} did not change in {spent:.0f} s: it is stuck, or nothing is "
             "measured by it"
         )
     stated = info.update_period_s

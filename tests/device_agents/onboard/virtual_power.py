@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import random
 from bisect import bisect_right
@@ -178,6 +179,9 @@ class MeteredAgent(SimulatedAgent):
 
     def __init__(self, power: VirtualPower, meters: list[Any], meter: str, **settings: Any) -> None:
         power.machine.meters = meters
+        # A visit collects garbage, which among many libraries takes longer than all else.
+        gc.collect()
+        gc.freeze()
         super().__init__(power.machine)
         self.protocol = Protocol(max_warm_up_s=0.1, **settings).to_dict()
         self.prepared = self.answer(
