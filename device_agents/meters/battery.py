@@ -6,6 +6,9 @@ load, and only while nothing charges it: a reading with a cable plugged in is an
 
 from __future__ import annotations
 
+import hashlib
+import os
+import threading
 import time
 from collections.abc import Callable, Sequence
 
@@ -140,8 +143,8 @@ class BatteryMeter:
 
     def calibrate(
         self,
-        burn: Callable[[float], object],
-        wait: Callable[[float], object],
+        burn: Callable[[float], object] | None = None,
+        wait: Callable[[float], object] = time.sleep,
         *,
         stretch_s: float = 15.0,
         slice_s: float = 0.25,
@@ -150,7 +153,8 @@ class BatteryMeter:
         """Learn sign and unit by a stretch of idling, one of load, and one of idling.
 
         Args:
-            burn: Keeps the processor busy for so many seconds; then it is read.
+            burn: Keeps the processor busy for so many seconds; then it is read. All CPUs that this
+                process may use, when None.
             wait: Lets it idle for so many seconds; then it is read.
             stretch_s: Length of each stretch.
             slice_s: Time between two readings.
@@ -161,7 +165,7 @@ class BatteryMeter:
         """
         count = max(2, round(stretch_s / slice_s))
         before = self._watch(wait, slice_s, count, clock)
-        load = self._watch(burn, slice_s, count, clock)
+        load = self._watch(burn or burn_cpus, slice_s, count, clock)
         after = self._watch(wait, slice_s, count, clock)
         # What was said right after the load is of the load still.
         settled = after.raw[len(after.raw) // 3 :]
@@ -295,6 +299,26 @@ class ChargeMeter:
         self._charge.close()
         if self._voltage is not None:
             self._voltage.close()
+
+
+def burn_cpus(seconds: float) -> None:
+    """Keep all CPUs that this process may use busy for so many seconds."""
+    count = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    end = time.monotonic() + seconds
+    # Hashing large blocks lets other threads run at the same time.
+    block = bytes(1 << 18)
+
+    def hash_on() -> None:
+        while time.monotonic() < end:
+            hashlib.sha256(block).digest()
+
+    threads = [threading.Thread(target=hash_on, daemon=True) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 def voltage_v(raw: float, path: str) -> float:

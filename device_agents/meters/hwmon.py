@@ -131,6 +131,9 @@ def rails(files: Files) -> list[Rail]:
     found: list[Rail] = []
     for name in files.list(_HWMON):
         folder = f"{_HWMON}/{name}"
+        if "name" not in files.list(folder) and "name" in files.list(f"{folder}/device"):
+            # Older drivers, ACPI's power meter among them, have their files at the device itself.
+            folder = f"{folder}/device"
         chip = files.text(f"{folder}/name") or ""
         # Batteries, chargers and wireless mice repeat here what their own class has.
         if chip not in _ELSEWHERE and files.text(f"{folder}/device/type") is None:
@@ -161,7 +164,8 @@ def hwmon_rails(files: Files, folder: str, chip: str) -> list[Rail]:
         file = f"power{number}_input"
         if file not in names:
             file = f"power{number}_average"
-        text = label(number, "power") or label(number, "in")
+        oem = files.text(f"{folder}/power{number}_oem_info") or ""
+        text = label(number, "power") or label(number, "in") or oem
         found.append(Rail(folder, chip, text, f"power{number}", (file,), 1e-6))
     with_power = any(rail.kind == SAMPLER for rail in found)
     for number in _numbers(names, r"curr([0-9]+)_input\Z"):
@@ -198,7 +202,7 @@ def iio_rails(files: Files, folder: str, chip: str) -> list[Rail]:
 
 def domain(rail: Rail) -> str:
     """Return what a rail's energy is the energy of, in words."""
-    if rail.chip == "power_meter":
+    if rail.chip == "power_meter" and not rail.label:
         return "whole machine, by its supply (ACPI power meter)"
     of = f"rail '{channel_name(rail.label, '')}'" if rail.label else f"input {rail.number}"
     return f"{of} of the sensor {channel_name(rail.chip, 'without a name')}"

@@ -22,7 +22,9 @@ _DRIVER = "proc/driver/nvidia/version"
 _READ_S = 0.05
 _COUNTER_UPDATE_S = 0.1
 _AVERAGING_S = 1.0
-_STEP_W = 1e-3
+_MILLI = 1e-3
+# NVML_FI_DEV_POWER_INSTANT, which packages before 12.535 do not name.
+_POWER_INSTANT = 186
 # Peaks of milliseconds go beyond the highest limit that can be set.
 _PEAK_FACTOR = 2.0
 _MAX_POWER_W = 2_000.0
@@ -144,7 +146,8 @@ def _meters(library: Any, index: int, handle: Any) -> list[Meter | Missing]:
     def works(query: Callable[[], int]) -> bool:
         try:
             return 0 < query() < _NO_UINT64
-        except library.NVMLError as error:
+        except (library.NVMLError, AttributeError) as error:
+            # An old package lacks a query, or the driver does not answer it.
             errors.append(error)
             return False
 
@@ -177,7 +180,7 @@ def _meters(library: Any, index: int, handle: Any) -> list[Meter | Missing]:
                 f"gpu{index}",
                 energy,
                 kind=COUNTER,
-                resolution=_STEP_W,
+                resolution=_MILLI,
                 update_period_s=_COUNTER_UPDATE_S,
                 notes=(identity, "It moves in steps of about 100 ms."),
             )
@@ -185,7 +188,7 @@ def _meters(library: Any, index: int, handle: Any) -> list[Meter | Missing]:
     channel = f"gpu{index}-power" if meters else f"gpu{index}"
     if works(instant):
         moment = (identity, "Power of the moment (field 186).")
-        meters.append(meter(channel, instant, kind=SAMPLER, resolution=_STEP_W, notes=moment))
+        meters.append(meter(channel, instant, kind=SAMPLER, resolution=_MILLI, notes=moment))
     elif works(average):
         notes: tuple[str, ...] = (
             identity,
@@ -198,7 +201,7 @@ def _meters(library: Any, index: int, handle: Any) -> list[Meter | Missing]:
                 channel,
                 average,
                 kind=SAMPLER,
-                resolution=_STEP_W,
+                resolution=_MILLI,
                 averaging_s=_AVERAGING_S,
                 notes=notes,
             )
@@ -222,7 +225,7 @@ def _field_mw(library: Any, handle: Any) -> int:
     Raises:
         NVMLError: The library's answer.
     """
-    value = library.nvmlDeviceGetFieldValues(handle, [library.NVML_FI_DEV_POWER_INSTANT])[0]
+    value = library.nvmlDeviceGetFieldValues(handle, [_POWER_INSTANT])[0]
     if value.nvmlReturn != library.NVML_SUCCESS:
         raise library.NVMLError(value.nvmlReturn)
     return int(value.value.uiVal)

@@ -12,7 +12,9 @@ from __future__ import annotations
 import math
 import os
 import re
+import select
 import subprocess
+import time
 
 from ..onboard.files import Files
 from ..onboard.meter import SAMPLER, Meter, MeterError, MeterGone, MeterInfo, Missing
@@ -115,26 +117,51 @@ def _ask(program: str) -> str:
 
     Raises:
         MeterGone: It is not there.
-        MeterError: It fails or takes too long.
+        MeterError: It fails, takes too long, or does not stop printing.
     """
     try:
-        ended = subprocess.run(
+        process = subprocess.Popen(
             [program, _COMMAND],
             stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_TIME_LIMIT_S,
-            check=False,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         )
     except FileNotFoundError as error:
         raise MeterGone(f"{program} is gone") from error
-    except subprocess.TimeoutExpired as error:
-        raise MeterError(f"{program} took more than {_TIME_LIMIT_S:g} s") from error
     except OSError as error:
         raise MeterError(f"{program} cannot be started ({error.strerror})") from error
-    if ended.returncode != 0:
-        said = (ended.stderr or ended.stdout)[:80].decode("utf-8", "replace").strip()
-        raise MeterError(f"'{program} {_COMMAND}' failed with {ended.returncode} ({said!r})")
-    return ended.stdout[:_MAX_OUTPUT].decode("utf-8", "replace")
+    with process:
+        try:
+            printed = _output(process, program).decode("utf-8", "replace")
+        finally:
+            process.kill()
+    if process.returncode != 0:
+        said = printed[:80].strip()
+        raise MeterError(f"'{program} {_COMMAND}' failed with {process.returncode} ({said!r})")
+    return printed
+
+
+def _output(process: subprocess.Popen[bytes], program: str) -> bytes:
+    """Return what a program prints until it ends."""
+    end = time.monotonic() + _TIME_LIMIT_S
+    printed = b""
+    if process.stdout is None:
+        return printed
+    while True:
+        left_s = end - time.monotonic()
+        if left_s <= 0 or not select.select([process.stdout], [], [], left_s)[0]:
+            raise MeterError(f"{program} took more than {_TIME_LIMIT_S:g} s")
+        part = os.read(process.stdout.fileno(), _MAX_OUTPUT)
+        printed += part
+        if len(printed) > _MAX_OUTPUT:
+            raise MeterError(f"{program} does not stop printing")
+        if not part:
+            break
+    try:
+        process.wait(max(0.0, end - time.monotonic()))
+    except subprocess.TimeoutExpired as error:
+        raise MeterError(f"{program} took more than {_TIME_LIMIT_S:g} s") from error
+    return printed
 
 
 def _meter(channel: str, program: str, rails: frozenset[str], what: str) -> PmicMeter:

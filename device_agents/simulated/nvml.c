@@ -1,6 +1,8 @@
 /* A libnvidia-ml.so.1 for machines without a graphics card: what it answers follows a power model
  * whose truth is known, so that programs that read NVML can be rehearsed and tested.
  *
+ * Compiled by nvml_library.build_nvml(folder), or by hand:
+ *
  *   cc -shared -fPIC -O2 -Wl,-soname,libnvidia-ml.so.1 -o FOLDER/libnvidia-ml.so.1 nvml.c
  *   JOULEMAP_NVML=settings.txt LD_LIBRARY_PATH=FOLDER python -m joulemap ...
  *

@@ -196,6 +196,20 @@ def test_the_machines_own_meter_is_called_what_it_is(tmp_path: Path) -> None:
     assert "whole machine" in meter.info.domain
 
 
+def test_a_meter_whose_files_are_at_its_device_is_found_with_its_own_label(tmp_path: Path) -> None:
+    # As on servers with several ACPI power meters, one of them for the processor alone.
+    acpi = {
+        f"{HWMON}/device/name": "power_meter",
+        f"{HWMON}/device/power1_average": 61_000_000,
+        f"{HWMON}/device/power1_average_interval": 50,
+        f"{HWMON}/device/power1_oem_info": "CPU Power Socket 0",
+    }
+    meter = find(tmp_path, acpi)["CPU_Power_Socket_0"]
+    assert meter.read() == pytest.approx(61.0)
+    assert "whole machine" not in meter.info.domain
+    assert meter.info.averaging_s == pytest.approx(0.05)
+
+
 def test_an_input_that_is_switched_off_is_missing(tmp_path: Path) -> None:
     write(tmp_path, INA3221)
     files = FaultyFiles(str(tmp_path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
 import subprocess
 import sys
@@ -13,13 +14,13 @@ from typing import Any, ClassVar
 
 import pytest
 
-from joulemap.device_agents import simulated
+from joulemap.device_agents.errors import StableDeviceError
 from joulemap.device_agents.meters import nvml
 from joulemap.device_agents.onboard.files import Files
 from joulemap.device_agents.onboard.meter import Meter, MeterError, MeterGone, Missing
+from joulemap.device_agents.simulated.nvml_library import LIBRARY, SETTINGS_VARIABLE, build_nvml
 from joulemap.device_agents.testing import FaultyFiles, MeterContract
 
-NAME = "libnvidia-ml.so.1"
 NOT_SUPPORTED, NO_PERMISSION, DRIVER_NOT_LOADED, LOST, UNKNOWN = 3, 4, 9, 15, 999
 Set = Callable[..., None]
 
@@ -28,17 +29,14 @@ Set = Callable[..., None]
 def library_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the library, compiled from the source that the package ships."""
     folder = tmp_path_factory.mktemp("nvml")
-    source = Path(str(simulated.__path__[0])) / "nvml.c"
-    flags = ["-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror", f"-Wl,-soname,{NAME}"]
-    command = ["gcc", *flags, "-o", str(folder / NAME), str(source), "-lm"]
-    subprocess.run(command, check=True, timeout=60)
+    build_nvml(folder)
     return folder
 
 
 @pytest.fixture(scope="session")
 def library(library_folder: Path) -> ctypes.CDLL:
     """The library; loaded by its path, it is what its bare name stands for in this process."""
-    return ctypes.CDLL(str(library_folder / NAME))
+    return ctypes.CDLL(str(library_folder / LIBRARY))
 
 
 @pytest.fixture
@@ -47,7 +45,7 @@ def settings(
 ) -> Iterator[Set]:
     """Returns a function that sets names (`gpu0__power` for `gpu0.power`); nothing is left open."""
     path = tmp_path / "nvml.txt"
-    monkeypatch.setenv("JOULEMAP_NVML", str(path))
+    monkeypatch.setenv(SETTINGS_VARIABLE, str(path))
     lines: dict[str, object] = {}
 
     def write(**values: object) -> None:
@@ -184,11 +182,13 @@ def test_a_processes_cpu_time_takes_energy(settings: Set) -> None:
     meter = first()
     meter.read()
     time.sleep(0.02)
-    before = meter.read()
-    start = time.process_time()
-    while time.process_time() - start < 0.05:
+    earliest_s, before, start_s = time.process_time(), meter.read(), time.process_time()
+    while time.process_time() - start_s < 0.05:
         pass
-    assert meter.read() - before >= 49.0
+    end_s, after, latest_s = time.process_time(), meter.read(), time.process_time()
+    assert (
+        (end_s - start_s) * 1000 - 0.01 <= after - before <= (latest_s - earliest_s) * 1000 + 0.01
+    )
     meter.close()
 
 
@@ -230,6 +230,28 @@ def test_a_card_that_answers_nothing_is_missing(
     assert isinstance(missing, Missing)
     assert reason in missing.reason
     assert remedy in missing.remedy
+
+
+def test_a_query_that_an_old_package_lacks_is_passed_over(
+    settings: Set, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = importlib.import_module("pynvml")
+    monkeypatch.delattr(library, "nvmlDeviceGetTotalEnergyConsumption")
+    monkeypatch.delattr(library, "NVML_FI_DEV_POWER_INSTANT")
+    (meter,) = meters()
+    assert (meter.info.channel, meter.info.averaging_s) == ("gpu0", 0.0)
+    monkeypatch.delattr(library, "nvmlDeviceGetFieldValues")
+    (older,) = meters()
+    assert older.info.averaging_s == 1.0
+    close([meter, older])
+
+
+def test_without_a_compiler_it_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(StableDeviceError, match=r"apt-get install .* g\+\+"):
+        build_nvml(tmp_path)
 
 
 def test_one_lost_card_leaves_the_other(settings: Set) -> None:
@@ -277,6 +299,7 @@ def test_nothing_is_found_below_another_root(settings: Set, tmp_path: Path) -> N
 
 
 FIND = """
+from joulemap.device_agents.errors import StableDeviceError
 from joulemap.device_agents.meters import nvml
 from joulemap.device_agents.onboard.files import Files
 for meter in nvml.find(Files()):
@@ -291,7 +314,7 @@ def test_a_program_finds_it_by_the_path_of_libraries(library_folder: Path, tmp_p
     environment = {
         **os.environ,
         "LD_LIBRARY_PATH": str(library_folder),
-        "JOULEMAP_NVML": str(settings),
+        SETTINGS_VARIABLE: str(settings),
     }
     ended = subprocess.run(
         [sys.executable, "-c", FIND],

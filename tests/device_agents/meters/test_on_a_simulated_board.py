@@ -61,56 +61,49 @@ def work(cpu_s: float) -> None:
         pass
 
 
-def test_counters_count_the_boards_joules(
-    board: BoardServer, find: Callable[[str], dict[str, Meter]]
+@pytest.mark.parametrize(
+    ("backend", "channel"), [("rapl", "cpu"), ("rapl", "psys"), ("android_odpm", "S1M_VDD_MIF")]
+)
+def test_a_counter_counts_the_boards_joules(
+    board: BoardServer, find: Callable[[str], dict[str, Meter]], backend: str, channel: str
 ) -> None:
-    rapl, odpm = find("rapl"), find("android_odpm")
-    meters = [rapl["cpu"], rapl["psys"], rapl["package-0.dram"], *odpm.values()]
-    del odpm["total"]
-    start_s = time.perf_counter()
-    before = [meter.read() for meter in meters]
-    work(0.3)
-    time.sleep(0.1)
-    after = [meter.read() for meter in meters]
-    end_s = time.perf_counter()
-    used = [b - a for a, b in zip(before, after, strict=True)]
-    truth_j = board.truth(start_s, end_s).energy_j
-    assert truth_j > 0.3 * WATTS_PER_CORE
-    # Package and memory are the whole board; the counters' updates are 1 ms apart, reading takes some.
-    assert used[0] == pytest.approx(truth_j, rel=0.05)
-    assert used[1] == pytest.approx(truth_j, rel=0.05)
-    assert used[2] < 0.6 * used[0]
-    # Updated eight times in a second, but all at once.
-    assert used[3] <= sum(used[4:]) + 1e-6
+    meter = find(backend)[channel]
+    times_s = [time.perf_counter()]
+    before = meter.read()
+    times_s.append(time.perf_counter())
+    work(0.2)
+    times_s.append(time.perf_counter())
+    after = meter.read()
+    times_s.append(time.perf_counter())
+    time.sleep(0.01)
+    least, most = (board.truth(*span) for span in (times_s[1:3], (times_s[0], times_s[3])))
+    assert least.net_j > 0.15 * WATTS_PER_CORE
+    # A value is as old as one update, in which the board used this much at most.
+    period_s, share = (0.002, 1.0) if backend == "rapl" else (0.130, 0.3)
+    stale_j = period_s * (2.0 + WATTS_PER_CORE * (os.cpu_count() or 1))
+    if backend == "rapl":
+        # Package and memory are the whole board, and so is psys.
+        assert least.energy_j - stale_j <= after - before <= most.energy_j + stale_j
+    else:
+        assert 0.0 <= after - before <= share * (most.energy_j + stale_j)
 
 
-def test_gauges_show_the_boards_watts(
-    board: BoardServer, find: Callable[[str], dict[str, Meter]]
-) -> None:
-    meters = [*find("hwmon").values()]
-    total = next(meter for meter in meters if meter.info.channel.startswith("ina219"))
-    # Averages of the milliseconds before: of a stretch of work that went on for longer.
-    start_s = time.perf_counter()
-    watts = []
-    while time.perf_counter() - start_s < 0.3:
-        watts.append(total.read())
-        time.sleep(0.002)
-    end_s = time.perf_counter()
-    truth_w = board.truth(start_s, end_s).energy_j / (end_s - start_s)
-    assert sum(watts) / len(watts) == pytest.approx(truth_w, rel=0.1)
-    assert {"VDD_IN", "VDD_CPU_GPU_CV", "VDD_SOC"} <= {meter.info.channel for meter in meters}
-
-
-def test_a_jetsons_total_is_the_whole_module(tmp_path: Path) -> None:
-    jetson = importlib.import_module("joulemap.device_agents.meters.jetson")
-    with BoardServer(BoardOptions(meter="ina3221", idle_w=7.5, noise=0.0)) as server:
+def test_gauges_show_the_boards_watts(tmp_path: Path) -> None:
+    # Nothing works on it: it uses what it does when idle, and a little more as it warms up.
+    options = BoardOptions(meter="ina219,ina3221", idle_w=7.5, noise=0.0)
+    with BoardServer(options) as server:
         (tmp_path / "sys").symlink_to(server.folder)
-        meters = jetson.find(Files(str(tmp_path)))
-        assert [meter.info.channel for meter in meters] == ["VDD_IN", "VDD_CPU_GPU_CV", "VDD_SOC"]
-        # Nothing works on it.
-        assert meters[0].read() == pytest.approx(7.5, abs=meters[0].info.resolution)
-        assert meters[1].read() + meters[2].read() < meters[0].read()
-        for meter in meters:
+        files = Files(str(tmp_path))
+        hwmon, jetson = (
+            importlib.import_module(f"joulemap.device_agents.meters.{name}").find(files)
+            for name in ("hwmon", "jetson")
+        )
+        gauges = {meter.info.channel: meter for meter in hwmon}
+        for meter in (gauges["ina219-power1"], gauges["VDD_IN"], jetson[0]):
+            assert meter.read() == pytest.approx(7.5, rel=0.03)
+        assert [meter.info.channel for meter in jetson] == ["VDD_IN", "VDD_CPU_GPU_CV", "VDD_SOC"]
+        assert jetson[1].read() + jetson[2].read() < jetson[0].read()
+        for meter in (*hwmon, *jetson):
             meter.close()
 
 
@@ -120,7 +113,7 @@ def test_a_battery_is_calibrated_by_real_work(
     meters = find("battery")
     phone = meters["battery"]
     assert isinstance(phone, BatteryMeter)
-    learned = phone.calibrate(work, time.sleep, stretch_s=1.2, slice_s=0.1)
+    learned = phone.calibrate(stretch_s=1.2, slice_s=0.1)
     assert (learned.sign, learned.factor) == (-1, 1.0)
     assert phone.read() > 0.0
     board.plug_charger(is_plugged=True)

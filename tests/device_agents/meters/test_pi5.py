@@ -96,7 +96,9 @@ def test_a_rail_that_disappears_is_an_error_not_less_power(tmp_path: Path) -> No
     [
         ("echo 'VCHI initialization failed' >&2; exit 255", "VCHI initialization failed"),
         ("echo 'error=1 error_msg=\"Command not registered\"'", "no rail with V and A"),
-        ("yes | head -c 100000", "no rail with V and A"),
+        ("exec yes", "does not stop printing"),
+        ("exec >&- 2>&-; exec sleep 30", "took more than"),
+        ("yes | head -c 1000", "no rail with V and A"),
         ("exec sleep 30", "took more than"),
     ],
 )
