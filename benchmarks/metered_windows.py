@@ -135,9 +135,14 @@ class Metering:
         self.truth = truth
         self.protocol = Protocol().to_dict()
 
-    def windows(self, run: Callable[[], None], number: int, seed: int) -> Windows:
-        """Return so many windows of a load."""
-        made = [self._window(run, f"{seed}/{index}") for index in range(number)]
+    def windows(
+        self, run: Callable[[], None], number: int, seed: int, most_s: float = float("inf")
+    ) -> Windows:
+        """Return so many windows of a load, or as many as begin within a time."""
+        made: list[Window | str] = []
+        end_s = self.clock.monotonic_s() + most_s
+        while len(made) < number and self.clock.monotonic_s() < end_s:
+            made.append(self._window(run, f"{seed}/{len(made)}"))
         return Windows(
             [item for item in made if isinstance(item, Window)],
             [item for item in made if isinstance(item, str)],

@@ -78,7 +78,7 @@ NETWORK = "lenet5"
 COVERAGE_GOAL = 0.95
 
 
-def counter(number: int, seed: int) -> list[Windows]:
+def counter(number: int, seed: int, most_s: float) -> list[Windows]:
     """Return windows of each board with a fast counter that wraps, in real time."""
     run = network_call()
     found = []
@@ -92,16 +92,16 @@ def counter(number: int, seed: int) -> list[Windows]:
         )
         share = number // 3 + (index < number % 3)
         with real_metering(options, "rapl") as metering:
-            found.append(metering.windows(run, share, seed + index))
+            found.append(metering.windows(run, share, seed + index, most_s / 3))
     return found
 
 
-def gauge(number: int, seed: int) -> Windows:
+def gauge(number: int, seed: int, most_s: float) -> Windows:
     """Return windows of the slow gauge in real time."""
     run = network_call()
     options = replace(GAUGE, active_w=GAUGE.active_w * 1.05 / cpu_share(run))
     with real_metering(options, "battery") as metering:
-        return metering.windows(run, number, seed)
+        return metering.windows(run, number, seed, most_s)
 
 
 def simulated(
@@ -192,7 +192,9 @@ def recover_board(samples: int, held_out: int, seed: int) -> tuple[float, int, i
             meter="rapl",
             seed=seed,
             batch=16,
-            protocol=Protocol(visits=2, max_further_visits=0, start_timeout_s=5.0),
+            protocol=Protocol(
+                visits=2, max_further_visits=0, start_timeout_s=5.0, max_energy_window_s=5.0
+            ),
         )
         visits = read_journal(Path(folder) / FILE_NAME).visits
     truths: dict[tuple[int, ...], list[float]] = {}
@@ -271,7 +273,7 @@ def naive_lines(windows: Windows) -> list[str]:
 
 def counter_lines(arguments: argparse.Namespace) -> list[str]:
     """Return the counter's part of the table."""
-    boards = counter(arguments.counter_windows, arguments.seed)
+    boards = counter(arguments.counter_windows, arguments.seed, 60 * arguments.minutes)
     every = sum(boards, Windows([], []))
     active = every.up_to(MOST_IDLE_SHARE)
     lines = window_lines("counter, 1 kHz, wraps, real time", active, "1 %, 3 %")
@@ -286,7 +288,7 @@ def sampler_lines(arguments: argparse.Namespace) -> list[str]:
     settings = {"noise": 0.05, "update_s": 0.1, "averaging_s": 0.5}
     lines = []
     if arguments.gauge_windows:
-        windows = gauge(arguments.gauge_windows, arguments.seed)
+        windows = gauge(arguments.gauge_windows, arguments.seed, 15 * arguments.minutes)
         lines += window_lines("gauge, 10 Hz, 5 % noise, real time", windows, "5 % median")
         lines += naive_lines(windows) if windows.accepted else []
     found = Windows([], [])
@@ -361,6 +363,13 @@ def main() -> None:
     parser.add_argument("--coverage-windows", type=int, default=500)
     parser.add_argument("--pairs", type=int, default=400, help="of blocks of 0.2 s")
     parser.add_argument("--board-samples", type=int, default=24, help="variants fitted, sim:board")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=15.0,
+        help="for the counter's windows in real time, a quarter of it for the gauge's; where that is "
+        "too short, there are fewer windows",
+    )
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     lines: list[str] = []
