@@ -61,6 +61,8 @@ WRAP_J = 20.0
 COUNTER_BOARDS_W = ((4.0, 4.2), (3.0, 6.0), (2.0, 8.0))
 # A window belongs to the row "active power >= idle power" up to this share of idle energy.
 MOST_IDLE_SHARE = 0.51
+# From here to there idle energy is about half of all.
+LEAST_IDLE_SHARE = 0.42
 GAUGE = BoardOptions(
     meter="battery", idle_w=3.0, active_w=3.0, noise=0.05, update_s=0.1, averaging_s=0.5
 )
@@ -290,7 +292,7 @@ def counter_lines(arguments: argparse.Namespace) -> list[str]:
     lines = window_lines("counter, 1 kHz, wraps, real time", active, "1 %, 3 %")
     others = len(every.accepted) - len(active.accepted)
     lines.append(f"  left out, for active power was below idle power: {others} windows")
-    half = boards[0].up_to(MOST_IDLE_SHARE)
+    half = every.up_to(MOST_IDLE_SHARE, LEAST_IDLE_SHARE)
     return lines + (naive_lines(half) if half.accepted else [])
 
 
