@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -277,3 +278,32 @@ def test_the_command_line_takes_a_meter_and_lists_them(tmp_path: Path) -> None:
     assert "no meter 'nonsense'" in done.stderr
     probed = json.loads(joulemap("probe", "local:", "--json").stdout)
     assert set(probed["meters"]) == {"available", "missing"}
+
+
+def test_journals_of_the_first_version_are_read_and_continued(
+    spec: NetworkSpec, tmp_path: Path
+) -> None:
+    """They know no meters, no window settings, and energies of three flat fields."""
+    power = WidthPower(watts, seed=7)
+    profile(device_with(power), spec, samples=2, out=tmp_path / "run", meter="none", protocol=FAST)
+    path = tmp_path / "run" / FILE_NAME
+    lines = []
+    for line in path.read_bytes().splitlines():
+        record = json.loads(line.rpartition(b',"crc32":')[0] + b"}")
+        if "spec" in record:
+            del record["meters"], record["meter_note"]
+            record["schema_version"] = 1
+            record["protocol"] = {k: v for k, v in record["protocol"].items() if "energy" not in k}
+        elif "timing" in record:
+            for name in ("energy", "energy_estimate", "energy_refused", "power_trace"):
+                del record[name]
+            record |= {"energy_j": None, "energy_gross_j": None, "energy_source": None}
+        text = json.dumps(record, separators=(",", ":")).encode()
+        lines.append(text[:-1] + b',"crc32":%d}\n' % zlib.crc32(text))
+    path.write_bytes(b"".join(lines))
+    assert len(read_journal(path).visits) == 6
+    again = profile(
+        device_with(WidthPower(watts, seed=7)), spec, samples=3, out=tmp_path / "run", meter="none",
+        protocol=FAST,
+    )  # fmt: skip
+    assert len(again) == 3
