@@ -88,9 +88,9 @@ class Windows:
         errors: FloatArray = np.abs(said / [window.true_j for window in self.accepted] - 1)
         return errors
 
-    def up_to(self, idle_share: float) -> Windows:
-        """Return the windows whose idle energy is at most this share, and those refused."""
-        kept = [window for window in self.accepted if window.idle_share <= idle_share]
+    def up_to(self, most: float, least: float = 0.0) -> Windows:
+        """Return the windows whose idle energy is such a share of all, and those refused."""
+        kept = [window for window in self.accepted if least <= window.idle_share <= most]
         return Windows(kept, self.refused)
 
     @property
