@@ -12,6 +12,7 @@ from joulemap import InputError
 
 from .agent_archive import agent_archive
 from .agent_client import AgentClient
+from .clock_offset import compare_clocks
 from .errors import DeviceError, StableDeviceError
 from .interfaces import Transport
 from .keeper_client import KeeperClient, LinkLimits, VisitRequest
@@ -137,6 +138,15 @@ class Device:
     def is_remote(self) -> bool:
         """Whether the link can drop while the device goes on."""
         return self._transport.is_remote
+
+    def clocks(self) -> dict[str, Any]:
+        """Return how the device's clocks stand to this machine's (see `clock_offset`).
+
+        Raises:
+            DeviceError: The device cannot be reached.
+        """
+        client = self._agent()
+        return compare_clocks(lambda: client.ask("clock", timeout_s=PROBE_TIMEOUT_S)).to_dict()
 
     def prepare(self, preparation: Preparation) -> None:
         """Set what the following visits measure; start the agent with it.
@@ -374,4 +384,7 @@ def _chunk(visit_s: float) -> int:
 
 
 def _visit_limit_s(protocol: Mapping[str, Any]) -> float:
-    return float(protocol["max_visit_s"]) * 2 + VISIT_GRACE_S
+    """Return how long a visit may take at most in seconds, cooling down included."""
+    is_cooled = protocol.get("max_temperature_c") is not None
+    cooling_s = float(protocol.get("start_timeout_s") or 0) if is_cooled else 0.0
+    return float(protocol["max_visit_s"]) * 2 + VISIT_GRACE_S + cooling_s

@@ -98,7 +98,7 @@ def runtime_line(board: Board, package: str, python: str = "python3") -> str:
     """
     if board.system in ("termux", "android"):
         if package == "onnxruntime":
-            return "pkg install python-onnxruntime (inside the app Termux)"
+            return "pkg install python-numpy python-onnxruntime (inside the app Termux)"
         return f"pip install {package} (inside the app Termux, which may have to build it)"
     if board.is_jetson and package.startswith("onnxruntime"):
         return (
@@ -112,9 +112,8 @@ def runtime_line(board: Board, package: str, python: str = "python3") -> str:
         )
     if board.system == "alpine":
         doas = "" if board.is_root else "doas "
-        native = {"onnxruntime": "py3-onnxruntime", "torch": "py3-pytorch"}.get(package)
-        if native:
-            return f"{doas}apk add {native}"
+        if package == "onnxruntime":
+            return f"{doas}apk add py3-numpy py3-onnxruntime"
     return _venv(board, package, python)
 
 

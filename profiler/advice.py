@@ -189,8 +189,18 @@ def _machine(timings: list[Timing], journal: JournalContent) -> list[str]:
             f"The device reached {hottest:.0f} C, where many throttle. Cool it, or measure with "
             "pauses."
         )
+    limit_c = journal.campaign.protocol.get("max_temperature_c")
+    starts = [timing.machine.get("is_cool") for timing in timings]
+    if limit_c is not None and not all(starts):
+        said.append(
+            f"{starts.count(0)} of {len(starts)} visits began hotter than the {limit_c:.0f} C asked "
+            f"for, {starts.count(None)} at a temperature that cannot be read there. Give it more "
+            "time to cool, a fan, or a higher --max-temperature."
+        )
     governor = journal.campaign.device.get("governor")
-    if governor not in (None, "performance"):
+    lock = journal.campaign.device.get("frequency_lock")
+    is_locked = isinstance(lock, dict) and bool(lock.get("is_locked"))
+    if governor not in (None, "performance") and not is_locked:
         said.append(
             f"The frequency governor is '{governor}': the clock follows the load. For steady times: "
             "sudo cpupower frequency-set -g performance."

@@ -36,6 +36,7 @@ from ..device_agents.errors import DeviceError, TransientDeviceError
 from ..device_agents.interfaces import ConnectOptions
 from ..device_agents.registry import runtime_entry
 from . import networks
+from .device_text import require_runtime
 from .devices import is_simulated, open_device
 from .link_token import link_token, name_of
 from .noise import NoiseTracker
@@ -150,6 +151,7 @@ def profile(
         device.token, device.on_message = link_token(folder), observer.message
         fingerprint = device.probe()
         observer.message(f"device: {fingerprint.get('cpu_model')} ({fingerprint['device_id']})")
+        require_runtime(fingerprint, runtime, device.url)
         # A simulated device computes costs from widths and never sees a network.
         needs_template = not is_simulated(device.url)
         template = cached_template(spec, batch).to_json().encode() if needs_template else b""
@@ -236,6 +238,8 @@ def _settle(device: Device, protocol: Protocol, observer: Observer) -> None:
     )
     if not gate.get("is_ready"):
         observer.message(f"warning: measuring all the same: {gate.get('reason')}")
+    elif gate.get("reason"):
+        observer.message(f"warning: {gate['reason']}")
     for answer in (device.affinity, device.frequency_lock):
         if answer.get("reason"):
             observer.message(f"warning: {answer['reason']}")

@@ -75,6 +75,26 @@ def demo(
 
 
 @app.command()
+def devices(
+    *,
+    as_json: Json = False,
+) -> None:
+    """List what can be profiled from here; no host is asked over the network."""
+    from .device_list import list_devices
+
+    found = list_devices()
+    if as_json:
+        console.print_json(found.to_dict())
+        return
+    rows = [[device.url, device.kind, device.description] for device in found.devices]
+    console.print_table("Devices", ("device", "kind", "what it is"), rows, has_numbers=False)
+    advice = [f"{device.url}: {device.advice}" for device in found.devices if device.advice]
+    if advice or found.notes:
+        console.RESULTS.print()
+        console.print_list([*advice, *found.notes])
+
+
+@app.command()
 def probe(
     url: Annotated[str, typer.Argument(help="The device, such as local:")],
     *,
@@ -83,25 +103,17 @@ def probe(
 ) -> None:
     """Say what a device is, which runtimes it has, and how to get what is missing."""
     from ..device_agents.interfaces import ConnectOptions
-    from ..device_agents.registry import RUNTIMES
+    from .device_text import print_probe
     from .devices import is_simulated, open_device
 
     with open_device(url, connect=ConnectOptions(accept_new_host_key)) as device:
         fingerprint = device.probe()
+        if device.is_remote:
+            fingerprint["clocks"] = device.clocks()
     if as_json:
         console.print_json(fingerprint)
         return
-    rows = console.fingerprint_rows(fingerprint)
-    console.print_table(f"Device {url}", ("property", "value"), rows, has_numbers=False)
-    versions = fingerprint["runtimes"]
-    rows = [
-        [name, versions.get(name) or "missing", "" if versions.get(name) else entry.install]
-        for name, entry in RUNTIMES.items()
-    ]
-    console.RESULTS.print()
-    console.print_table(
-        "Runtimes", ("runtime", "version", "how to get it"), rows, has_numbers=False
-    )
+    print_probe(url, fingerprint)
     console.RESULTS.print()
     if is_simulated(url):
         console.RESULTS.print(
@@ -135,6 +147,10 @@ def profile(
     time_cap: Annotated[
         float | None, typer.Option(help="Seconds on the device after which it stops.")
     ] = None,
+    max_temperature: Annotated[
+        float | None,
+        typer.Option(help="Let the device cool to this many deg C before each visit."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the sample and the visits' order.")] = 0,
     layers: Annotated[
         int, typer.Option(help="Variants whose single layers are timed as well.", min=0)
@@ -164,7 +180,11 @@ def profile(
     from .transfer_points import load_sources
 
     protocol = Protocol(
-        visits=visits, max_visit_s=visit_s, rel_error=rel_error, time_cap_s=time_cap
+        visits=visits,
+        max_visit_s=visit_s,
+        rel_error=rel_error,
+        time_cap_s=time_cap,
+        max_temperature_c=max_temperature,
     )
     with console.CampaignProgress() as progress:
         dataset = run_campaign(
@@ -383,7 +403,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except JoulemapError as error:
         if is_debug:
             traceback.print_exc()
-        console.ERRORS.print(f"joulemap: {error}", markup=False)
+        console.print_error(f"joulemap: {error}")
         return error.exit_code
     except Exception as error:
         # click's errors and exits carry their own code; typer may vendor click, so by attribute.

@@ -34,6 +34,16 @@ def print_json(content: Any) -> None:
     sys.stdout.write(json.dumps(content, indent=1, default=str) + "\n")
 
 
+def print_error(text: str) -> None:
+    """Print a sentence on standard error, whatever a device wrote into it."""
+    ERRORS.print(printable(text), markup=False)
+
+
+def printable(text: str) -> str:
+    """Return the text with lines but without what would steer a terminal."""
+    return "".join(each if each.isprintable() or each == "\n" else "?" for each in text)
+
+
 def print_table(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, has_numbers: bool = True
 ) -> None:
@@ -154,7 +164,7 @@ class CampaignProgress:
 
     def message(self, text: str) -> None:
         """Print one sentence."""
-        ERRORS.print(text, markup=False)
+        print_error(text)
 
     def started(self, total: int, done: int, protocol: Protocol) -> None:
         """Say what is to come and show the bar."""
@@ -217,11 +227,16 @@ def layers_text(profiles: LayerProfiles) -> str:
     )
 
 
+# Shown by tables of their own (`device_text`), or only for programs.
+_NOT_ROWS = {"runtimes", "clusters", "gpus", "os_release", "android", "is_root", "packages"}
+_NOT_ROWS |= {"execution_providers", "thermal_zones", "control", "clocks"}
+
+
 def fingerprint_rows(fingerprint: Mapping[str, Any]) -> list[list[str]]:
     """Return a device's fingerprint as rows of a table, in readable units."""
     rows = []
     for key, value in fingerprint.items():
-        if key == "runtimes":
+        if key in _NOT_ROWS:
             continue
         name, shown = key, "not readable" if value is None else str(value)
         if key == "memory_bytes" and value is not None:

@@ -8,6 +8,7 @@ writes the requests and reads the answers; it takes further requests of its own 
 operation  request                                                  answer
 =========  =======================================================  ==============================
 probe      -                                                        the device's fingerprint
+clock      -                                                        its clocks, at this moment
 prepare    template (payload), runtime, threads, reference widths,  versions, CPUs, affinity,
            lock_frequency                                           frequency lock
 ready      max_busy_share, max_temperature_c, timeout_s, interval_s whether the machine is ready
@@ -29,7 +30,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any, BinaryIO
 
-from . import fingerprint, frames, layer_times, visit
+from . import cooling, fingerprint, frames, layer_times, visit
 from .clock import MachineClock
 from .files import Files
 from .frequency import FrequencyLock
@@ -83,6 +84,7 @@ class Agent:
         answer: dict[str, Any] = {"id": request.get("id")}
         operations = {
             "probe": self.probe,
+            "clock": self.read_clocks,
             "prepare": self.prepare,
             "ready": self.ready,
             "visit": self.visit,
@@ -117,6 +119,14 @@ class Agent:
             except ImportError:
                 versions[name] = None
         return fingerprint.fingerprint(versions)
+
+    def read_clocks(self, request: dict[str, Any], payload: bytes) -> dict[str, Any]:
+        """Return `monotonic_s`, `boot_s` and `wall_s`, read one right after the other."""
+        return {
+            "monotonic_s": self.clock.monotonic_s(),
+            "boot_s": self.clock.boot_s(),
+            "wall_s": self.clock.wall_s(),
+        }
 
     def prepare(self, request: dict[str, Any], payload: bytes) -> dict[str, Any]:
         """Keep the template, bind the process to CPUs, load the reference variant."""
@@ -163,6 +173,7 @@ class Agent:
         """Materialise the variant, load it, measure it, forget it."""
         if self.materialiser is None or self.runtime is None:
             raise RequestError("visit came before prepare")
+        cooled = self.cool_down(request["protocol"])
         before = self.machine_state()
         began = self.clock.monotonic_s()
         model = self.materialiser.materialise(request["widths"])
@@ -185,6 +196,7 @@ class Agent:
             model_bytes=len(model),
             machine={
                 **over_visit(before, self.machine_state()),
+                **cooled,
                 "suspended_s": result.pop("suspended_s"),
                 "clock_jump_s": result.pop("clock_jump_s"),
             },
@@ -231,6 +243,12 @@ class Agent:
     def machine_state(self) -> dict[str, Any]:
         """Return the readable conditions of the machine (see `host_state.HostState`)."""
         return MACHINE.snapshot(self.cpus)
+
+    def cool_down(self, protocol: dict[str, Any]) -> dict[str, float | None]:
+        """Wait until the machine is cool enough for a visit; return what to record of it."""
+        return cooling.cool_down(
+            MACHINE.hottest_c, *cooling.settings(protocol), is_cancelled=self.is_cancelled
+        )
 
     def close(self) -> None:
         """Put back what `prepare` changed on the machine."""

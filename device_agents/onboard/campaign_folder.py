@@ -117,10 +117,11 @@ def connect() -> socket.socket | None:
 def start_keeper(command: Sequence[str]) -> None:
     """Start the keeper of the working directory, which outlives this process and its link.
 
-    Returns once it listens, or once it found that another does.
+    Returns once it listens, or found that another does, or ended without a word: who was killed
+    meanwhile can be started again.
 
     Raises:
-        FolderError: It cannot be started.
+        FolderError: It said why it cannot.
     """
     process = subprocess.Popen(
         list(command),
@@ -135,9 +136,8 @@ def start_keeper(command: Sequence[str]) -> None:
         if select.select([process.stdout], [], [], START_TIMEOUT_S)[0]:
             said = process.stdout.readline(4096)
     process.wait()
-    if said != READY:
-        why = said.decode(errors="replace").strip()
-        raise FolderError(why or "the keeper on the device ended without a word")
+    if said and said != READY:
+        raise FolderError(said.decode(errors="replace").strip())
 
 
 def clean(agent: str) -> dict[str, list[str]]:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ..onboard import cooling
 from ..onboard.agent import Agent
 from .virtual_machine import VirtualMachine
 
@@ -131,6 +132,16 @@ class SimulatedAgent(Agent):
             "temperature_c": machine.temperature_c,
             "reason": None,
         }
+
+    def cool_down(self, protocol: dict[str, Any]) -> dict[str, float | None]:
+        """Let the simulated machine cool down before a visit."""
+        machine = self.machine
+        return cooling.cool_down(
+            lambda: machine.temperature_c,
+            *cooling.settings(protocol),
+            sleep=machine.idle,
+            now=machine.monotonic_s,
+        )
 
     def make_materialiser(self, template: str) -> WidthsAsModel:
         """Return the stand-in; the template is not needed."""

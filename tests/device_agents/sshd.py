@@ -124,7 +124,7 @@ class Sshd:
             time.sleep(0.02)
 
     def stop(self) -> None:
-        """End the server, its sessions and what they run, at once."""
+        """End the server, its sessions and what they run, at once; keepers go on, as on a device."""
         if self._process is None:
             return
         for pid in [*self.descendants(), self._process.pid]:
@@ -132,6 +132,12 @@ class Sshd:
                 os.kill(pid, signal.SIGKILL)
         self._process.wait()
         self._process = None
+
+    def end_agents(self) -> None:
+        """End agents and keepers that outlived their sessions."""
+        for pid in self.agents():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def freeze(self) -> None:
         """Stop the server and its sessions where they are."""
@@ -155,6 +161,22 @@ class Sshd:
             below = children.get(open_ids.pop(), [])
             found += below
             open_ids += below
+        return found
+
+    def agents(self) -> list[int]:
+        """Return the process ids of agents stored in the far side's home and of their keepers.
+
+        They outlive the sessions that started them, so they are found by their file.
+        """
+        found = []
+        for folder in Path("/proc").iterdir():
+            if folder.name.isdecimal():
+                with contextlib.suppress(OSError):
+                    command = (folder / "cmdline").read_bytes()
+                    # A login shell's command line quotes the agent's.
+                    is_agent = f"{self.home}/".encode() in command and b".pyz" in command
+                    if is_agent and b"/bin/sh" not in command:
+                        found.append(int(folder.name))
         return found
 
     def _signal_all(self, number: int) -> None:
@@ -203,6 +225,7 @@ def running_sshd(folder: Path, **settings: object) -> Iterator[Sshd]:
         yield server
     finally:
         server.stop()
+        server.end_agents()
 
 
 def _free_port() -> int:

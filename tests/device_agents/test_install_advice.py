@@ -51,9 +51,9 @@ def test_the_system_python_is_no_venv() -> None:
 @pytest.mark.parametrize(
     ("board", "package", "expected"),
     [
-        (_board(ALPINE), "onnxruntime", "doas apk add py3-onnxruntime"),
-        (_board(ALPINE, is_root=True), "torch", "apk add py3-pytorch"),
-        (_board({}, termux="0.118"), "onnxruntime", "pkg install python-onnxruntime"),
+        (_board(ALPINE), "onnxruntime", "doas apk add py3-numpy py3-onnxruntime"),
+        (_board(ALPINE, is_root=True), "onnxruntime", "apk add py3-numpy py3-onnxruntime"),
+        (_board({}, termux="0.118"), "onnxruntime", "pkg install python-numpy python-onnxruntime"),
         (_board(UBUNTU, board="NVIDIA Jetson Orin Nano"), "onnxruntime", "onnxruntime-gpu"),
         (_board(PI, architecture="armv7l"), "onnxruntime", "64-bit system"),
         (_board({}), "onnxruntime", "python3 -m pip install --user onnxruntime"),

@@ -430,3 +430,20 @@ def test_a_server_that_dies_and_comes_back_costs_nothing(
         with Device(f"ssh:{server.address}", limits=LIMITS) as device:
             assert device.clean()["kept"] == []
         assert not (server.home / ".cache/joulemap").exists()
+
+
+def test_a_keeper_that_is_killed_while_it_starts_is_started_again(
+    remote: Remote, tmp_path: Path
+) -> None:
+    """The first three starts of the device's Python as a keeper end at once."""
+    count = tmp_path / "count"
+    (tmp_path / "runtime" / "sitecustomize.py").write_text(
+        "import os, signal, sys\n"
+        "if 'keep' in getattr(sys, 'orig_argv', []):\n"
+        f"    with open({str(count)!r}, 'a+') as file:\n"
+        "        file.write('.')\n"
+        "        if file.tell() <= 3: os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    with remote.device() as device:
+        assert device.probe()["num_cpus"] >= 1
+    assert len(count.read_text()) == 4

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -98,8 +99,17 @@ class TestSshTransport(TransportContract):
         process = start(code)
         pid = int(process.read(10, self.timeout_s))
         process.kill()
-        state = Path(f"/proc/{pid}/stat")
-        assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] in "ZX"
+        deadline = time.monotonic() + self.timeout_s
+        while _runs(pid):
+            assert time.monotonic() < deadline, "the child outlives kill()"
+            time.sleep(0.02)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 def _runs_tricky_arguments(transport: SshTransport) -> None:

@@ -157,7 +157,7 @@ def test_programs_of_match_lines_are_not_run(config: Path, tmp_path: Path) -> No
 )
 def test_a_configuration_that_makes_no_sense_is_named(config: Path, text: str) -> None:
     config.write_text(text)
-    with pytest.raises(InputError, match="SSH configuration|port of board"):
+    with pytest.raises(InputError, match=r"SSH configuration|port of board"):
         _route("//board")
 
 
