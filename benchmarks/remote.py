@@ -8,7 +8,8 @@ trips   Round trips per visit, and bytes that passed while a variant was being t
 delay   Wall time of campaigns over a link that is 50 ms late each way and over one that is not, in
         turns. Calls take a fixed time, so that only the link differs.
 share   First warm-up call to last timed call, summed over visits, over the wall time of a campaign
-        on this machine through an SSH server on loopback, MobileNetV1, at most 1.5 s per visit.
+        on this machine through an SSH server on loopback, MobileNetV1, at most 1.5 s per visit;
+        then of the same campaign without a link.
 start   Opening the device to the first visit's answer over the same server, agent cached.
 
 The first three count and time at a link that is a pipe to a real agent on this machine; its keeper,
@@ -196,24 +197,24 @@ def ssh_server(folder: Path) -> Iterator[str]:
 
 
 def print_share(folder: Path) -> None:
-    """Print how much of a campaign over SSH is spent measuring."""
+    """Print how much of a campaign is spent measuring, over SSH and without."""
     # The wait for an idle machine is left out: it is the machine's, not the link's.
     protocol = Protocol(max_visit_s=1.5, max_further_visits=0, start_timeout_s=0.1)
-    with ssh_server(folder) as url:
-        began = time.perf_counter()
-        profile(url, NETWORK, samples=8, out=folder / "run", protocol=protocol)
-        wall = time.perf_counter() - began
-    visits = read_journal(folder / "run" / "journal.jsonl").visits
-    timings = [visit.timing for visit in visits if visit.timing is not None]
-    measuring = sum(timing.measuring_s for timing in timings)
-    reference = sum(t.reference_before.wall_s + t.reference_after.wall_s for t in timings)
-    print(f"{len(timings)} visits of {NETWORK} over SSH in {wall:.1f} s")
-    print(f"  measuring                        {measuring / wall:10.1%} of the wall time")
-    print(f"  reference before and after       {reference / wall:10.1%}")
-    print(
-        f"  loading and materialising        "
-        f"{sum(t.load_s + t.materialise_s for t in timings) / wall:10.1%}"
-    )
+    with ssh_server(folder) as ssh:
+        for name, url in (("over SSH", ssh), ("without a link", "local:")):
+            out = folder / url.partition(":")[0]
+            began = time.perf_counter()
+            profile(url, NETWORK, samples=8, out=out, protocol=protocol)
+            wall = time.perf_counter() - began
+            visits = read_journal(out / "journal.jsonl").visits
+            timings = [visit.timing for visit in visits if visit.timing is not None]
+            measuring = sum(t.measuring_s for t in timings)
+            reference = sum(t.reference_before.wall_s + t.reference_after.wall_s for t in timings)
+            loading = sum(t.load_s + t.materialise_s for t in timings)
+            print(f"{len(timings)} visits of {NETWORK} {name} in {wall:.1f} s")
+            print(f"  measuring                        {measuring / wall:10.1%} of the wall time")
+            print(f"  reference before and after       {reference / wall:10.1%}")
+            print(f"  loading and materialising        {loading / wall:10.1%}")
 
 
 def print_start(folder: Path) -> None:

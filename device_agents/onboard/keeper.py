@@ -34,6 +34,7 @@ import shutil
 import signal
 import sys
 import time
+import traceback
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,10 @@ class Keeper:
         finally:
             if self._child is not None:
                 self._child.close()
+            # There may be room again.
+            for key, answer in self._unspooled.items():
+                with contextlib.suppress(OSError):
+                    self.spool.append(key, answer)
             self._is_removed = self._is_removed or not len(self.spool)
             self._listener.close()
             self.spool.close()
@@ -325,7 +330,8 @@ class Keeper:
                 self._queue.popleft()
                 self._finish(job, _error(f"{job.operation} came before prepare"))
                 return
-            job = Job(self._preparation.request, self._preparation.payload, None)
+            again = {**self._preparation.request, **_remembered(self._prepared)}
+            job = Job(again, self._preparation.payload, None)
         else:
             self._queue.popleft()
         if self._child is None:
@@ -421,6 +427,15 @@ class Keeper:
 _OURS = ("key", "limit_s", "digest")
 
 
+def _remembered(prepared: dict[str, Any] | None) -> dict[str, Any]:
+    """Return what a fresh agent has to be told of its meters, as the first one found them."""
+    meters = (prepared or {}).get("meters")
+    chosen = meters.get("chosen") if isinstance(meters, dict) else None
+    if not isinstance(chosen, list) or not chosen:
+        return {}
+    return {"meter_states": [m.get("state") or {} for m in chosen if isinstance(m, dict)]}
+
+
 def _error(message: str, *, is_transient: bool = False) -> dict[str, Any]:
     return {"error": {"message": message, "is_transient": is_transient}}
 
@@ -456,8 +471,14 @@ def keep(agent: str, token: str) -> int:
         _tell(str(error).encode())
         return 1
     _tell(campaign_folder.READY)
-    keeper.run()
-    os.close(held)
+    try:
+        keeper.run()
+    except Exception:  # noqa: BLE001 - nobody else is there to be told
+        with contextlib.suppress(OSError):
+            Path("log").write_text(traceback.format_exc(), encoding="utf-8")
+        return 1
+    finally:
+        os.close(held)
     return 0
 
 

@@ -78,7 +78,7 @@ def _num_spooled(path: Path) -> int:
     return path.read_bytes().count(b'{"key":')
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_a_link_that_is_cut_at_any_byte_costs_nothing(remote: Remote, seed: int) -> None:
     rng = random.Random(seed)
     device = remote.device()
@@ -168,6 +168,17 @@ def test_a_killed_keeper_is_replaced_and_its_spool_read(remote: Remote) -> None:
     remote.kill(remote.keepers())
     assert len(collect(device, remote, 6)) == 6
     assert not set(orphans) & set(remote.agents()), "the agent outlives its keeper"
+    device.close()
+
+
+def test_a_keeper_that_is_told_to_end_puts_everything_back_first(remote: Remote) -> None:
+    device = remote.device()
+    device.prepare(remote.preparation)
+    collect(device, remote, 1)
+    remote.kill(remote.keepers(), signal.SIGTERM)
+    remote.wait_until(lambda: not remote.keepers(), "the keeper does not end")
+    assert not remote.agents()
+    assert len(collect(device, remote, 3)) == 3
     device.close()
 
 
