@@ -133,7 +133,8 @@ def main() -> None:
     if arguments.action == "build":
         build(arguments.name, folder)
     if not (folder / "complete").is_file():
-        sys.exit(f"the root file system of the {arguments.name} is missing; run: make test-roots")
+        target = "test-roots" if arguments.name == "phone" else "test-board"
+        sys.exit(f"the root file system '{arguments.name}' is missing; run: make {target}")
     print(folder)
 
 
