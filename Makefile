@@ -7,12 +7,15 @@ SYSTEM_PACKAGES := adb chromium cpio e2fsprogs fuse3 g++ git make mmdebstrap ope
 # Keeps the repository's root off sys.path, where models/ and datasets/ would shadow others' packages.
 export PYTHONSAFEPATH := 1
 
-.PHONY: demo test test-board test-roots lint check benchmarks benchmarks-aligned benchmarks-layerwise benchmarks-models benchmarks-predictors benchmarks-protocol system-packages clean
+.PHONY: demo test test-board test-roots test-soak lint check benchmarks benchmarks-aligned benchmarks-devices benchmarks-layerwise benchmarks-models benchmarks-predictors benchmarks-protocol system-packages clean
 
 demo: $(VENV)/.installed
 	$(BIN)/joulemap demo
 
-COMPUTING_TESTS := tests/datasets tests/models tests/device_agents/onboard tests/device_agents/simulated \
+COMPUTING_TESTS := tests/datasets tests/models $(wildcard tests/device_agents/meters/test_[a-np-z]*.py) \
+  $(filter-out %_over_ssh.py %_power_log.py,$(wildcard tests/device_agents/onboard/test_*.py)) \
+  $(wildcard tests/device_agents/simulated/test_*model.py tests/device_agents/simulated/test_*campaigns.py) \
+  $(wildcard tests/device_agents/simulated/test_virtual_*.py) \
   tests/profiler/networks tests/profiler/report tests/profiler/test_devices.py \
   tests/profiler/test_generic_widths.py tests/profiler/test_protocol_faults.py \
   tests/profiler/test_sampling.py tests/profiler/test_templates.py
@@ -20,8 +23,8 @@ COMPUTING_TESTS := tests/datasets tests/models tests/device_agents/onboard tests
 # What only computes runs in two processes; what measures this machine has it to itself, since a
 # campaign waits for a quiet one.
 test: $(VENV)/.installed-test test-roots
-	$(BIN)/pytest -m "not board and not soak" -n 2 --dist loadscope $(COMPUTING_TESTS)
-	$(BIN)/pytest -m "not board and not soak" $(COMPUTING_TESTS:%=--ignore=%)
+	$(BIN)/pytest -n 2 --dist loadscope $(COMPUTING_TESTS)
+	$(BIN)/pytest $(COMPUTING_TESTS:%=--ignore=%)
 
 # Whole campaigns on an emulated arm64 board over ssh: and adb:, with faults, and meters on the
 # kernel's own drivers: about six minutes.
@@ -33,6 +36,10 @@ test-board: $(VENV)/.installed-test
 # The root file systems in which tests run a phone's daemon: seconds, once, into ~/.cache.
 test-roots: $(VENV)/.installed-test
 	@$(BIN)/python tests/board/roots.py build phone >/dev/null
+
+# One campaign through two hundred random faults, five hundred windows of each kind of meter: a quarter of an hour.
+test-soak: $(VENV)/.installed-test
+	$(BIN)/pytest -m soak
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
@@ -75,6 +82,11 @@ benchmarks-protocol: $(VENV)/.installed-test
 benchmarks-predictors: $(VENV)/.installed-test
 	PYTHONSAFEPATH= $(BIN)/python benchmarks/predictors.py --out runs/predictors
 	$(BIN)/python benchmarks/systolic.py
+
+# Devices over SSH, and meters against known energies: half an hour, most of it measuring.
+benchmarks-devices: $(VENV)/.installed-test
+	$(BIN)/python benchmarks/remote.py
+	$(BIN)/python benchmarks/meters.py
 
 system-packages:
 	@missing=""; for package in $(SYSTEM_PACKAGES); do \
