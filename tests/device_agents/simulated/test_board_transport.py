@@ -132,7 +132,7 @@ def test_a_campaign_finds_the_energy_of_real_runs(
     tmp_path: Path, equipment: str, meter: str
 ) -> None:
     dataset = profile(
-        f"sim:board?meter={equipment}&active_w={ACTIVE_W}&range_j=20",
+        f"sim:board?meter={equipment}&active_w={ACTIVE_W}&range_j=20&averaging_s=0.1",
         "lenet5",
         samples=1,
         out=tmp_path,
@@ -151,7 +151,8 @@ def test_a_campaign_finds_the_energy_of_real_runs(
         # are in the window and not here.
         truth = ACTIVE_W * sum(block.cpu_s for block in blocks) / calls
         low, high = visit.energy.interval_j or (0.0, 0.0)
-        slack = 0.1 * truth
+        # Readings of a gauge go with the moments at which the agent has a CPU, where it shares one.
+        slack = (0.1 if equipment == "rapl" else 0.3) * truth
         assert low - slack <= truth <= high + slack
         # On a busy machine the load fluctuates, which a gauge of moments sees only in part.
         assert equipment != "rapl" or high - low < truth

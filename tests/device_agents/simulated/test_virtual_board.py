@@ -86,10 +86,14 @@ def test_faults_in_mid_campaign_leave_no_wrong_joules(tmp_path: Path) -> None:
     device, machine = simulated_device(seconds)
     board = VirtualBoard(machine, joules, BoardOptions(meter="rapl", range_j=30.0), MODULES)
     energy = "sys/class/powercap/intel-rapl:0/energy_uj"
-    # Into the third visit, and for some of those that follow.
-    machine.every(
-        8.0, lambda: 6.0 < machine.elapsed_s < 12.0 and board.tree.set_fault(energy, "stick")
-    )
+
+    def meddle() -> None:
+        board.tree.clear_faults()
+        # For a few visits.
+        if 6.0 < machine.elapsed_s < 14.0:
+            board.tree.set_fault(energy, "stick")
+
+    machine.every(4.0, meddle)
     dataset = profile(
         device, "lenet5", samples=6, out=tmp_path / "run", meter="rapl", protocol=PROTOCOL
     )
