@@ -69,6 +69,7 @@ def list_devices() -> DeviceList:
             ListedDevice(f"sim:{name}", "simulated", f"{array.rows}x{array.columns} systolic array")
             for name, array in sorted(PRESETS.items())
         ),
+        ListedDevice("sim:board", "simulated", "this machine with a simulated board's meters"),
     ]
     return DeviceList(tuple(devices), tuple(notes))
 

@@ -130,7 +130,7 @@ def test_this_machine_and_the_simulators_are_always_there(
     assert cli.main(["devices", "--json"]) == 0
     urls = [each["url"] for each in json.loads(capsys.readouterr().out)["devices"]]
     assert urls[0] == "local:"
-    assert {f"sim:{name}" for name in PRESETS} <= set(urls)
+    assert {f"sim:{name}" for name in (*PRESETS, "board")} <= set(urls)
     assert all(url in shown for url in urls)
 
 
