@@ -12,19 +12,18 @@ export PYTHONSAFEPATH := 1
 demo: $(VENV)/.installed
 	$(BIN)/joulemap demo
 
-COMPUTING_TESTS := tests/datasets tests/models $(wildcard tests/device_agents/meters/test_[a-np-z]*.py) \
-  $(filter-out %_over_ssh.py %_power_log.py,$(wildcard tests/device_agents/onboard/test_*.py)) \
-  $(wildcard tests/device_agents/simulated/test_*model.py tests/device_agents/simulated/test_*campaigns.py) \
-  $(wildcard tests/device_agents/simulated/test_virtual_*.py) \
-  tests/profiler/networks tests/profiler/report tests/profiler/test_devices.py \
+COMPUTING_PROFILER_TESTS := tests/profiler/networks tests/profiler/report tests/profiler/test_devices.py \
   tests/profiler/test_generic_widths.py tests/profiler/test_protocol_faults.py \
   tests/profiler/test_sampling.py tests/profiler/test_templates.py
+METERING_TESTS := tests/device_agents/meters/test_on_a_simulated_board.py \
+  tests/device_agents/onboard/test_power_log.py tests/device_agents/simulated/test_board_files.py \
+  tests/device_agents/simulated/test_board_transport.py
 
-# What only computes runs in two processes; what measures this machine has it to itself, since a
+# What computes or waits runs in two processes; what measures this machine has it to itself, since a
 # campaign waits for a quiet one.
 test: $(VENV)/.installed-test test-roots
-	$(BIN)/pytest -n 2 --dist loadscope $(COMPUTING_TESTS)
-	$(BIN)/pytest $(COMPUTING_TESTS:%=--ignore=%)
+	$(BIN)/pytest -n 2 --dist loadscope tests/datasets tests/models tests/device_agents $(COMPUTING_PROFILER_TESTS) $(METERING_TESTS:%=--ignore=%)
+	$(BIN)/pytest $(METERING_TESTS) tests/profiler $(wildcard tests/test_*.py) $(COMPUTING_PROFILER_TESTS:%=--ignore=%)
 
 # Whole campaigns on an emulated arm64 board over ssh: and adb:, with faults, and meters on the
 # kernel's own drivers: about six minutes.

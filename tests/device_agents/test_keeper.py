@@ -376,7 +376,12 @@ def test_a_read_only_home_is_said_and_what_to_do(small_disk: Path, remote: Remot
     with remote.device() as device:
         device.probe()
     remote.wait_until(lambda: not remote.keepers(), "the keeper stays")
-    _mount("mount", "-o", "remount,ro", str(small_disk))
+    # What the agent was still writing is closed soon after its keeper has gone.
+    remount = ["mount", "-o", "remount,ro", str(small_disk)]
+    remote.wait_until(
+        lambda: subprocess.run(remount, capture_output=True, check=False).returncode == 0,
+        "the disk stays busy",
+    )
     # The agent is there already, so the link is there too; the campaign's folder cannot be made.
     with pytest.raises(StableDeviceError, match=r"Read-only file system; .*XDG_CACHE_HOME"):
         remote.device().probe()
