@@ -2,25 +2,43 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SYSTEM_PACKAGES := chromium g++ git make util-linux
+SYSTEM_PACKAGES := adb chromium cpio e2fsprogs fuse3 g++ git make mmdebstrap openssh-server \
+  qemu-system-arm qemu-system-x86 util-linux
 # Keeps the repository's root off sys.path, where models/ and datasets/ would shadow others' packages.
 export PYTHONSAFEPATH := 1
 
-.PHONY: demo test lint check benchmarks benchmarks-aligned benchmarks-layerwise benchmarks-models benchmarks-predictors benchmarks-protocol system-packages clean
+.PHONY: demo test test-board test-roots test-soak lint check benchmarks benchmarks-aligned benchmarks-devices benchmarks-layerwise benchmarks-models benchmarks-predictors benchmarks-protocol system-packages clean
 
 demo: $(VENV)/.installed
 	$(BIN)/joulemap demo
 
-COMPUTING_TESTS := tests/datasets tests/models tests/device_agents/onboard tests/device_agents/simulated \
-  tests/profiler/networks tests/profiler/report tests/profiler/test_devices.py \
+COMPUTING_PROFILER_TESTS := tests/profiler/networks tests/profiler/report tests/profiler/test_devices.py \
   tests/profiler/test_generic_widths.py tests/profiler/test_protocol_faults.py \
   tests/profiler/test_sampling.py tests/profiler/test_templates.py
+METERING_TESTS := tests/device_agents/meters/test_on_a_simulated_board.py \
+  tests/device_agents/onboard/test_power_log.py tests/device_agents/simulated/test_board_files.py \
+  tests/device_agents/simulated/test_board_transport.py
 
-# What only computes runs in two processes; what measures this machine has it to itself, since a
+# What computes or waits runs in two processes; what measures this machine has it to itself, since a
 # campaign waits for a quiet one.
-test: $(VENV)/.installed-test
-	$(BIN)/pytest -n 2 --dist loadscope $(COMPUTING_TESTS)
-	$(BIN)/pytest $(COMPUTING_TESTS:%=--ignore=%)
+test: $(VENV)/.installed-test test-roots
+	$(BIN)/pytest -n 2 --dist loadscope tests/datasets tests/models tests/device_agents $(COMPUTING_PROFILER_TESTS) $(METERING_TESTS:%=--ignore=%)
+	$(BIN)/pytest $(METERING_TESTS) tests/profiler $(wildcard tests/test_*.py) $(COMPUTING_PROFILER_TESTS:%=--ignore=%)
+
+# Whole campaigns on an emulated arm64 board over ssh: and adb:, with faults, and meters on the
+# kernel's own drivers: about six minutes.
+test-board: $(VENV)/.installed-test
+	$(BIN)/python tests/board/roots.py build board
+	$(BIN)/python tests/board/roots.py build sensors
+	$(BIN)/pytest -m board tests/board
+
+# The root file systems in which tests run a phone's daemon: seconds, once, into ~/.cache.
+test-roots: $(VENV)/.installed-test
+	@$(BIN)/python tests/board/roots.py build phone >/dev/null
+
+# One campaign through two hundred random faults, five hundred windows of each kind of meter: a quarter of an hour.
+test-soak: $(VENV)/.installed-test
+	$(BIN)/pytest -m soak
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
@@ -63,6 +81,11 @@ benchmarks-protocol: $(VENV)/.installed-test
 benchmarks-predictors: $(VENV)/.installed-test
 	PYTHONSAFEPATH= $(BIN)/python benchmarks/predictors.py --out runs/predictors
 	$(BIN)/python benchmarks/systolic.py
+
+# Devices over SSH, and meters against known energies: half an hour, most of it measuring.
+benchmarks-devices: $(VENV)/.installed-test
+	$(BIN)/python benchmarks/remote.py
+	$(BIN)/python benchmarks/meters.py
 
 system-packages:
 	@missing=""; for package in $(SYSTEM_PACKAGES); do \

@@ -34,6 +34,7 @@ ABOUT_COLUMNS = (
     "is_imprecise",
     "steal_share",
     "energy_source",
+    "energy_idle_w",
 )
 # Suffixes that join a cost column to its own uncertainty: latency_s, latency_ci_low_s, ...
 _ABOUT_COST = ("_standard_error", "_ci_low", "_ci_high", "_revisit_a", "_revisit_b")
@@ -468,8 +469,9 @@ def _row(measurement: Measurement, spec: NetworkSpec, rel_error: float) -> dict[
         "energy_revisit_a_j": energies[0] if energies else None,
         "energy_revisit_b_j": energies[1] if energies else None,
         "energy_gross_j": energy.gross_j if energy else None,
+        "energy_idle_w": energy.idle_w if energy else None,
         "energy_source": energy.source if energy else None,
-        "energy_estimate_j": None,
+        "energy_estimate_j": measurement.energy_estimate_j,
         "num_visits": latency.num_visits if latency else 0,
         "num_failed_visits": measurement.num_failed,
         "num_rejected_visits": measurement.num_rejected,

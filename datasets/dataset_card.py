@@ -41,7 +41,10 @@ def dataset_card(dataset: CostDataset) -> str:
         else:
             lines.append(f"| {name} | {dataset.unit(name)} | 0 | | | |")
     if not np.isfinite(dataset.cost("energy_j")).any() if "energy_j" in dataset.cost_names else 0:
-        lines += ["", "`energy_j` is empty: no meter was read."]
+        lines += [
+            "",
+            "`energy_j` is empty: no meter was read, or none of its readings can be used.",
+        ]
     lines += ["", "## Noise floor", ""]
     floor = dataset.noise_floor(dataset.cost_names[0])
     if floor is None:

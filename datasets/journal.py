@@ -13,7 +13,7 @@ import json
 import os
 import tempfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -25,6 +25,7 @@ from .network_spec import NetworkSpec
 from .records import RECORD_VERSION, Conditions, Visit
 
 FILE_NAME = "journal.jsonl"
+READ_VERSIONS = (1, RECORD_VERSION)
 MAX_LINE = 64 * 1024 * 1024
 
 
@@ -42,6 +43,8 @@ class CampaignRecord:
         seed: Seed of the sampler and of the visits' order.
         reference_widths: Channels of the reference variant.
         joulemap_version: Of the program that started the campaign.
+        meters: What is known about the meter that counts, and one that checks it; none without.
+        meter_note: Why these meters, or why none.
         schema_version: Of the records.
     """
 
@@ -54,6 +57,8 @@ class CampaignRecord:
     seed: int
     reference_widths: tuple[int, ...]
     joulemap_version: str
+    meters: tuple[Mapping[str, Any], ...] = ()
+    meter_note: str = ""
     schema_version: int = RECORD_VERSION
 
     def to_dict(self) -> dict[str, Any]:
@@ -68,6 +73,8 @@ class CampaignRecord:
             "seed": self.seed,
             "reference_widths": list(self.reference_widths),
             "joulemap_version": self.joulemap_version,
+            "meters": [dict(meter) for meter in self.meters],
+            "meter_note": self.meter_note,
             "schema_version": self.schema_version,
         }
 
@@ -79,10 +86,10 @@ class CampaignRecord:
             InputError: Fields are missing or invalid, or the version is another.
         """
         try:
-            if content["schema_version"] != RECORD_VERSION:
+            if content["schema_version"] not in READ_VERSIONS:
                 raise InputError(
                     f"its records have version {content['schema_version']}; this joulemap reads "
-                    f"version {RECORD_VERSION}"
+                    f"versions {', '.join(map(str, READ_VERSIONS))}"
                 )
             return cls(
                 **{
@@ -90,6 +97,7 @@ class CampaignRecord:
                     "spec": NetworkSpec.from_json(json.dumps(content["spec"])),
                     "conditions": Conditions(**content["conditions"]),
                     "reference_widths": tuple(content["reference_widths"]),
+                    "meters": tuple(dict(meter) for meter in content.get("meters", ())),
                 }
             )
         except (KeyError, TypeError) as error:
@@ -104,12 +112,27 @@ class CampaignRecord:
             "seed": (self.seed, other.seed),
             "runtime version": (self.runtime_version, other.runtime_version),
             "reference widths": (self.reference_widths, other.reference_widths),
+            "meter": (_meters(self.meters), _meters(other.meters)),
         }
         for name in vars(self.conditions):
             pairs[name] = (getattr(self.conditions, name), getattr(other.conditions, name))
-        for name in sorted({*self.protocol, *other.protocol}):
+        names = {*self.protocol, *other.protocol}
+        if self.schema_version < RECORD_VERSION:
+            # Settings that came later had no say in what was measured.
+            names = {*self.protocol}
+        for name in sorted(names):
             pairs[f"protocol {name}"] = (self.protocol.get(name), other.protocol.get(name))
         return [f"{name}: {a} there, {b} here" for name, (a, b) in pairs.items() if a != b]
+
+
+def _meters(meters: Sequence[Mapping[str, Any]]) -> str:
+    """Return which meters are read, in the state that they are in."""
+    texts = []
+    for meter in meters:
+        state = ", ".join(f"{key} {word}" for key, word in dict(meter.get("state") or {}).items())
+        name = f"{meter.get('name')}:{meter.get('channel')}"
+        texts.append(f"{name} ({state})" if state else name)
+    return " checked by ".join(texts) or "none"
 
 
 def _network(spec: NetworkSpec) -> str:

@@ -78,6 +78,12 @@ class Measurement:
         return (first.energy_j, again.energy_j) if first and again else None
 
     @property
+    def energy_estimate_j(self) -> float | None:
+        """Joules per call that a model of the device's power says, mean over visits; or None."""
+        found = [v.energy_estimate.energy_estimate_j for v in self.accepted if v.energy_estimate]
+        return float(np.mean(found)) if found else None
+
+    @property
     def _halves(self) -> tuple[list[Visit], list[Visit]]:
         again = [visit for visit in self.accepted if visit.is_revisit]
         first = [visit for visit in self.accepted if not visit.is_revisit]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
@@ -18,11 +17,14 @@ import numpy as np
 
 from joulemap import InputError
 
-RECORD_VERSION = 1
+from .energy_records import EnergyEstimateReading, EnergyReading, PowerTrace
+from .field_checks import count, fields_of, finite, index, not_negative, positive
+
+RECORD_VERSION = 2
 # 1: first version (2026-11).
+# 2: what meters say is a record of its own, with its uncertainty and its raw readings (2026-11).
 
 MAX_RUNS = 1_000_000
-ENERGY_SOURCES = ("counter", "sampled", "simulated")
 
 
 @dataclass(frozen=True)
@@ -72,17 +74,17 @@ class Block:
         Raises:
             InputError: Anything else.
         """
-        values = _fields_of(cls, content)
+        values = fields_of(cls, content)
         latencies = values["latencies_s"]
         if not isinstance(latencies, list | tuple) or not 1 <= len(latencies) <= MAX_RUNS:
             raise InputError("latencies_s of a block is not a list of run times")
         steal = values["steal_s"]
         return cls(
-            latencies_s=tuple(_positive("latencies_s", value) for value in latencies),
-            calls_per_run=_count("calls_per_run", values["calls_per_run"]),
-            wall_s=_positive("wall_s", values["wall_s"]),
-            cpu_s=_not_negative("cpu_s", values["cpu_s"]),
-            steal_s=None if steal is None else _not_negative("steal_s", steal),
+            latencies_s=tuple(positive("latencies_s", value) for value in latencies),
+            calls_per_run=count("calls_per_run", values["calls_per_run"]),
+            wall_s=positive("wall_s", values["wall_s"]),
+            cpu_s=not_negative("cpu_s", values["cpu_s"]),
+            steal_s=None if steal is None else not_negative("steal_s", steal),
         )
 
     @cached_property
@@ -128,7 +130,7 @@ class Timing:
         Raises:
             InputError: A field is missing, unknown, of the wrong type, not finite or not positive.
         """
-        values = _fields_of(cls, content)
+        values = fields_of(cls, content)
         blocks, warm_up, machine = values["blocks"], values["warm_up_s"], values["machine"]
         if not isinstance(blocks, list | tuple) or not blocks:
             raise InputError("a visit has no blocks")
@@ -137,62 +139,26 @@ class Timing:
         if not isinstance(machine, Mapping) or len(machine) > 100:
             raise InputError("machine of a visit is not a table of readings")
         return cls(
-            warm_up_s=tuple(_positive("warm_up_s", value) for value in warm_up),
+            warm_up_s=tuple(positive("warm_up_s", value) for value in warm_up),
             is_settled=bool(values["is_settled"]),
             blocks=tuple(Block.from_dict(block) for block in blocks),
             reference_before=Block.from_dict(values["reference_before"]),
             reference_after=Block.from_dict(values["reference_after"]),
-            measuring_s=_positive("measuring_s", values["measuring_s"]),
-            materialise_s=_not_negative("materialise_s", values["materialise_s"]),
-            load_s=_not_negative("load_s", values["load_s"]),
-            model_bytes=_count("model_bytes", values["model_bytes"]),
+            measuring_s=positive("measuring_s", values["measuring_s"]),
+            materialise_s=not_negative("materialise_s", values["materialise_s"]),
+            load_s=not_negative("load_s", values["load_s"]),
+            model_bytes=count("model_bytes", values["model_bytes"]),
             machine={
-                str(name)[:100]: None if value is None else _finite(str(name), value)
+                str(name)[:100]: None if value is None else finite(str(name), value)
                 for name, value in machine.items()
             },
-            pid=_count("pid", values["pid"]),
+            pid=count("pid", values["pid"]),
         )
 
     @property
     def latency_s(self) -> float:
         """Median over the blocks of the block medians, in seconds per call."""
         return float(np.median([block.median_s for block in self.blocks]))
-
-
-@dataclass(frozen=True)
-class EnergyReading:
-    """What a meter says about one visit, per call of the batch.
-
-    Args:
-        energy_j: Joules, net of idle.
-        energy_gross_j: Joules with idle; None where idle was not read.
-        energy_source: `counter`, `sampled` or `simulated`.
-    """
-
-    energy_j: float
-    energy_gross_j: float | None
-    energy_source: str
-
-    @classmethod
-    def from_dict(cls, content: Any) -> EnergyReading:
-        """Return the reading, checked: a device is not to be believed.
-
-        Raises:
-            InputError: A field is missing or unknown, an energy is not above 0, or the source is
-                none of the known ones.
-        """
-        values = _fields_of(cls, content)
-        gross = values["energy_gross_j"]
-        if values["energy_source"] not in ENERGY_SOURCES:
-            raise InputError(
-                f"energy_source is {str(values['energy_source'])[:50]!r}; known: "
-                f"{', '.join(ENERGY_SOURCES)}"
-            )
-        return cls(
-            energy_j=_positive("energy_j", values["energy_j"]),
-            energy_gross_j=None if gross is None else _positive("energy_gross_j", gross),
-            energy_source=values["energy_source"],
-        )
 
 
 @dataclass(frozen=True)
@@ -211,9 +177,10 @@ class Visit:
         error: Why it failed; None when it did not.
         is_revisit: Whether it belongs to the second, independent measurement of a variant that the
             noise floor is computed from.
-        energy_j: Net joules per call; None without a meter.
-        energy_gross_j: Joules per call with idle; None without a meter.
-        energy_source: `counter`, `sampled` or `simulated`; None without a meter.
+        energy: What a meter says; None without one, or where its readings were refused.
+        energy_estimate: What a model of the device's power says; None unless it was asked for.
+        energy_refused: Why the meter's readings make no energy; None where they do.
+        power_trace: The meter's raw readings; None without a meter.
     """
 
     spec_id: str
@@ -226,9 +193,10 @@ class Visit:
     timing: Timing | None = None
     error: str | None = None
     is_revisit: bool = False
-    energy_j: float | None = None
-    energy_gross_j: float | None = None
-    energy_source: str | None = None
+    energy: EnergyReading | None = None
+    energy_estimate: EnergyEstimateReading | None = None
+    energy_refused: str | None = None
+    power_trace: PowerTrace | None = None
 
     @cached_property
     def variant_id(self) -> str:
@@ -251,16 +219,16 @@ class Visit:
         Raises:
             InputError: It is not one.
         """
-        values = _fields_of(cls, content)
+        values = fields_of(cls, _of_version_1(content))
         try:
             conditions = Conditions(**values["conditions"])
-            widths = tuple(_count("widths", width) for width in values["widths"])
+            widths = tuple(count("widths", width) for width in values["widths"])
         except TypeError as error:
             raise InputError(f"a visit cannot be read: {error}") from error
         timing = values["timing"]
-        reading = {name: values[name] for name in EnergyReading.__dataclass_fields__}
-        if any(value is not None for value in reading.values()):
-            EnergyReading.from_dict(reading)
+        refused = values["energy_refused"]
+        if refused is not None and not isinstance(refused, str):
+            raise InputError("energy_refused of a visit is no text")
         if (timing is None) == (values["error"] is None):
             raise InputError("a visit has either times or an error")
         values.update(
@@ -268,7 +236,10 @@ class Visit:
             conditions=conditions,
             timing=None if timing is None else Timing.from_dict(timing),
             is_revisit=bool(values["is_revisit"]),
-            **{key: _index(key, values[key]) for key in ("visit_index", "attempt", "sequence")},
+            energy=_record(EnergyReading, values["energy"]),
+            energy_estimate=_record(EnergyEstimateReading, values["energy_estimate"]),
+            power_trace=_record(PowerTrace, values["power_trace"]),
+            **{key: index(key, values[key]) for key in ("visit_index", "attempt", "sequence")},
         )
         return cls(**values)
 
@@ -279,46 +250,21 @@ def variant_id(spec_id: str, widths: Sequence[int], conditions: Conditions) -> s
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _fields_of(cls: Any, content: Any) -> dict[str, Any]:
-    if not isinstance(content, Mapping):
-        raise InputError(f"a {cls.__name__.lower()} is not an object")
-    names = {f.name for f in fields(cls)}
-    missing, unknown = sorted(names - set(content)), sorted(set(content) - names)
-    if missing or unknown:
-        problem = (
-            f"lacks '{missing[0]}'" if missing else f"has an unknown field '{unknown[0]!s:.50}'"
-        )
-        raise InputError(f"a {cls.__name__.lower()} {problem}")
-    return dict(content)
+def _record(cls: Any, content: Any) -> Any:
+    return None if content is None else cls.from_dict(content)
 
 
-def _finite(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise InputError(f"{name} is {str(value)[:50]!r}, not a finite number")
-    return float(value)
-
-
-def _positive(name: str, value: Any) -> float:
-    number = _finite(name, value)
-    if number <= 0:
-        raise InputError(f"{name} is {number}, not above 0")
-    return number
-
-
-def _not_negative(name: str, value: Any) -> float:
-    number = _finite(name, value)
-    if number < 0:
-        raise InputError(f"{name} is {number}, below 0")
-    return number
-
-
-def _index(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise InputError(f"{name} is {str(value)[:50]!r}, not an int >= 0")
-    return value
-
-
-def _count(name: str, value: Any) -> int:
-    if _index(name, value) < 1:
-        raise InputError(f"{name} is 0, not at least 1")
-    return int(value)
+def _of_version_1(content: Any) -> Any:
+    """Return a visit of the first version as one of this version; others as they are."""
+    if not isinstance(content, Mapping) or "energy_source" not in content:
+        return content
+    made = dict(content)
+    flat = {name: made.pop(name, None) for name in ("energy_j", "energy_gross_j", "energy_source")}
+    energy = None
+    if any(value is not None for value in flat.values()):
+        energy = EnergyReading.simple(**flat).to_dict()
+    return (
+        made
+        | dict.fromkeys(("energy_estimate", "energy_refused", "power_trace"))
+        | {"energy": energy}
+    )

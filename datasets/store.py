@@ -28,10 +28,11 @@ from joulemap import InputError, __version__
 from .cost_dataset import CostDataset
 from .dataset_card import dataset_card
 from .journal import FILE_NAME as JOURNAL
-from .journal import JournalContent, read_journal
+from .journal import CampaignRecord, JournalContent, read_journal
 from .layer_profiles import FILE_NAME as LAYERS
 from .measurement import Measurement, measurements_of
 from .network_spec import NetworkSpec
+from .records import Visit
 
 MEASUREMENTS = "measurements.parquet"
 VISITS = "visits.parquet"
@@ -106,10 +107,22 @@ def _dataset(journal: JournalContent, measurements: Sequence[Measurement]) -> Co
     return CostDataset.from_measurements(
         measurements,
         campaign.spec,
-        device=campaign.device,
+        device={**campaign.device, **_meters(campaign)},
         protocol=campaign.protocol,
         source=f"measured by joulemap {campaign.joulemap_version}",
     )
+
+
+def _meters(campaign: CampaignRecord) -> dict[str, Any]:
+    """Return what energy was read from, in words, as part of the device's description."""
+    texts = [
+        f"{meter.get('name')}:{meter.get('channel')} ({meter.get('kind')} of {meter.get('domain')}, "
+        f"updated every {meter.get('observed_update_period_s')} s)"
+        for meter in campaign.meters
+    ]
+    if texts:
+        return {"meters": texts}
+    return {"meters": f"none: {campaign.meter_note}"} if campaign.meter_note else {}
 
 
 def export_campaign(folder: str | Path) -> CostDataset:
@@ -145,11 +158,29 @@ def export_campaign(folder: str | Path) -> CostDataset:
                 "reference_after_s": timing.reference_after.median_s if timing else None,
                 "measuring_s": timing.measuring_s if timing else None,
                 "load_s": timing.load_s if timing else None,
+                **_energy_columns(visit),
             }
         )
     _write_parquet(folder / VISITS, pd.DataFrame(rows), {"format_version": FORMAT_VERSION})
     _write_dataset(dataset, folder)
     return dataset
+
+
+def _energy_columns(visit: Visit) -> dict[str, Any]:
+    energy, trace = visit.energy, visit.power_trace
+    return {
+        "energy_j": energy.energy_j if energy else None,
+        "energy_standard_error_j": energy.standard_error_j if energy else None,
+        "energy_gross_j": energy.gross_j if energy else None,
+        "energy_idle_w": energy.idle_w if energy else None,
+        "energy_source": energy.source if energy else None,
+        "energy_window_s": energy.window_s if energy else None,
+        "energy_flags": list(energy.flags) if energy else None,
+        "energy_check_j": energy.check.net_j if energy and energy.check else None,
+        "energy_refused": visit.energy_refused,
+        "power_times_s": list(trace.times_s) if trace else None,
+        "power_values": list(trace.values) if trace else None,
+    }
 
 
 def save_dataset(dataset: CostDataset, folder: str | Path) -> None:

@@ -4,11 +4,14 @@ Importing this loads neither torch nor numpy: transports and runtimes come when 
 """
 
 from .device import Device, Preparation
-from .errors import DeviceError, StableDeviceError, TransientDeviceError
+from .errors import DeviceError, LinkLostError, StableDeviceError, TransientDeviceError
+from .keeper_client import LinkLimits
 
 __all__ = [
     "Device",
     "DeviceError",
+    "LinkLimits",
+    "LinkLostError",
     "Preparation",
     "StableDeviceError",
     "TransientDeviceError",

@@ -21,13 +21,13 @@ def agent_archive() -> tuple[str, bytes]:
     """Return the archive's file name, which holds a hash of its content, and its bytes.
 
     It mirrors the folders `onboard`, `runtimes` and `meters` of this package below
-    `joulemap_agent` and starts `onboard.agent.main` with the tables of runtimes and meters.
+    `joulemap_agent` and starts `onboard.launch.main` with the tables of runtimes and meters.
     """
     runtimes = {name: entry.module for name, entry in sorted(RUNTIMES.items())}
     meters = {name: entry.module for name, entry in METERS.items()}
     files = {
         "__main__.py": (
-            f"from {PACKAGE}.onboard.agent import main\n\nmain({runtimes!r}, {meters!r})\n"
+            f"from {PACKAGE}.onboard.launch import main\n\nmain({runtimes!r}, {meters!r})\n"
         ).encode(),
         f"{PACKAGE}/__init__.py": b"",
     }

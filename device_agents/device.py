@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+import json
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from joulemap import InputError
 
 from .agent_archive import agent_archive
 from .agent_client import AgentClient
+from .clock_offset import compare_clocks
 from .errors import DeviceError, StableDeviceError
 from .interfaces import Transport
+from .keeper_client import KeeperClient, LinkLimits, VisitRequest
 from .registry import open_transport, runtime_entry
 
 PROBE_TIMEOUT_S = 60.0
@@ -20,6 +24,10 @@ PREPARE_TIMEOUT_S = 120.0
 VISIT_GRACE_S = 60.0
 LAYERS_TIMEOUT_S = 120.0
 LAYERS_WARM_UP_S = 0.3
+# How much work a remote device is given at a time: it hands answers over when it has done it.
+SENT_AHEAD_S = 10.0
+MAX_SENT_AHEAD = 16
+CLEAN_TIMEOUT_S = 60.0
 # Beyond the time that the start gate means to take.
 READY_GRACE_S = 30.0
 
@@ -34,6 +42,8 @@ class Preparation:
         runtime: What executes variants.
         threads: Threads inside one operator.
         lock_frequency: Whether to hold the CPUs' frequency while the agent lives, where permitted.
+        meter: What is read: `auto`, `none` or `NAME[:CHANNEL][,NAME[:CHANNEL]]`.
+        protocol: The protocol's on-device settings; needed with a meter.
     """
 
     template: bytes
@@ -41,6 +51,8 @@ class Preparation:
     runtime: str = "onnxruntime"
     threads: int = 1
     lock_frequency: bool = False
+    meter: str = "none"
+    protocol: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -73,28 +85,50 @@ class StartGate:
             raise InputError(f"interval_s {self.interval_s} is not between 0.05 and 60 s")
 
 
+def visit_limit_s(protocol: Mapping[str, Any]) -> float:
+    """Return how long a visit may take at most in seconds, cooling down included."""
+    is_cooled = protocol.get("max_temperature_c") is not None
+    cooling_s = float(protocol.get("start_timeout_s") or 0) if is_cooled else 0.0
+    return float(protocol["max_visit_s"]) * 2 + VISIT_GRACE_S + cooling_s
+
+
 class Device:
     """Runs variants on one device through one agent at a time.
 
     The agent is started when first needed and again after a failure, or after `agent_visits`
-    visits, so that what a runtime leaks cannot reach later measurements.
+    visits, so that what a runtime leaks cannot reach later measurements. On a remote device a keeper
+    does that, which stays there when the link goes (see `onboard.keeper`).
 
     Args:
         url: Such as `local:`.
         transport: How the device is reached; what the URL says when None.
         agent_visits: Visits after which a fresh agent takes over.
+        limits: How long what may take on links that break.
+
+    Attributes:
+        token: Names the keeper; who comes with the same one continues what it does.
+        on_message: Is told what the user should know of the link.
 
     Raises:
         InputError: The URL has no known form.
     """
 
     def __init__(
-        self, url: str, *, transport: Transport | None = None, agent_visits: int = 50
+        self,
+        url: str,
+        *,
+        transport: Transport | None = None,
+        agent_visits: int = 50,
+        limits: LinkLimits | None = None,
     ) -> None:
         self.url = url
+        self.token = secrets.token_hex(16)
+        self.on_message: Callable[[str], None] = lambda text: None
         self.agent_visits = agent_visits
         self._transport = transport or open_transport(url)
+        self._limits = limits or LinkLimits()
         self._client: AgentClient | None = None
+        self._keeper: KeeperClient | None = None
         self._visits = 0
         self._preparation: Preparation | None = None
         self.runtime_version: str | None = None
@@ -102,6 +136,9 @@ class Device:
         # As the agent answered to the last `prepare`: `is_bound`, `is_locked`, each with `reason`.
         self.affinity: Mapping[str, Any] = {}
         self.frequency_lock: Mapping[str, Any] = {}
+        # Likewise `chosen`, a description of each meter in use, `why`, and `warnings`.
+        self.meters: Mapping[str, Any] = {}
+        self._meter_states: list[Any] = []
 
     def probe(self) -> dict[str, Any]:
         """Return the device's fingerprint (see `onboard.fingerprint`).
@@ -110,6 +147,28 @@ class Device:
             DeviceError: The device cannot be reached or has no usable Python.
         """
         return self._agent().ask("probe", timeout_s=PROBE_TIMEOUT_S)
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the link can drop while the device goes on."""
+        return self._transport.is_remote
+
+    def clocks(self) -> dict[str, Any]:
+        """Return how the device's clocks stand to this machine's (see `clock_offset`).
+
+        Raises:
+            DeviceError: The device cannot be reached.
+        """
+        client = self._agent()
+        return compare_clocks(lambda: client.ask("clock", timeout_s=PROBE_TIMEOUT_S)).to_dict()
+
+    def find_meters(self) -> dict[str, Any]:
+        """Return `available` and `missing` meters (see `onboard.meter_choice`).
+
+        Raises:
+            DeviceError: The device cannot be reached or has no usable Python.
+        """
+        return self._agent().ask("meters", timeout_s=PROBE_TIMEOUT_S)
 
     def prepare(self, preparation: Preparation) -> None:
         """Set what the following visits measure; start the agent with it.
@@ -120,6 +179,7 @@ class Device:
         """
         runtime_entry(preparation.runtime)
         self._preparation = preparation
+        self._meter_states = []
         self._stop_agent()
         self._prepared_agent()
 
@@ -136,23 +196,75 @@ class Device:
             "ready", asdict(gate), timeout_s=gate.timeout_s + gate.interval_s + READY_GRACE_S
         )
 
-    def visit(self, widths: Sequence[int], protocol: Mapping[str, Any]) -> dict[str, Any]:
+    def visit(
+        self, widths: Sequence[int], protocol: Mapping[str, Any], key: str | None = None
+    ) -> dict[str, Any]:
         """Return the raw times of one visit of a variant (see `onboard.visit`).
 
         Args:
             widths: Channels, in the spec's order.
             protocol: The protocol's on-device settings.
+            key: Names the visit: a remote device measures the same one once, and keeps its answer
+                until `acknowledge`. None for a visit that is always made.
 
         Raises:
             DeviceError: The visit failed; the next call starts with a fresh agent if it must.
+            LinkLostError: A remote device was not reached for too long.
         """
         client = self._prepared_agent()
+        if isinstance(client, KeeperClient):
+            visit = self._visit_request(key or secrets.token_hex(16), widths, protocol)
+            if not client.is_known(visit.key):
+                client.send([visit])
+            answer = client.collect(visit.key)
+            if key is None:
+                client.acknowledge(visit.key)
+            return answer
         self._visits += 1
         return client.ask(
             "visit",
             {"widths": list(widths), "protocol": dict(protocol)},
-            timeout_s=float(protocol["max_visit_s"]) * 2 + VISIT_GRACE_S,
+            timeout_s=self._visit_limit_s(protocol),
         )
+
+    def num_ahead(self, visit_s: float) -> int:
+        """Return how many visits `send_ahead` wants to know of; none where no link can drop.
+
+        Args:
+            visit_s: What one takes, roughly.
+        """
+        return 2 * _chunk(visit_s) if self.is_remote else 0
+
+    def send_ahead(
+        self,
+        visits: Sequence[tuple[str, Sequence[int]]],
+        protocol: Mapping[str, Any],
+        visit_s: float,
+    ) -> None:
+        """Let a remote device work on visits that will be asked for, unless it still has work.
+
+        Args:
+            visits: Keys and widths, in the order in which they will be asked for.
+            protocol: The protocol's on-device settings.
+            visit_s: What one takes, roughly.
+
+        Raises:
+            LinkLostError: The device was not reached for too long.
+        """
+        client = self._prepared_agent() if visits else None
+        if isinstance(client, KeeperClient) and not client.num_outstanding:
+            new = [(key, widths) for key, widths in visits if not client.is_known(key)]
+            client.send(
+                [
+                    self._visit_request(key, widths, protocol)
+                    for key, widths in new[: _chunk(visit_s)]
+                ]
+            )
+
+    def acknowledge(self, key: str) -> None:
+        """Let a remote device forget the answer to a visit, which is safe here now."""
+        if self._keeper is not None:
+            self._keeper.acknowledge(key)
 
     def layer_times(self, widths: Sequence[int], num_runs: int) -> dict[str, Any]:
         """Return what each node of a variant took in each of so many runs.
@@ -177,38 +289,78 @@ class Device:
             timeout_s=LAYERS_TIMEOUT_S,
         )
 
-    def close(self) -> None:
-        """End the agent and let go of the device."""
+    def clean(self) -> dict[str, Any]:
+        """Remove what joulemap left on the device: agents and campaigns' folders.
+
+        Returns:
+            Names that were `removed`, and tokens that were `kept` because a campaign runs there.
+
+        Raises:
+            DeviceError: The device cannot be reached or has no usable Python.
+        """
+        self.close_agent()
+        name, content = agent_archive()
+        path = self._transport.push(content, name)
+        command = [self._transport.python(), "-B", path, "clean"]
+        done = self._transport.run(command, CLEAN_TIMEOUT_S)
+        try:
+            answer = json.loads(done.stdout)
+            return {name: [str(item) for item in answer[name]] for name in ("removed", "kept")}
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            said = done.stderr.decode(errors="replace").strip()[-300:]
+            raise StableDeviceError(f"the device could not be cleaned: {said}") from error
+
+    def close_agent(self, *, keep: bool = False) -> None:
+        """End the agent, on a remote device with its keeper.
+
+        Args:
+            keep: Whether answers that were not acknowledged stay on the device for who continues.
+        """
         self._stop_agent()
+        if self._keeper is not None:
+            self._keeper.close(keep=keep)
+        self._keeper = None
+
+    def close(self, *, keep: bool = False) -> None:
+        """End the agent and let go of the device; `keep` as in `close_agent`."""
+        self.close_agent(keep=keep)
         self._transport.close()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, error: object, *_: object) -> None:
+        # Who was interrupted may continue.
+        self.close(keep=error is not None)
 
-    def _prepared_agent(self) -> AgentClient:
+    def _prepared_agent(self) -> AgentClient | KeeperClient:
         if self._preparation is None:
             raise StableDeviceError("visit came before prepare")
         if self._visits >= self.agent_visits:
             self._stop_agent()
-        if self._client is not None and self._client.is_usable and self.runtime_version:
-            return self._client
+        if self.runtime_version:
+            if self._keeper is not None:
+                return self._keeper
+            if self._client is not None and self._client.is_usable:
+                return self._client
         wanted = self._preparation
+        request = {
+            "runtime": wanted.runtime,
+            "threads": wanted.threads,
+            "reference_widths": list(wanted.reference_widths),
+            "lock_frequency": wanted.lock_frequency,
+            "meter": wanted.meter,
+            "protocol": dict(wanted.protocol),
+            "meter_states": self._meter_states,
+        }
         client = self._agent()
         try:
-            answer = client.ask(
-                "prepare",
-                {
-                    "runtime": wanted.runtime,
-                    "threads": wanted.threads,
-                    "reference_widths": list(wanted.reference_widths),
-                    "lock_frequency": wanted.lock_frequency,
-                },
-                payload=wanted.template,
-                timeout_s=PREPARE_TIMEOUT_S,
-            )
+            if isinstance(client, KeeperClient):
+                answer = client.prepare(request, wanted.template, PREPARE_TIMEOUT_S)
+            else:
+                answer = client.ask(
+                    "prepare", request, payload=wanted.template, timeout_s=PREPARE_TIMEOUT_S
+                )
         except DeviceError:
             self._stop_agent()
             raise
@@ -216,16 +368,47 @@ class Device:
         self.cpus = tuple(int(cpu) for cpu in answer.get("cpus", ()))
         self.affinity = dict(answer.get("affinity") or {})
         self.frequency_lock = dict(answer.get("frequency_lock") or {})
+        meters = answer.get("meters")
+        self.meters = dict(meters) if isinstance(meters, Mapping) else {}
+        chosen = self.meters.get("chosen")
+        if not self._meter_states and isinstance(chosen, list):
+            self._meter_states = [
+                item.get("state") or {} for item in chosen if isinstance(item, Mapping)
+            ]
         return client
 
-    def _agent(self) -> AgentClient:
+    def _visit_limit_s(self, protocol: Mapping[str, Any]) -> float:
+        """Return how long a visit may take, idle times and window of a meter included, in seconds."""
+        is_metered = bool(self.meters.get("chosen"))
+        metering_s = 3.0 * float(protocol["max_energy_window_s"]) if is_metered else 0.0
+        return visit_limit_s(protocol) + metering_s
+
+    def _agent(self) -> AgentClient | KeeperClient:
+        if self.is_remote:
+            if self._keeper is None:
+                self._keeper = KeeperClient(
+                    self._transport,
+                    lambda: [*self._agent_command(), "attach", self.token],
+                    agent_visits=self.agent_visits,
+                    limits=self._limits,
+                    on_message=lambda text: self.on_message(text),
+                )
+            return self._keeper
         if self._client is None or not self._client.is_usable:
             self._stop_agent()
-            name, content = agent_archive()
-            path = self._transport.push(content, name)
-            process = self._transport.start([self._transport.python(), "-B", path])
-            self._client = AgentClient(process)
+            self._client = AgentClient(self._transport.start(self._agent_command()))
         return self._client
+
+    def _agent_command(self) -> list[str]:
+        name, content = agent_archive()
+        path = self._transport.push(content, name)
+        return [self._transport.python(), "-B", path]
+
+    def _visit_request(
+        self, key: str, widths: Sequence[int], protocol: Mapping[str, Any]
+    ) -> VisitRequest:
+        request = {"widths": list(widths), "protocol": dict(protocol)}
+        return VisitRequest(key, request, self._visit_limit_s(protocol))
 
     def _stop_agent(self) -> None:
         if self._client is not None:
@@ -233,3 +416,7 @@ class Device:
         self._client = None
         self._visits = 0
         self.runtime_version = None
+
+
+def _chunk(visit_s: float) -> int:
+    return max(1, min(MAX_SENT_AHEAD, round(SENT_AHEAD_S / max(visit_s, 1e-3))))

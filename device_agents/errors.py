@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from joulemap import JoulemapError
 
-__all__ = ["DeviceError", "StableDeviceError", "TransientDeviceError"]
+__all__ = ["DeviceError", "LinkLostError", "StableDeviceError", "TransientDeviceError"]
 
 
 class DeviceError(JoulemapError):
@@ -17,3 +17,10 @@ class TransientDeviceError(DeviceError):
 
 class StableDeviceError(DeviceError):
     """Will fail again until somebody changes something: no runtime, an unsupported operator."""
+
+
+class LinkLostError(JoulemapError):
+    """The device has not been reached for too long; what was measured is safe.
+
+    Not a `DeviceError`, which would be taken for the failure of one visit.
+    """

@@ -22,6 +22,18 @@ class Completed:
     stderr: bytes
 
 
+@dataclass(frozen=True)
+class ConnectOptions:
+    """What the user permits when a device is reached over a network.
+
+    Args:
+        accept_new_host_key: Whether an SSH host without any known key is trusted this first time;
+            its key is stored. A key that has changed is refused all the same.
+    """
+
+    accept_new_host_key: bool = False
+
+
 class Process(Protocol):
     """A program on the device with live standard input and output."""
 

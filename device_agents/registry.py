@@ -10,16 +10,17 @@ from typing import cast
 
 from joulemap import InputError
 
-from .interfaces import Transport
+from .interfaces import ConnectOptions, Transport
 
 
 @dataclass(frozen=True)
 class TransportEntry:
-    """Where a transport lives and how its URLs look."""
+    """Where a transport lives, how its URLs look, and whether it is given `ConnectOptions`."""
 
     module: str
     class_name: str
     url_form: str
+    takes_options: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class MeterEntry:
 TRANSPORTS: Mapping[str, TransportEntry] = MappingProxyType(
     {
         "local": TransportEntry("local", "LocalTransport", "local:"),
+        "ssh": TransportEntry("ssh", "SshTransport", "ssh://user@host", takes_options=True),
+        "adb": TransportEntry("adb", "AdbTransport", "adb:SERIAL"),
     }
 )
 
@@ -52,14 +55,29 @@ RUNTIMES: Mapping[str, RuntimeEntry] = MappingProxyType(
 
 
 # In the order in which `--meter auto` prefers them: counters, then fast samplers, then gauges.
-METERS: Mapping[str, MeterEntry] = MappingProxyType({})
+METERS: Mapping[str, MeterEntry] = MappingProxyType(
+    {
+        "rapl": MeterEntry("rapl", "an Intel or AMD processor, /sys/class/powercap readable"),
+        "nvml": MeterEntry("nvml", "an NVIDIA card and its driver; pip install nvidia-ml-py"),
+        "android_odpm": MeterEntry("android_odpm", "a Pixel 6 or later, adb root"),
+        "jetson": MeterEntry("jetson", "an NVIDIA Jetson board with INA3221 sensors"),
+        "amdgpu": MeterEntry("amdgpu", "an AMD card with the driver amdgpu"),
+        "hwmon": MeterEntry(
+            "hwmon", "a power sensor with a driver of hwmon or IIO, such as INA219"
+        ),
+        "pi5": MeterEntry("pi5", "a Raspberry Pi 5 and vcgencmd"),
+        "battery": MeterEntry("battery", "a battery, unplugged; calibrated by a step of the load"),
+        "estimated": MeterEntry("estimated", "nothing; taken only when asked for by name"),
+    }
+)
 
 
-def open_transport(url: str) -> Transport:
+def open_transport(url: str, options: ConnectOptions | None = None) -> Transport:
     """Return an open transport for a device's URL.
 
     Args:
         url: Such as `local:`; the part before the colon names the transport.
+        options: What the user permits when a device is reached over a network.
 
     Raises:
         InputError: No such transport, or a URL that it cannot read.
@@ -70,7 +88,9 @@ def open_transport(url: str) -> Transport:
         forms = ", ".join(entry.url_form for entry in TRANSPORTS.values())
         raise InputError(f"device '{url}' has no known form; write one of: {forms}")
     module = importlib.import_module(f"{__package__}.transports.{entry.module}")
-    return cast(Transport, getattr(module, entry.class_name)(rest))
+    make = getattr(module, entry.class_name)
+    opened = make(rest, options or ConnectOptions()) if entry.takes_options else make(rest)
+    return cast(Transport, opened)
 
 
 def runtime_entry(name: str) -> RuntimeEntry:

@@ -1,4 +1,4 @@
-"""The contracts of transports and runtimes as pytest classes. A new one's tests subclass them."""
+"""The contracts of transports, runtimes and meters as pytest classes; new ones' tests subclass them."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ import pytest
 
 from .errors import DeviceError, StableDeviceError, TransientDeviceError
 from .interfaces import Process, Transport
+from .meter_contract import FaultyFiles as FaultyFiles  # noqa: PLC0414 - offered from here
+from .meter_contract import MeterContract as MeterContract  # noqa: PLC0414 - offered from here
 from .registry import RUNTIMES
 
 # Programs that the contract runs on the device; Python's standard library is all there is.

@@ -12,6 +12,7 @@ from ..datasets.estimation import CampaignEstimate
 from ..datasets.journal import JournalContent
 from ..datasets.measurement import Measurement, measurements_of
 from ..datasets.records import Timing
+from .energy_advice import energy_advice
 
 NOTABLE_DRIFT = 0.03
 NOTABLE_NOISE = 0.05
@@ -36,6 +37,11 @@ def advise(journal: JournalContent) -> list[str]:
         lambda: _unusable(measurements),
         lambda: _rejections(estimate),
         lambda: _imprecise(measurements, float(journal.campaign.protocol.get("rel_error", 0.03))),
+        lambda: energy_advice(
+            measurements,
+            journal.visits,
+            float(journal.campaign.protocol.get("energy_rel_error", 0.03)),
+        ),
         lambda: _states(estimate),
         lambda: _drift(estimate),
         lambda: _noise(estimate),
@@ -189,8 +195,18 @@ def _machine(timings: list[Timing], journal: JournalContent) -> list[str]:
             f"The device reached {hottest:.0f} C, where many throttle. Cool it, or measure with "
             "pauses."
         )
+    limit_c = journal.campaign.protocol.get("max_temperature_c")
+    starts = [timing.machine.get("is_cool") for timing in timings]
+    if limit_c is not None and not all(starts):
+        said.append(
+            f"{starts.count(0)} of {len(starts)} visits began hotter than the {limit_c:.0f} C asked "
+            f"for, {starts.count(None)} at a temperature that cannot be read there. Give it more "
+            "time to cool, a fan, or a higher --max-temperature."
+        )
     governor = journal.campaign.device.get("governor")
-    if governor not in (None, "performance"):
+    lock = journal.campaign.device.get("frequency_lock")
+    is_locked = isinstance(lock, dict) and bool(lock.get("is_locked"))
+    if governor not in (None, "performance") and not is_locked:
         said.append(
             f"The frequency governor is '{governor}': the clock follows the load. For steady times: "
             "sudo cpupower frequency-set -g performance."

@@ -19,23 +19,25 @@ same call, which plans the same visits and skips what the journal holds.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from typing import Protocol as TypingProtocol
 
 from joulemap import InputError, JoulemapError, __version__
 
 from ..datasets import Conditions, CostDataset, NetworkSpec, Timing, Visit
 from ..datasets.journal import FILE_NAME, CampaignRecord, Journal
-from ..datasets.records import EnergyReading
 from ..datasets.store import export_campaign, make_folder
 from ..device_agents.device import Device, Preparation, StartGate
 from ..device_agents.errors import DeviceError, TransientDeviceError
+from ..device_agents.interfaces import ConnectOptions
 from ..device_agents.registry import runtime_entry
 from . import networks
-from .devices import is_simulated, open_device
+from .device_text import require_runtime
+from .devices import is_simulated, open_device, runs_networks
+from .link_token import link_token, name_of
+from .metering import energy_fields, meter_text, metered_visit_s, meters_of
 from .noise import NoiseTracker
 from .plan import VisitPlan
 from .protocol import Protocol, reference_widths
@@ -59,8 +61,8 @@ class Observer(TypingProtocol):
     def message(self, text: str) -> None:
         """Take one sentence for the user."""
 
-    def started(self, total: int, done: int, protocol: Protocol) -> None:
-        """Learn how many visits there are and how many were made before."""
+    def started(self, total: int, done: int, visit_s: float) -> None:
+        """Learn how many visits there are, how many were made before, and how long one takes."""
 
     def visited(self, visit: Visit, done: int, noise: float | None) -> None:
         """Learn of one more visit, how many count by now, and the noise of a single one so far."""
@@ -72,7 +74,7 @@ class Silent:
     def message(self, text: str) -> None:
         """Ignore the sentence."""
 
-    def started(self, total: int, done: int, protocol: Protocol) -> None:
+    def started(self, total: int, done: int, visit_s: float) -> None:
         """Ignore the start."""
 
     def visited(self, visit: Visit, done: int, noise: float | None) -> None:
@@ -94,9 +96,11 @@ def profile(
     precision: str = "fp32",
     threads: int = 1,
     lock_frequency: bool = False,
+    meter: str = "auto",
     protocol: Protocol | None = None,
     observer: Observer | None = None,
     sources: Sequence[Predictor] = (),
+    connect: ConnectOptions | None = None,
 ) -> CostDataset:
     """Return measured costs (seconds, joules) of variants; start, continue or extend.
 
@@ -115,10 +119,13 @@ def profile(
         threads: Threads inside one operator.
         lock_frequency: Hold the processor's clock while measuring, where permitted; what was there
             before is put back at the end, also after a crash.
+        meter: What energy is read from: `auto`, the best that the device has; `none`; or
+            `NAME[:CHANNEL]`, after a comma a second one that checks the first.
         protocol: How a variant is measured.
         observer: Is told how it goes.
         sources: Predictors of other devices; the samples are then those that tell most about this
             one, chosen from candidates that `sampling` draws.
+        connect: What the user permits when the device is reached over a network.
 
     Raises:
         InputError: Something given cannot be used, or the folder holds another campaign.
@@ -137,20 +144,31 @@ def profile(
     runtime_entry(runtime)
 
     opened = (
-        open_device(url, spec, batch=batch, agent_visits=protocol.agent_visits)
+        open_device(url, spec, batch=batch, agent_visits=protocol.agent_visits, connect=connect)
         if isinstance(url, str)
         else url
     )
     with opened as device:
         folder = make_folder(out)
+        device.token, device.on_message = link_token(folder), observer.message
         fingerprint = device.probe()
         observer.message(f"device: {fingerprint.get('cpu_model')} ({fingerprint['device_id']})")
+        require_runtime(fingerprint, runtime, device.url)
         # A simulated device computes costs from widths and never sees a network.
-        needs_template = not is_simulated(device.url)
-        template = cached_template(spec, batch).to_json().encode() if needs_template else b""
+        has_template = runs_networks(device.url)
+        template = cached_template(spec, batch).to_json().encode() if has_template else b""
         device.prepare(
-            Preparation(template, reference_widths(spec), runtime, threads, lock_frequency)
+            Preparation(
+                template,
+                reference_widths(spec),
+                runtime,
+                threads,
+                lock_frequency,
+                meter,
+                protocol.to_dict(),
+            )
         )
+        meters = meters_of(device)
         campaign = CampaignRecord(
             spec=spec,
             conditions=conditions,
@@ -162,7 +180,10 @@ def profile(
             seed=seed,
             reference_widths=reference_widths(spec),
             joulemap_version=__version__,
+            meters=meters,
+            meter_note=str(device.meters.get("why") or ""),
         )
+        _tell_meters(device, meters, meter, observer)
         with open_journal(folder, campaign, variants) as journal:
             if journal.content.torn_bytes:
                 observer.message(
@@ -180,11 +201,12 @@ def profile(
                 journal.reject,
             )
             num_open = 0 if plan.is_out_of_time else plan.num_open
-            observer.started(plan.num_done + num_open, plan.num_done, protocol)
+            visit_s = protocol.visit_duration_s + metered_visit_s(meters, protocol)
+            observer.started(plan.num_done + num_open, plan.num_done, visit_s)
             if num_open:
                 _settle(device, protocol, observer)
             try:
-                _measure_all(device, plan, journal, observer)
+                _measure_all(device, plan, journal, observer, visit_s)
             finally:
                 if any(visit.timing for visit in plan.visits):
                     export_campaign(folder)
@@ -220,6 +242,22 @@ def _variants(
     return listed, LISTED
 
 
+def _tell_meters(
+    device: Device,
+    meters: Sequence[Mapping[str, Any]],
+    wanted: str,
+    observer: Observer,
+) -> None:
+    """Say what energy is read from, or why it is not."""
+    for meter in meters:
+        observer.message(meter_text(meter))
+    for text in device.meters.get("warnings") or ():
+        observer.message(f"warning: {str(text)[:500]}")
+    if not meters and wanted != "none" and runs_networks(device.url):
+        why = str(device.meters.get("why") or "the device says nothing about meters")
+        observer.message(f"no energy is measured: {why[:1000]}")
+
+
 def _settle(device: Device, protocol: Protocol, observer: Observer) -> None:
     """Wait for an idle, cool machine; say what could not be had."""
     gate = device.wait_until_ready(
@@ -231,21 +269,37 @@ def _settle(device: Device, protocol: Protocol, observer: Observer) -> None:
     )
     if not gate.get("is_ready"):
         observer.message(f"warning: measuring all the same: {gate.get('reason')}")
+    elif gate.get("reason"):
+        observer.message(f"warning: {gate['reason']}")
     for answer in (device.affinity, device.frequency_lock):
         if answer.get("reason"):
             observer.message(f"warning: {answer['reason']}")
 
 
-def _measure_all(device: Device, plan: VisitPlan, journal: Journal, observer: Observer) -> None:
+def _measure_all(
+    device: Device, plan: VisitPlan, journal: Journal, observer: Observer, visit_s: float
+) -> None:
+    """Make the visits that remain; one takes about so many seconds."""
     noise = NoiseTracker(journal.content.visits)
-    failures = 0
+    failures = without_energy = 0
+    settings = plan.protocol.to_dict()
     for visit in plan:
+        ahead = [(name_of(v), v.widths) for v in plan.ahead(device.num_ahead(visit_s))]
+        device.send_ahead(ahead, settings, visit_s)
         record = _measure(device, visit, plan.protocol)
         journal.append(record)
+        device.acknowledge(name_of(visit))
         plan.note(record)
         noise.add(record)
         observer.visited(record, plan.num_done, noise.single_visit)
         failures = failures + 1 if record.error else 0
+        without_energy = without_energy + 1 if record.energy_refused else 0
+        if without_energy >= MAX_FAILURES_IN_A_ROW:
+            raise JoulemapError(
+                f"{without_energy} visits gave no energy one after another, the last one because "
+                f"{record.energy_refused}; what was measured is safe: mend it and repeat the same "
+                "command, or measure without energy in another folder (--meter none)"
+            )
         if failures >= MAX_FAILURES_IN_A_ROW:
             raise JoulemapError(
                 f"{failures} visits failed one after another, the last one so: {record.error}; "
@@ -258,8 +312,8 @@ def _measure(device: Device, visit: Visit, protocol: Protocol) -> Visit:
     made = vars(visit) | {"started_at": datetime.now(UTC).isoformat(timespec="milliseconds")}
     made = {name: made[name] for name in Visit.__dataclass_fields__}
     try:
-        answer = device.visit(visit.widths, protocol.to_dict())
-        reading = _reading(answer.pop("energy", None), device)
+        answer = device.visit(visit.widths, protocol.to_dict(), name_of(visit))
+        reading = energy_fields(answer, is_simulated=is_simulated(device.url))
         return Visit(**made | {"timing": _timing(answer)} | reading)
     except DeviceError as error:
         kind = "transient" if isinstance(error, TransientDeviceError) else "stable"
@@ -271,19 +325,6 @@ def _timing(answer: Mapping[str, object]) -> Timing:
         return Timing.from_dict(answer)
     except InputError as error:
         raise TransientDeviceError(f"the device's answer makes no sense: {error}") from error
-
-
-def _reading(answer: object, device: Device) -> dict[str, object]:
-    """Return the visit's energy fields; none without a meter."""
-    if answer is None:
-        return {}
-    try:
-        reading = EnergyReading.from_dict(answer)
-    except InputError as error:
-        raise TransientDeviceError(f"the device's meter makes no sense: {error}") from error
-    if (reading.energy_source == "simulated") != is_simulated(device.url):
-        raise TransientDeviceError(f"the device's meter claims to be {reading.energy_source}")
-    return asdict(reading)
 
 
 def open_journal(folder: Path, campaign: CampaignRecord, variants: Sequence[WidthTuple]) -> Journal:

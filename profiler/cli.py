@@ -32,6 +32,13 @@ From = Annotated[
     list[Path] | None,
     typer.Option("--from", help="Predictor file of another device. Repeat for several."),
 ]
+AcceptNewHostKey = Annotated[
+    bool,
+    typer.Option(
+        "--accept-new-host-key",
+        help="Trust an SSH host without any known key this first time, and store its key.",
+    ),
+]
 Target = Annotated[str, typer.Option(help="Cost column, several separated by commas.")]
 
 
@@ -68,38 +75,50 @@ def demo(
 
 
 @app.command()
-def probe(
-    url: Annotated[str, typer.Argument(help="The device, such as local:")],
+def devices(
     *,
     as_json: Json = False,
 ) -> None:
+    """List what can be profiled from here; no host is asked over the network."""
+    from .device_list import list_devices
+
+    found = list_devices()
+    if as_json:
+        console.print_json(found.to_dict())
+        return
+    rows = [[device.url, device.kind, device.description] for device in found.devices]
+    console.print_table("Devices", ("device", "kind", "what it is"), rows, has_numbers=False)
+    advice = [f"{device.url}: {device.advice}" for device in found.devices if device.advice]
+    if advice or found.notes:
+        console.RESULTS.print()
+        console.print_list([*advice, *found.notes])
+
+
+@app.command()
+def probe(
+    url: Annotated[str, typer.Argument(help="The device, such as local:")],
+    *,
+    accept_new_host_key: AcceptNewHostKey = False,
+    as_json: Json = False,
+) -> None:
     """Say what a device is, which runtimes it has, and how to get what is missing."""
-    from ..device_agents.registry import RUNTIMES
+    from ..device_agents.interfaces import ConnectOptions
+    from .device_text import print_probe
     from .devices import is_simulated, open_device
 
-    with open_device(url) as device:
+    with open_device(url, connect=ConnectOptions(accept_new_host_key)) as device:
         fingerprint = device.probe()
+        if device.is_remote:
+            fingerprint["clocks"] = device.clocks()
+        meters = device.find_meters()
     if as_json:
-        console.print_json(fingerprint)
+        console.print_json(fingerprint | {"meters": meters})
         return
-    rows = console.fingerprint_rows(fingerprint)
-    console.print_table(f"Device {url}", ("property", "value"), rows, has_numbers=False)
-    versions = fingerprint["runtimes"]
-    rows = [
-        [name, versions.get(name) or "missing", "" if versions.get(name) else entry.install]
-        for name, entry in RUNTIMES.items()
-    ]
-    console.RESULTS.print()
-    console.print_table(
-        "Runtimes", ("runtime", "version", "how to get it"), rows, has_numbers=False
-    )
-    console.RESULTS.print()
     if is_simulated(url):
-        console.RESULTS.print(
-            "Meters: simulated. Its joules rest on an assumed cost per operation."
-        )
+        meterless = "Meters: simulated. Its joules rest on an assumed cost per operation."
     else:
-        console.RESULTS.print("Meters: none. Energy is left empty in what this device measures.")
+        meterless = "Meters: none. Energy is left empty in what this device measures."
+    print_probe(url, fingerprint, meters, meterless)
 
 
 @app.command()
@@ -126,15 +145,30 @@ def profile(
     time_cap: Annotated[
         float | None, typer.Option(help="Seconds on the device after which it stops.")
     ] = None,
+    max_temperature: Annotated[
+        float | None,
+        typer.Option(help="Let the device cool to this many deg C before each visit."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the sample and the visits' order.")] = 0,
     layers: Annotated[
         int, typer.Option(help="Variants whose single layers are timed as well.", min=0)
     ] = 0,
     sources: From = None,
+    meter: Annotated[
+        str,
+        typer.Option(
+            help="What energy is read from: auto, none, or NAME[:CHANNEL], after a comma a second "
+            "one that checks the first; see joulemap probe."
+        ),
+    ] = "auto",
     *,
     lock_frequency: Annotated[
         bool, typer.Option(help="Hold the processor's clock while measuring, if permitted.")
     ] = False,
+    clean: Annotated[
+        bool, typer.Option("--clean", help="Remove joulemap from the device afterwards.")
+    ] = False,
+    accept_new_host_key: AcceptNewHostKey = False,
     as_json: Json = False,
 ) -> None:
     """Measure how a device's cost depends on a network's widths. Continues where it stopped.
@@ -142,14 +176,20 @@ def profile(
     With --from it measures what tells most about how this device differs from those.
     """
     from ..datasets.journal import FILE_NAME, read_journal
+    from ..device_agents.interfaces import ConnectOptions
     from .advice import advise
     from .campaign import profile as run_campaign
+    from .devices import clean_device
     from .layers import profile_layers
     from .protocol import Protocol
     from .transfer_points import load_sources
 
     protocol = Protocol(
-        visits=visits, max_visit_s=visit_s, rel_error=rel_error, time_cap_s=time_cap
+        visits=visits,
+        max_visit_s=visit_s,
+        rel_error=rel_error,
+        time_cap_s=time_cap,
+        max_temperature_c=max_temperature,
     )
     with console.CampaignProgress() as progress:
         dataset = run_campaign(
@@ -165,9 +205,11 @@ def profile(
             precision=precision,
             threads=threads,
             lock_frequency=lock_frequency,
+            meter=meter,
             protocol=protocol,
             observer=progress,
             sources=load_sources(sources or []),
+            connect=ConnectOptions(accept_new_host_key),
         )
     advice = advise(read_journal(out / FILE_NAME))
     if layers:
@@ -181,6 +223,8 @@ def profile(
             threads=threads,
         )
         advice = [*advice, console.layers_text(profiles)]
+    if clean:
+        advice = [*advice, *clean_device(url, ConnectOptions(accept_new_host_key))]
     _print_dataset(dataset, out, as_json=as_json, advice=advice)
 
 
@@ -336,6 +380,9 @@ def export(
     console.RESULTS.print(f"Wrote {written}", soft_wrap=True)
 
 
+ENERGY = "energy_j"
+
+
 def _print_dataset(dataset: Any, out: Path, *, as_json: bool, advice: Sequence[str] = ()) -> None:
     cost = dataset.cost_names[0]
     floor = dataset.noise_floor(cost)
@@ -353,6 +400,9 @@ def _print_dataset(dataset: Any, out: Path, *, as_json: bool, advice: Sequence[s
     console.RESULTS.print(f"{len(dataset)} variants in {out}", soft_wrap=True)
     console.RESULTS.print(console.error_text(dataset, cost))
     console.RESULTS.print(console.noise_text(floor))
+    if cost != ENERGY and ENERGY in dataset.cost_names and (dataset.cost(ENERGY) > 0).any():
+        console.RESULTS.print(f"Energy: {console.error_text(dataset, ENERGY)}")
+        console.RESULTS.print(f"Energy: {console.noise_text(dataset.noise_floor(ENERGY))}")
     console.print_list(advice)
 
 
@@ -365,7 +415,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except JoulemapError as error:
         if is_debug:
             traceback.print_exc()
-        console.ERRORS.print(f"joulemap: {error}", markup=False)
+        console.print_error(f"joulemap: {error}")
         return error.exit_code
     except Exception as error:
         # click's errors and exits carry their own code; typer may vendor click, so by attribute.

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from ..datasets import CostDataset, LayerProfiles, Visit
     from ..datasets.metrics import NoiseFloor
     from ..models import CrossValidation
-    from .protocol import Protocol
     from .report import Headline
 
 # Messages and progress go to standard error, results to standard output.
@@ -32,6 +31,16 @@ LOG_EVERY_S = 30.0
 def print_json(content: Any) -> None:
     """Print a result as JSON on standard output."""
     sys.stdout.write(json.dumps(content, indent=1, default=str) + "\n")
+
+
+def print_error(text: str) -> None:
+    """Print a sentence on standard error, whatever a device wrote into it."""
+    ERRORS.print(printable(text), markup=False)
+
+
+def printable(text: str) -> str:
+    """Return the text with lines but without what would steer a terminal."""
+    return "".join(each if each.isprintable() or each == "\n" else "?" for each in text)
 
 
 def print_table(
@@ -142,6 +151,11 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def duration_text(seconds: float) -> str:
+    """Return a duration in words where it is long: `2:03`, `3.4 hours`."""
+    return duration(seconds) if seconds < 3600 else f"{seconds / 3600:.1f} hours"
+
+
 class CampaignProgress:
     """Shows a campaign on standard error: a bar with remaining time and noise, or log lines."""
 
@@ -154,9 +168,9 @@ class CampaignProgress:
 
     def message(self, text: str) -> None:
         """Print one sentence."""
-        ERRORS.print(text, markup=False)
+        print_error(text)
 
-    def started(self, total: int, done: int, protocol: Protocol) -> None:
+    def started(self, total: int, done: int, visit_s: float) -> None:
         """Say what is to come and show the bar."""
         self._total, self._done = total, done
         remaining = total - done
@@ -164,9 +178,7 @@ class CampaignProgress:
             self.message(f"all {total} visits are there already: nothing to measure")
             return
         before = f", {done} made before" if done else ""
-        self.message(
-            f"{total} visits{before}; about {duration(remaining * protocol.visit_duration_s)} to go"
-        )
+        self.message(f"{total} visits{before}; about {duration_text(remaining * visit_s)} to go")
         self._recent.append(time.monotonic())
         self._logged = time.monotonic()
         if ERRORS.is_terminal:
@@ -217,11 +229,16 @@ def layers_text(profiles: LayerProfiles) -> str:
     )
 
 
+# Shown by tables of their own (`device_text`), or only for programs.
+_NOT_ROWS = {"runtimes", "clusters", "gpus", "os_release", "android", "is_root", "packages"}
+_NOT_ROWS |= {"execution_providers", "thermal_zones", "control", "clocks"}
+
+
 def fingerprint_rows(fingerprint: Mapping[str, Any]) -> list[list[str]]:
     """Return a device's fingerprint as rows of a table, in readable units."""
     rows = []
     for key, value in fingerprint.items():
-        if key == "runtimes":
+        if key in _NOT_ROWS:
             continue
         name, shown = key, "not readable" if value is None else str(value)
         if key == "memory_bytes" and value is not None:

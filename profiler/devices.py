@@ -10,10 +10,16 @@ from joulemap import InputError
 
 from ..datasets import NetworkSpec
 from ..device_agents.device import Device
+from ..device_agents.interfaces import ConnectOptions
+from ..device_agents.registry import open_transport
 from ..device_agents.simulated import PRESETS, simulated_device
+from ..device_agents.simulated.board_options import BoardOptions
+from ..device_agents.simulated.board_transport import BoardDevice
 from ..models.systolic_hardware import SystolicHardware, hardware_named
 
 SCHEME = "sim:"
+# The part after it of devices that run the real agent with simulated meters.
+BOARD = "board"
 # What a simulated device takes a unit of energy to be where its hardware leaves it open: an
 # assumption in the range of published figures, not a measurement.
 ASSUMED_JOULE_PER_MAC = 1e-12
@@ -68,22 +74,63 @@ def is_simulated(url: str) -> bool:
     return url.startswith(SCHEME)
 
 
+def is_board(url: str) -> bool:
+    """Return whether a device's URL names a simulated board: real runs, simulated meters."""
+    return is_simulated(url) and url.removeprefix(SCHEME).partition("?")[0] == BOARD
+
+
+def runs_networks(url: str) -> bool:
+    """Return whether a device runs networks; others compute costs from widths and see none."""
+    return not is_simulated(url) or is_board(url)
+
+
+def board_options(url: str) -> BoardOptions:
+    """Return the options in a simulated board's URL, `sim:board?meter=rapl,ina219&idle_w=2&...`.
+
+    Raises:
+        InputError: An option is unknown, given twice or makes no sense.
+    """
+    query = url.partition("?")[2]
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing="?" in url)
+    except ValueError as error:
+        raise InputError(
+            f"device '{url}' cannot be read; write sim:board?meter=rapl&seed=N"
+        ) from error
+    options = dict(pairs)
+    if len(options) < len(pairs):
+        raise InputError(f"device '{url}' has an option twice")
+    try:
+        return BoardOptions.parse(options)
+    except InputError as error:
+        raise InputError(f"device '{url}': {error}") from error
+
+
 def open_device(
-    url: str, spec: NetworkSpec | None = None, *, batch: int = 1, agent_visits: int = 50
+    url: str,
+    spec: NetworkSpec | None = None,
+    *,
+    batch: int = 1,
+    agent_visits: int = 50,
+    connect: ConnectOptions | None = None,
 ) -> Device:
     """Return the device that a URL names.
 
     Args:
-        url: Such as `local:` or `sim:eyeriss`.
+        url: Such as `local:`, `sim:eyeriss` or `sim:board?meter=rapl`.
         spec: The network that it will run; a simulated device needs it before its first visit.
         batch: Samples per call; a simulated device works on one after the other.
         agent_visits: Visits after which a fresh agent takes over.
+        connect: What the user permits when the device is reached over a network.
 
     Raises:
         InputError: The URL has no known form, or the hardware cannot run the network.
     """
     if not is_simulated(url):
-        return Device(url, agent_visits=agent_visits)
+        transport = open_transport(url, connect)
+        return Device(url, transport=transport, agent_visits=agent_visits)
+    if is_board(url):
+        return BoardDevice(url, board_options(url), agent_visits=agent_visits)
     parts = SimulatedUrl.parse(url)
     array = _array(parts.hardware)
     latency, energy = _costs(array, spec, batch)
@@ -98,6 +145,26 @@ def open_device(
         agent_visits=agent_visits,
     )
     return device
+
+
+def clean_device(url: str, connect: ConnectOptions | None = None) -> list[str]:
+    """Remove what joulemap left on a device; return what could not be removed, as sentences.
+
+    Args:
+        url: The device; nothing is left on a simulated one.
+        connect: What the user permits when the device is reached over a network.
+
+    Raises:
+        DeviceError: The device cannot be reached.
+    """
+    if is_simulated(url):
+        return []
+    with open_device(url, connect=connect) as device:
+        kept = device.clean()["kept"]
+    if not kept:
+        return []
+    text = f"the device still runs {len(kept)} other campaign(s), so joulemap's agent stays there"
+    return [f"{text}; --clean removes it after the last"]
 
 
 _Cost = Callable[[tuple[int, ...]], float]

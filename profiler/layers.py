@@ -15,7 +15,7 @@ from ..datasets.layer_profiles import FILE_NAME
 from ..datasets.store import make_folder
 from ..device_agents import Device, Preparation
 from . import networks
-from .devices import is_simulated, open_device
+from .devices import open_device, runs_networks
 from .layer_join import LayerJoin, checked_nodes, checked_times
 from .protocol import reference_widths
 from .sampling import WidthTuple, sample
@@ -73,7 +73,7 @@ def profile_layers(
         )
     spec = network if isinstance(network, NetworkSpec) else networks.get(network, resolution)
     variants = _variants(spec, samples, widths, sampling, seed)
-    if isinstance(url, str) and is_simulated(url):
+    if isinstance(url, str) and not runs_networks(url):
         raise InputError(
             f"{url} runs no network, so it has no layers to time; "
             "SystolicArrayModel.breakdown says what each costs"

@@ -7,7 +7,8 @@
     further rounds         the variants whose interval is still too wide
 
 At the end of every round all visits are judged together; visits that failed or were rejected are
-made again, a few times at most.
+made again, a few times at most. Between two judgements nothing is decided: those visits are a pass,
+which a remote device may be sent ahead of time.
 """
 
 from __future__ import annotations
@@ -59,7 +60,9 @@ class VisitPlan:
         self._reject = reject
         self._attempts: dict[tuple[str, int], int] = {}
         self._closed: set[tuple[str, int]] = set()
-        self._spent_s = 0.0
+        self._spent_s = self._longest_s = 0.0
+        # What remains of the pass, the next visit first.
+        self._pass: list[tuple[WidthTuple, int, bool]] = []
         self.first_error: str | None = None
         for visit in made:
             self.note(visit)
@@ -99,9 +102,17 @@ class VisitPlan:
         if visit.timing is not None:
             timing = visit.timing
             ends = timing.reference_before.wall_s + timing.reference_after.wall_s
-            self._spent_s += timing.measuring_s + timing.load_s + ends
+            visit_s = timing.measuring_s + timing.load_s + ends
+            if visit.power_trace is not None and visit.power_trace.times_s:
+                visit_s += visit.power_trace.idle_s
+            self._spent_s += visit_s
+            self._longest_s = max(self._longest_s, visit_s)
+            # Times without the energy that was to be read with them count, and are made again.
+            lacks_energy = visit.energy_refused is not None
+            may_retry = self._attempts[slot] < self.protocol.max_attempts
             if visit.key not in self.rejections:
-                self._closed.add(slot)
+                if not (lacks_energy and may_retry):
+                    self._closed.add(slot)
                 return
         else:
             self.first_error = self.first_error or visit.error
@@ -123,10 +134,9 @@ class VisitPlan:
                 yield from self._round(index, self.revisited, is_revisit=True)
             while waiting := self._further():
                 random.Random(f"{self.seed}/{len(self.visits)}").shuffle(waiting)  # noqa: S311
-                for widths, index in waiting:
-                    if self.is_out_of_time:
-                        return
-                    yield self._visit(widths, index, is_revisit=False)
+                yield from self._made([(widths, index, False) for widths, index in waiting])
+                if self._pass:
+                    return
                 self._judge()
 
     def _further(self) -> list[tuple[WidthTuple, int]]:
@@ -145,11 +155,33 @@ class VisitPlan:
     ) -> Iterator[Visit]:
         random.Random(f"{self.seed}/{index}").shuffle(variants)  # noqa: S311
         while waiting := [v for v in variants if (self.ids[v], index) not in self._closed]:
-            for widths in waiting:
-                if self.is_out_of_time:
-                    return
-                yield self._visit(widths, index, is_revisit=is_revisit)
+            yield from self._made([(widths, index, is_revisit) for widths in waiting])
+            if self._pass:
+                return
             self._judge()
+
+    def _made(self, visits: list[tuple[WidthTuple, int, bool]]) -> Iterator[Visit]:
+        """Yield the visits of one pass; some remain in it when the time is up."""
+        self._pass = visits
+        while self._pass and not self.is_out_of_time:
+            widths, index, is_revisit = self._pass[0]
+            yield self._visit(widths, index, is_revisit=is_revisit)
+            del self._pass[:1]
+
+    def ahead(self, number: int) -> list[Visit]:
+        """Return the visit that was just yielded and those of its pass that follow for certain.
+
+        Args:
+            number: At most so many; fewer where the time cap may come first.
+        """
+        cap = self.protocol.time_cap_s
+        if cap is not None:
+            visit_s = self._longest_s or self.protocol.visit_duration_s
+            number = min(number, 1 + max(0, math.floor((cap - self._spent_s) / visit_s)))
+        return [
+            self._visit(widths, index, is_revisit=is_revisit)
+            for widths, index, is_revisit in self._pass[:number]
+        ]
 
     def _visit(self, widths: WidthTuple, index: int, *, is_revisit: bool) -> Visit:
         return Visit(

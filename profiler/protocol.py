@@ -37,6 +37,11 @@ class Protocol:
         max_temperature_c: ... and the device is at most this hot (None: as it is),
         start_timeout_s: ... or after this time, with a warning.
         agent_visits: Visits after which a fresh agent takes over.
+        energy_window_s: Where a meter is read, its window lasts at least so long (gauges that
+            average or are slow: 5 s),
+        energy_updates: ... holds at least so many of its updates,
+        energy_rel_error: ... and goes on until half its 95 % interval is this share of the energy,
+        max_energy_window_s: ... or this much time has passed.
 
     Raises:
         InputError: A value is not positive, or a share is above 1.
@@ -58,6 +63,10 @@ class Protocol:
     max_temperature_c: float | None = None
     start_timeout_s: float = 20.0
     agent_visits: int = 50
+    energy_window_s: float = 1.0
+    energy_updates: int = 50
+    energy_rel_error: float = 0.03
+    max_energy_window_s: float = 120.0
 
     def __post_init__(self) -> None:
         for item in fields(self):

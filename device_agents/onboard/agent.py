@@ -1,16 +1,19 @@
 """The agent's loop: read a request, answer it, until the host is gone.
 
 Requests are frames on standard input, answers frames on standard output. Anything that libraries
-print goes to standard error, so it can never be taken for a frame.
+print goes to standard error, so it can never be taken for a frame. On a remote device the keeper
+writes the requests and reads the answers; it takes further requests of its own (see `keeper`).
 
 =========  =======================================================  ==============================
 operation  request                                                  answer
 =========  =======================================================  ==============================
 probe      -                                                        the device's fingerprint
+clock      -                                                        its clocks, at this moment
+meters     -                                                        meters: available, missing
 prepare    template (payload), runtime, threads, reference widths,  versions, CPUs, affinity,
-           lock_frequency                                           frequency lock
+           lock_frequency, meter, protocol, meter_states            frequency lock, meters
 ready      max_busy_share, max_temperature_c, timeout_s, interval_s whether the machine is ready
-visit      widths, protocol                                         raw times, conditions
+visit      widths, protocol                                         raw times, conditions, energy
 layers     widths, num_runs, max_warm_up_s                          raw times of each node
 close      -                                                        an empty answer, then it ends
 =========  =======================================================  ==============================
@@ -24,16 +27,18 @@ import re
 import select
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any, BinaryIO
 
-from . import fingerprint, frames, layer_times, visit
+from . import cooling, fingerprint, frames, layer_times, meter_choice, visit
 from .clock import MachineClock
+from .energy_visit import ChosenMeter, EnergyVisit, RecorderLike
 from .files import Files
 from .frequency import FrequencyLock
 from .host_state import MACHINE, over_visit
 from .materialise import Materialiser
+from .power_log import PowerLog, Recorder
 from .readiness import wait_until_ready
 
 _MODULE_NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
@@ -76,12 +81,17 @@ class Agent:
         self.cpus = fingerprint.available_cpus()
         self.pid = os.getpid()
         self.frequency = FrequencyLock()
+        self.chosen: list[ChosenMeter] = []
+        self.all_cpus = self.cpus
+        self.num_visits = 0
 
     def answer(self, request: dict[str, Any], payload: bytes) -> dict[str, Any]:
         """Return the answer to a request, a result or an error, as a frame's header."""
         answer: dict[str, Any] = {"id": request.get("id")}
         operations = {
             "probe": self.probe,
+            "clock": self.read_clocks,
+            "meters": self.list_meters,
             "prepare": self.prepare,
             "ready": self.ready,
             "visit": self.visit,
@@ -117,6 +127,21 @@ class Agent:
                 versions[name] = None
         return fingerprint.fingerprint(versions)
 
+    def read_clocks(self, request: dict[str, Any], payload: bytes) -> dict[str, Any]:
+        """Return `monotonic_s`, `boot_s` and `wall_s`, read one right after the other."""
+        return {
+            "monotonic_s": self.clock.monotonic_s(),
+            "boot_s": self.clock.boot_s(),
+            "wall_s": self.clock.wall_s(),
+        }
+
+    def list_meters(self, request: dict[str, Any], payload: bytes) -> dict[str, Any]:
+        """Return the meters that can be read, and those that cannot with what to do about it."""
+        found = self.find_meters()
+        answer = meter_choice.describe_all(found)
+        self.close_meters(found)
+        return answer
+
     def prepare(self, request: dict[str, Any], payload: bytes) -> dict[str, Any]:
         """Keep the template, bind the process to CPUs, load the reference variant."""
         name = request["runtime"]
@@ -136,14 +161,60 @@ class Agent:
         self.runtime = module.Runtime(threads=threads)
         self.reference = self.materialiser.materialise(request["reference_widths"])
         # Fails here, not at the first visit, if the runtime cannot run it.
-        self.runtime.load(self.reference, self.materialiser.make_inputs())()
+        run_reference = self.runtime.load(self.reference, self.materialiser.make_inputs())
+        run_reference()
+        meters = self.choose_meters(request, run_reference)
         return {
+            "meters": meters,
             "runtime_version": version,
             "cpus": self.cpus,
             "affinity": {"is_bound": unbound is None, "reason": unbound},
             "frequency_lock": frequency_lock,
             "pid": self.pid,
         }
+
+    def choose_meters(
+        self, request: dict[str, Any], run_reference: Callable[[], None]
+    ) -> dict[str, Any]:
+        """Find, choose, calibrate and watch the meters that visits read.
+
+        Returns:
+            `chosen`, a description each, `why` these, and `warnings`.
+        """
+        self.close_meters([item.meter for item in self.chosen])
+        self.chosen = []
+        wanted = str(request.get("meter") or meter_choice.NONE)
+        if wanted == meter_choice.NONE:
+            return {"chosen": [], "why": "no meter was asked for", "warnings": []}
+        found = self.find_meters()
+        try:
+            meters, why = meter_choice.choose(wanted, found)
+            states = request.get("meter_states") or []
+            for index, meter in enumerate(meters):
+                meter_choice.calibrate(meter, run_reference, self.clock, self.is_cancelled)
+                item = meter_choice.enrol(meter, self.clock, self.is_cancelled)
+                if index < len(states):
+                    # What held when the campaign began, not when this agent did.
+                    item = ChosenMeter(item.meter, item.period_s, dict(states[index]))
+                self.chosen.append(item)
+            meter_choice.check_windows(self.chosen, request["protocol"])
+        except meter_choice.MeterChoiceError as error:
+            self.close_meters(found)
+            self.chosen = []
+            raise RequestError(str(error)) from error
+        self.close_meters([item for item in found if item not in meters])
+        warning = meter_choice.same_rail(self.chosen)
+        return {
+            "chosen": [meter_choice.describe_chosen(item, why) for item in self.chosen],
+            "why": why,
+            "warnings": [warning] if warning else [],
+        }
+
+    def close_meters(self, found: Sequence[Any]) -> None:
+        """Let go of meters."""
+        for item in found:
+            if hasattr(item, "close"):
+                item.close()
 
     def ready(self, request: dict[str, Any], payload: bytes) -> dict[str, Any]:
         """Wait until the machine is idle and cool enough, or the time limit passes."""
@@ -162,6 +233,7 @@ class Agent:
         """Materialise the variant, load it, measure it, forget it."""
         if self.materialiser is None or self.runtime is None:
             raise RequestError("visit came before prepare")
+        cooled = self.cool_down(request["protocol"])
         before = self.machine_state()
         began = self.clock.monotonic_s()
         model = self.materialiser.materialise(request["widths"])
@@ -171,19 +243,32 @@ class Agent:
         # A session's place in memory makes it a few percent faster or slower: the reference gets a
         # new one for each visit, so that this averages out as it does for variants.
         run_reference = self.runtime.load(self.reference, self.materialiser.make_inputs())
-        result = visit.measure(
-            run,
-            run_reference,
-            request["protocol"],
-            visit.Stopwatch(self.clock, self.cpus),
-            self.is_cancelled,
-        )
+        self.num_visits += 1
+        energy = None
+        if self.chosen:
+            seed = f"{self.pid}/{self.num_visits}"
+            energy = EnergyVisit(
+                self.chosen, self.clock, self.make_recorder, request["protocol"], seed
+            )
+        try:
+            result = visit.measure(
+                run,
+                run_reference,
+                request["protocol"],
+                visit.Stopwatch(self.clock, self.cpus),
+                self.is_cancelled,
+                energy,
+            )
+        finally:
+            if energy is not None:
+                energy.stop()
         result.update(
             materialise_s=materialised - began,
             load_s=loaded - materialised,
             model_bytes=len(model),
             machine={
                 **over_visit(before, self.machine_state()),
+                **cooled,
                 "suspended_s": result.pop("suspended_s"),
                 "clock_jump_s": result.pop("clock_jump_s"),
             },
@@ -215,6 +300,14 @@ class Agent:
 
     # -- what a simulated device replaces ----------------------------------------------------------
 
+    def find_meters(self) -> list[meter_choice.Found]:
+        """Return the meters of this machine, and those that cannot be read."""
+        return meter_choice.find_meters(self.meters, self.files)
+
+    def make_recorder(self, logs: Sequence[PowerLog]) -> RecorderLike:
+        """Return what reads meters in the background, on other CPUs than the visit's if possible."""
+        return Recorder(logs, [cpu for cpu in self.all_cpus if cpu not in self.cpus])
+
     def runtime_module(self, name: str) -> Any:
         """Return what drives a runtime: it has `version` and `Runtime`."""
         return _load_runtime(self.runtimes[name])
@@ -231,8 +324,16 @@ class Agent:
         """Return the readable conditions of the machine (see `host_state.HostState`)."""
         return MACHINE.snapshot(self.cpus)
 
+    def cool_down(self, protocol: dict[str, Any]) -> dict[str, float | None]:
+        """Wait until the machine is cool enough for a visit; return what to record of it."""
+        return cooling.cool_down(
+            MACHINE.hottest_c, *cooling.settings(protocol), is_cancelled=self.is_cancelled
+        )
+
     def close(self) -> None:
         """Put back what `prepare` changed on the machine."""
+        self.close_meters([item.meter for item in self.chosen])
+        self.chosen = []
         for failure in self.frequency.restore():
             print(failure, file=sys.stderr)
 

@@ -15,6 +15,10 @@ class MachineClock:
         """Return the clock that latencies are measured with: finest steps, never set."""
         return time.perf_counter()
 
+    def sleep(self, duration_s: float) -> None:
+        """Let time pass without work."""
+        time.sleep(duration_s)
+
     def cpu_s(self) -> float:
         """Return the CPU time of this process."""
         return time.process_time()

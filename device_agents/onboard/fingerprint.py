@@ -5,48 +5,86 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import subprocess
+import sys
+from collections import Counter
 from typing import Any
 
-from .host_state import MACHINE, read_number, read_text
+from . import packages
+from .files import Files
+from .host_state import HostState
+from .permissions import permissions
+from .processor import clusters, core_names, gpus
+
+_ANDROID = (
+    ("model", "ro.product.model"),
+    ("manufacturer", "ro.product.manufacturer"),
+    ("soc", "ro.soc.model"),
+    ("release", "ro.build.version.release"),
+    ("build", "ro.build.fingerprint"),
+)
 
 
-def fingerprint(runtimes: dict[str, str | None]) -> dict[str, Any]:
+def fingerprint(runtimes: dict[str, str | None], root: str = "/") -> dict[str, Any]:
     """Return the device's description; what cannot be read is None.
 
     Args:
         runtimes: Runtime name to its version, or None where it is not installed.
+        root: Where the machine's files are; another folder than `/` for tests.
 
     Returns:
         A JSON-able dictionary. `device_id` is stable across restarts and software updates: a hash
         of the machine's identity, processor and memory.
     """
-    cpu = cpu_model()
+    files, state = Files(root), HostState(root)
+    groups = clusters(files)
+    cpu = cpu_model(files)
     cpus = available_cpus()
-    memory = MACHINE.memory_bytes("MemTotal")
-    machine = read_text("/etc/machine-id") or read_text("/var/lib/dbus/machine-id") or ""
-    board = read_text("/proc/device-tree/model")
+    memory = state.memory_bytes("MemTotal")
+    machine = files.text("etc/machine-id") or files.text("var/lib/dbus/machine-id") or ""
+    # Copies of one memory card share the machine's id, but not the board's number.
+    serial = files.text("proc/device-tree/serial-number") or ""
+    board = files.text("proc/device-tree/model")
+    android = android_build()
     # Rounded: the kernel's reserved share of the memory changes between its versions.
     size_gib = round(memory / 2**30) if memory else None
     identity = "|".join(str(part) for part in (machine, board, cpu, os.cpu_count(), size_gib))
+    # Not Android's build, which an update changes.
+    extra = (serial.strip("\0"), *((android or {}).get(name, "") for name in ("model", "soc")))
+    if any(extra):
+        identity += "|" + "|".join(extra)
     return {
         "device_id": hashlib.sha256(identity.encode()).hexdigest()[:16],
         "cpu_model": cpu,
         "board": board.strip("\0") if board else None,
         "num_cpus": os.cpu_count(),
         "available_cpus": cpus,
+        "clusters": groups,
+        "gpus": gpus(files),
         "memory_bytes": memory,
         "architecture": platform.machine(),
         "system": platform.system(),
         "kernel": platform.release(),
-        "os": os_name(),
+        "os": os_name(files),
+        "os_release": {
+            name: value
+            for name, value in os_release(files).items()
+            if name in ("ID", "ID_LIKE", "VERSION_ID", "PRETTY_NAME")
+        },
+        "android": android,
+        "termux": os.environ.get("TERMUX_VERSION"),
+        "is_root": hasattr(os, "getuid") and os.getuid() == 0,
         "python": platform.python_version(),
+        "python_path": sys.executable,
         "runtimes": runtimes,
-        "governor": read_text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
-        "max_frequency_hz": _scaled(
-            read_number("/sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq"), 1e3
-        ),
-        "temperature_c": MACHINE.hottest_c(),
-        "is_virtual": is_virtual(),
+        "packages": packages.versions(),
+        "execution_providers": packages.execution_providers(),
+        "governor": files.text("sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        "max_frequency_hz": groups[0]["max_frequency_hz"] if groups else None,
+        "temperature_c": state.hottest_c(),
+        "thermal_zones": state.thermal_zones(),
+        "control": permissions(cpus, root),
+        "is_virtual": is_virtual(files),
     }
 
 
@@ -57,29 +95,58 @@ def available_cpus() -> list[int]:
     return list(range(os.cpu_count() or 1))
 
 
-def cpu_model() -> str | None:
+def cpu_model(files: Files) -> str | None:
     """Return the processor's name, None if the system does not say."""
-    for line in (read_text("/proc/cpuinfo") or "").splitlines():
+    for line in (files.text("proc/cpuinfo") or "").splitlines():
         name, _, value = line.partition(":")
         if name.strip() in ("model name", "Hardware", "Model") and value.strip():
             return value.strip()
-    return platform.processor() or None
+    if platform.processor():
+        return platform.processor()
+    # Arm servers and virtual machines name no model, but their cores.
+    counted = Counter(core_names(files).values())
+    return " + ".join(f"{count}x {name}" for name, count in counted.items()) or None
 
 
-def os_name() -> str | None:
+def os_release(files: Files) -> dict[str, str]:
+    """Return the fields of /etc/os-release; none if the system has no such file."""
+    fields = {}
+    for line in (files.text("etc/os-release") or "").splitlines():
+        name, equals, value = line.partition("=")
+        if equals:
+            fields[name] = value.strip().strip("\"'")
+    return fields
+
+
+def os_name(files: Files) -> str | None:
     """Return the distribution's name and version, None if the system does not say."""
-    for line in (read_text("/etc/os-release") or "").splitlines():
-        name, _, value = line.partition("=")
-        if name == "PRETTY_NAME":
-            return value.strip().strip('"')
-    return None
+    return os_release(files).get("PRETTY_NAME")
 
 
-def is_virtual() -> bool | None:
+def android_build() -> dict[str, str] | None:
+    """Return an Android device's `model`, `soc`, `release` and `build`; None on other systems."""
+    if "ANDROID_ROOT" not in os.environ:
+        return None
+    found = {}
+    for name, key in _ANDROID:
+        try:
+            done = subprocess.run(
+                ["getprop", key],  # noqa: S607 - its folder differs between Android and Termux
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                timeout=5,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            continue
+        text = done.stdout.decode("utf-8", "replace").strip()
+        if text:
+            found[name] = text[:200]
+    return found or None
+
+
+def is_virtual(files: Files) -> bool | None:
     """Return whether a hypervisor runs this machine, None if the processor does not say."""
-    text = read_text("/proc/cpuinfo")
+    text = files.text("proc/cpuinfo")
     return None if text is None else " hypervisor" in text
-
-
-def _scaled(value: float | None, factor: float) -> float | None:
-    return None if value is None else value * factor

@@ -70,6 +70,35 @@ def decode_header(text: bytes) -> dict[str, Any]:
     return header
 
 
+class FrameBuffer:
+    """Collects bytes as they come and gives the frames that are complete."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+
+    def feed(self, data: bytes) -> None:
+        """Take further bytes."""
+        self._data += data
+
+    def pop(self) -> tuple[dict[str, Any], bytes] | None:
+        """Return the next frame's (header, payload), None while it is not complete.
+
+        Raises:
+            FrameError: What was fed is no frame, or exceeds the bounds.
+        """
+        if len(self._data) < PREFIX.size:
+            return None
+        header_length, payload_length = decode_prefix(bytes(self._data[: PREFIX.size]))
+        header_end = PREFIX.size + header_length
+        end = header_end + payload_length
+        if len(self._data) < end:
+            return None
+        header = decode_header(bytes(self._data[PREFIX.size : header_end]))
+        payload = bytes(self._data[header_end:end])
+        del self._data[:end]
+        return header, payload
+
+
 def check_lengths(header_length: int, payload_length: int) -> None:
     """Check a frame's lengths in bytes against the bounds.
 

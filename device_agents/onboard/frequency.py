@@ -101,6 +101,22 @@ class FrequencyLock:
                 raise FrequencyUnlockable(f"{path} did not take '{text}'")
 
 
+def refusal(cpus: Sequence[int], root: str = "/") -> str | None:
+    """Return why these CPUs' frequency cannot be held, in words; None if it can. Changes nothing.
+
+    Args:
+        cpus: CPU numbers.
+        root: Where `sys` is; another folder than `/` for tests.
+    """
+    try:
+        for policy in _policies(os.path.join(root, _CPUS), cpus):  # noqa: PTH118
+            for path, _ in _wanted(policy) or [(f"{policy}/scaling_governor", "")]:
+                _check_writable(path)
+    except FrequencyUnlockable as error:
+        return str(error)
+    return None
+
+
 def _policies(folder: str, cpus: Sequence[int]) -> list[str]:
     """Return the cpufreq folders of these CPUs, each once: CPUs share them through links."""
     found = []

@@ -105,6 +105,20 @@ class HostState:
         zones = [os.path.join(zone, "temp") for zone in self._thermal("thermal_zone")]  # noqa: PTH118
         return max(_within([mc / 1e3 for mc in _numbers(zones)], _TEMPERATURES_C), default=None)
 
+    def thermal_zones(self) -> list[dict[str, object]]:
+        """Return each zone's `type` and `temperature_c`, None where it holds nothing plausible."""
+        found: list[dict[str, object]] = []
+        for zone in sorted(self._thermal("thermal_zone"), key=lambda path: (len(path), path)):
+            value = read_number(f"{zone}/temp")
+            plausible = _within([] if value is None else [value / 1e3], _TEMPERATURES_C)
+            found.append(
+                {
+                    "type": read_text(f"{zone}/type"),
+                    "temperature_c": plausible[0] if plausible else None,
+                }
+            )
+        return found
+
     def throttle_events(self, cpus: Sequence[int]) -> float | None:
         """Return how often these CPUs or their package were throttled since boot, None if unknown.
 

@@ -83,6 +83,11 @@ class Missing:
 class Meter(Protocol):
     """A source of energy. Readings are made by one thread at a time.
 
+    A meter may have more methods, which are used where they are there: `state() -> dict` with what
+    may not change during a campaign, such as a charging cable; `calibrate(burn, wait, *, clock)`,
+    which learns what its values mean from a step of the load; `with_setting(text) -> Meter` for
+    what follows its name and a colon.
+
     Attributes:
         info: What is known about it.
     """

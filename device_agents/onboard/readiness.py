@@ -9,7 +9,8 @@ from typing import Any
 from .host_state import HostState
 
 
-def _never() -> bool:
+def never() -> bool:
+    """Return False: nobody cancels."""
     return False
 
 
@@ -23,7 +24,7 @@ def wait_until_ready(
     now: Callable[[], float] = time.monotonic,
     *,
     cpus: Sequence[int] = (),
-    is_cancelled: Callable[[], bool] = _never,
+    is_cancelled: Callable[[], bool] = never,
 ) -> dict[str, Any]:
     """Return whether the machine became ready within the time limit, and what was in the way.
 

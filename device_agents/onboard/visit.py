@@ -6,6 +6,9 @@
                ^ warm-up ends when the change-point test passes
                |<--------------- at most max_visit_s -------------->|
 
+Where meters are read, idle time lies before and after the blocks, and the blocks last until the
+meters have seen enough (see `energy_visit`).
+
 A block is a handful of runs that together last about `block_s`; a run is one call, or several when
 one call is shorter than `min_run_s`. Raw times stay in the result; statistics come later.
 """
@@ -18,6 +21,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .clock import MachineClock
+from .energy_visit import EnergyVisit
 from .warm_up import steady_from
 
 MIN_WARM_UP_RUNS = 5
@@ -118,8 +122,9 @@ def measure(
     protocol: dict[str, Any],
     stopwatch: Stopwatch,
     is_cancelled: Callable[[], bool],
+    energy: EnergyVisit | None = None,
 ) -> dict[str, Any]:
-    """Return the raw times of one visit, in seconds.
+    """Return the raw times of one visit, in seconds, and what meters say.
 
     Args:
         run_variant: Calls the variant once.
@@ -128,6 +133,7 @@ def measure(
             `reference_s`.
         stopwatch: Times the runs.
         is_cancelled: Asked between blocks; when true the visit ends with `SystemExit`.
+        energy: Reads the meters; None without. The blocks are then its window.
     """
     clock = stopwatch.clock
     window = protocol["max_visit_s"]
@@ -140,32 +146,43 @@ def measure(
         before = stopwatch.block_of(run_reference, protocol["reference_s"])
         start = clock.monotonic_s()
         calls, warm_up, settled = stopwatch.warm_up(
-            run_variant, start + protocol["max_warm_up_s"], protocol["min_run_s"]
+            run_variant,
+            start + protocol["max_warm_up_s"],
+            max(protocol["min_run_s"], energy.min_run_s if energy else 0.0),
         )
         # A long warm-up may not leave the blocks without time.
         deadline = max(start + window, clock.monotonic_s() + window / 2)
         run_s = calls * sorted(warm_up)[len(warm_up) // 2]
-        num_runs = max(1, math.ceil(protocol["block_s"] / run_s))
+        block_s = max(protocol["block_s"], energy.block_s if energy else 0.0)
+        num_runs = max(1, math.ceil(block_s / run_s))
         blocks: list[dict[str, Any]] = []
-        while (
-            len(blocks) < protocol["min_blocks"]
-            or clock.monotonic_s() + num_runs * run_s <= deadline
+        if energy:
+            energy.before(run_variant)
+        while len(blocks) < protocol["min_blocks"] or (
+            not energy.is_over() if energy else clock.monotonic_s() + num_runs * run_s <= deadline
         ):
             if is_cancelled():
                 raise SystemExit(0)
             blocks.append(stopwatch.block(run_variant, num_runs, calls))
         end = clock.monotonic_s()
+        metered_calls = sum(len(block["latencies_s"]) for block in blocks) * calls
+        if energy:
+            energy.ended()
         late = still_warming(blocks, int(protocol["min_blocks"]))
         for block in blocks[:late]:
             warm_up += block["latencies_s"]
         blocks = blocks[late:]
         after = stopwatch.block_of(run_reference, protocol["reference_s"])
+        if energy:
+            energy.after()
         elapsed = clock.monotonic_s() - clocks[0]
         suspended = clock.boot_s() - clocks[1] - elapsed
         jumped = clock.wall_s() - clocks[2] - elapsed - suspended
     finally:
         gc.enable()
+    reading = {"energy": energy.answer(metered_calls)} if energy else {}
     return {
+        **reading,
         "warm_up_s": warm_up,
         "is_settled": settled,
         "blocks": blocks,

@@ -7,8 +7,11 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ..onboard import cooling, meter_choice
 from ..onboard.agent import Agent
-from .virtual_machine import VirtualMachine
+from ..onboard.energy_visit import RecorderLike
+from ..onboard.power_log import PowerLog
+from .virtual_machine import Timer, VirtualMachine
 
 VERSION = "simulated"
 # Seconds of undisturbed work.
@@ -59,6 +62,30 @@ class SimulatedRuntime:
         return self._machine.load(json.loads(model))
 
 
+class VirtualRecorder:
+    """Reads meters in virtual time, while the machine works and idles.
+
+    Args:
+        machine: Whose time passes.
+        logs: Where the readings go.
+    """
+
+    def __init__(self, machine: VirtualMachine, logs: Sequence[PowerLog]) -> None:
+        self._machine = machine
+        self._logs = logs
+        self._timers: list[Timer] = []
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._timers = [self._machine.every(log.interval_s, log.read) for log in self._logs]
+
+    def stop(self) -> None:
+        """Read no more."""
+        for timer in self._timers:
+            self._machine.cancel(timer)
+        self._timers = []
+
+
 class SimulatedAgent(Agent):
     """The agent with what it touches of its machine replaced.
 
@@ -68,10 +95,13 @@ class SimulatedAgent(Agent):
     """
 
     def __init__(self, machine: VirtualMachine, number: int = 0) -> None:
-        super().__init__({}, lambda: False, clock=machine)
+        super().__init__(
+            {}, lambda: False, clock=machine, meters=machine.meter_modules, files=machine.files
+        )
         self.machine = machine
         self.cpus = [0]
         self.pid = FIRST_PID + number
+        self.is_metered = True
         machine.run(START_S)
 
     def probe(self, request: dict[str, Any], payload: bytes) -> dict[str, Any]:
@@ -98,11 +128,24 @@ class SimulatedAgent(Agent):
     def visit(self, request: dict[str, Any], payload: bytes) -> dict[str, Any]:
         """Return the visit's times, with the simulated meter's reading where there is one."""
         answer = super().visit(request, payload)
-        energy_j = self.machine.read_energy_j(request["widths"])
-        if energy_j is not None:
-            reading = {"energy_j": energy_j, "energy_gross_j": None, "energy_source": "simulated"}
-            answer["energy"] = reading
+        if not self.chosen and self.is_metered:
+            answer["simulated_energy_j"] = self.machine.read_energy_j(request["widths"])
         return answer
+
+    def choose_meters(
+        self, request: dict[str, Any], run_reference: Callable[[], None]
+    ) -> dict[str, Any]:
+        """Choose as ever; the simulator's own energies count where it has no simulated meter."""
+        self.is_metered = request.get("meter") != meter_choice.NONE
+        return super().choose_meters(request, run_reference)
+
+    def find_meters(self) -> list[meter_choice.Found]:
+        """Return the machine's own meters, and those that its files show."""
+        return [*self.machine.meters, *super().find_meters()]
+
+    def make_recorder(self, logs: Sequence[PowerLog]) -> RecorderLike:
+        """Return what reads meters as virtual time passes."""
+        return VirtualRecorder(self.machine, logs)
 
     def runtime_module(self, name: str) -> SimulatedRuntime:
         """Return the stand-in for every runtime."""
@@ -131,6 +174,16 @@ class SimulatedAgent(Agent):
             "temperature_c": machine.temperature_c,
             "reason": None,
         }
+
+    def cool_down(self, protocol: dict[str, Any]) -> dict[str, float | None]:
+        """Let the simulated machine cool down before a visit."""
+        machine = self.machine
+        return cooling.cool_down(
+            lambda: machine.temperature_c,
+            *cooling.settings(protocol),
+            sleep=machine.idle,
+            now=machine.monotonic_s,
+        )
 
     def make_materialiser(self, template: str) -> WidthsAsModel:
         """Return the stand-in; the template is not needed."""

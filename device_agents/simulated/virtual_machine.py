@@ -16,6 +16,8 @@ from itertools import accumulate
 from typing import Any, NamedTuple
 
 from ..onboard.clock import MachineClock
+from ..onboard.files import Files
+from ..onboard.meter import Meter, Missing
 from .disturbances import Disturbances
 
 # How often drift and temperature are brought up to date.
@@ -51,6 +53,15 @@ class HiddenState(NamedTuple):
     temperature_c: float | None
 
 
+class Timer:
+    """Something that is done again and again as virtual time passes; it takes no time itself."""
+
+    def __init__(self, at_s: float, interval_s: float, call: Callable[[], object]) -> None:
+        self.at_s = at_s
+        self.interval_s = interval_s
+        self.call = call
+
+
 class VirtualMachine(MachineClock):
     """A clock that simulated calls advance.
 
@@ -81,6 +92,15 @@ class VirtualMachine(MachineClock):
         self._energies_random = _stream(seed, "energies")
         self.reference_widths: tuple[int, ...] | None = None
         self.history: list[HiddenState] = []
+        # What a simulated device's meters are: their own objects, and files that real ones read.
+        self.meters: list[Meter | Missing] = []
+        self.meter_modules: dict[str, str] = {}
+        self.files: Files | None = None
+        # Told of every stretch of time: its start and end in seconds since the machine's start, and
+        # the widths that ran; empty for other work, None for idling.
+        self.watch: Callable[[float, float, tuple[int, ...] | None], None] | None = None
+        self._running: tuple[int, ...] | None = ()
+        self._timers: list[Timer] = []
         self._cost = cost
         self._costs: dict[tuple[int, ...], float] = {}
         self._states_random = _stream(seed, "states")
@@ -226,6 +246,7 @@ class VirtualMachine(MachineClock):
             warm_calls = math.ceil(WARM_UP_DECAYS * own.warm_up.decay_calls)
         drifts = own.reference_drift_per_hour if tuple(widths) == self.reference_widths else 0.0
         gauss, exp, run = self._noise_random.gauss, math.exp, self.run
+        name = tuple(widths)
 
         def call() -> None:
             nonlocal excess, warm_calls
@@ -242,7 +263,12 @@ class VirtualMachine(MachineClock):
             self._calls_to_outlier -= 1
             if not self._calls_to_outlier:
                 work_s *= self._outlier()
+            if self.watch is None:
+                run(work_s, powers)
+                return
+            self._running = name
             run(work_s, powers)
+            self._running = ()
 
         return call
 
@@ -259,9 +285,13 @@ class VirtualMachine(MachineClock):
             factor = self._common * powers[self._state]
             end = self._now + work_s * factor
             if end < self._next_event:
+                if self.watch is not None:
+                    self.watch(self._now, end, self._running)
                 self._now = end
                 return
             work_s -= (self._next_event - self._now) / factor
+            if self.watch is not None:
+                self.watch(self._now, self._next_event, self._running)
             self._now = self._next_event
             self._pass_events()
 
@@ -271,13 +301,39 @@ class VirtualMachine(MachineClock):
         self._is_working = False
         end = self._now + duration_s
         while end >= self._next_event:
-            self._idle_s += self._next_event - self._now
-            self._now = self._next_event
+            self._idle_until(self._next_event)
             self._pass_events()
-        self._idle_s += end - self._now
-        self._now = end
+        self._idle_until(end)
         self._synchronise()
         self._is_working = True
+
+    def sleep(self, duration_s: float) -> None:
+        """Let virtual time pass without work."""
+        self.idle(duration_s)
+
+    def every(self, interval_s: float, call: Callable[[], object]) -> Timer:
+        """Call something now and then again and again, while the machine works and idles.
+
+        Args:
+            interval_s: Virtual time between two calls.
+            call: Sees the clocks as they are at that moment; may not let time pass.
+        """
+        timer = Timer(self._now + interval_s, interval_s, call)
+        self._timers.append(timer)
+        self._plan_event()
+        call()
+        return timer
+
+    def cancel(self, timer: Timer) -> None:
+        """End what `every` began; harmless when it has ended."""
+        self._timers = [other for other in self._timers if other is not timer]
+        self._plan_event()
+
+    def _idle_until(self, end: float) -> None:
+        if self.watch is not None:
+            self.watch(self._now, end, None)
+        self._idle_s += end - self._now
+        self._now = end
 
     # -- events ------------------------------------------------------------------------------------
 
@@ -306,6 +362,13 @@ class VirtualMachine(MachineClock):
         self._update()
 
     def _pass_events(self) -> None:
+        for timer in self._timers:
+            if self._now >= timer.at_s:
+                timer.at_s += timer.interval_s
+                timer.call()
+        if self._now < self._disturbed_at:
+            self._plan_event()
+            return
         self._synchronise()
         own, now = self.disturbances, self._now
         if now >= self._switch_at and own.states:
@@ -351,12 +414,13 @@ class VirtualMachine(MachineClock):
                 1.0 - own.throttling.frequency_loss_per_c * above,
             )
         self._common = max(drift, 0.01) * self._burst_factor * self._speed / self._frequency_share
-        self._next_event = min(
+        self._disturbed_at = min(
             self._switch_at,
             self._burst_at,
             self._refresh_at,
             self._fault_times[0] if self._fault_times else math.inf,
         )
+        self._plan_event()
         self.history.append(
             HiddenState(
                 self._now,
@@ -366,6 +430,9 @@ class VirtualMachine(MachineClock):
                 self._temperature_c if own.throttling else None,
             )
         )
+
+    def _plan_event(self) -> None:
+        self._next_event = min([self._disturbed_at, *(timer.at_s for timer in self._timers)])
 
     def _synchronise(self) -> None:
         """Take the time since the last synchronisation into account: stolen time and heat."""

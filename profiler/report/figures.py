@@ -14,7 +14,7 @@ from ...models.plots import cost_name, display_unit
 from .charts import Axis, Bar, Chart, bar_chart, padded, round_values
 from .content import Comparison, Estimate, ReportContent, WidthCurve
 from .layout import cost_text, moment
-from .markup import Html, joined
+from .markup import Html, element, joined
 
 # Beyond this ratio of largest to smallest a linear axis hides the small ones.
 _LOG_RATIO = 12.0
@@ -153,6 +153,8 @@ def parts(content: ReportContent) -> Html:
     """Return which layers or widths cost most, as bars, in a wide and a narrow drawing."""
     shares, unit = content.shares, content.predictor.unit_
     items = [*shares.parts]
+    if not items:
+        return element("p", "The model is a constant: it found nothing that costs more or less.")
     if len(items) > _MAX_BARS:
         rest = sum(part.value for _, part in items[_MAX_BARS - 1 :])
         items = items[: _MAX_BARS - 1]

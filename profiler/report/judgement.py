@@ -162,10 +162,15 @@ def _provenance(content: ReportContent) -> list[str]:
         )
     sources = dataset.to_pandas().get("energy_source")
     if sources is not None and predictor.unit_ == "J" and (sources == "simulated").any():
+        board = dataset.device.get("simulated_board")
         assumed = dataset.device.get("simulated_hardware", {}).get("joule_per_mac")
         stated = f", {assumed:g} J per multiply-accumulate" if assumed else ""
         said.append(
-            f"The energy is simulated: its joules rest on an assumed cost per operation{stated}."
+            "The energy is simulated: it is that of a board with a known power model, which the "
+            "agent's CPU time drives."
+            if board
+            else "The energy is simulated: its joules rest on an assumed cost per operation"
+            f"{stated}."
         )
     return said
 

@@ -4,9 +4,10 @@ Every error that joulemap raises on purpose is one of this tree::
 
     JoulemapError                 the job failed (exit code 1)
     ├── InputError                a mistake in what was given: arguments, files (exit code 2)
-    └── DeviceError               the device or the way to it failed (device_agents.errors)
-        ├── TransientDeviceError  may work when tried again: agent died, time limit, link dropped
-        └── StableDeviceError     will fail again: no runtime, unsupported operator
+    ├── DeviceError               the device or the way to it failed (device_agents.errors)
+    │   ├── TransientDeviceError  may work when tried again: agent died, time limit, link dropped
+    │   └── StableDeviceError     will fail again: no runtime, unsupported operator
+    └── LinkLostError             a remote device stayed away too long (device_agents.errors)
 
 An error's message says what happened, where, and what to do, in one or two sentences.
 """

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from joulemap.datasets import CostDataset, NetworkSpec, Visit
+from joulemap.datasets.energy_records import EnergyReading, PowerTrace
 from joulemap.datasets.journal import CampaignRecord
 from joulemap.datasets.measurement import measurements_of
 from joulemap.datasets.testing import DatasetContract, JournalContract
@@ -101,7 +102,9 @@ class TestJournalWithEnergy(JournalContract):
     def visits(self, campaign: CampaignRecord, make_visits: MakeVisits) -> list[Visit]:
         return [
             dataclasses.replace(
-                visit, energy_j=1e-3 / 3, energy_gross_j=2e-3 / 3, energy_source="counter"
+                visit,
+                energy=EnergyReading.simple(1e-3 / 3, 2e-3 / 3, "counter"),
+                power_trace=PowerTrace((0.0, 0.1), (1.0, 2.0), 3, 0, {"window": (0.0, 0.1)}),
             )
             for visit in make_visits(campaign.spec, variants=3)
         ]

@@ -96,7 +96,7 @@ def test_a_second_writer_is_refused(path: Path, campaign: CampaignRecord) -> Non
 
 
 def test_another_schema_version_is_refused(path: Path, campaign: CampaignRecord) -> None:
-    with pytest.raises(InputError, match="version 99; this joulemap reads version 1"):
+    with pytest.raises(InputError, match="version 99; this joulemap reads versions 1, 2"):
         Journal.create(path, dataclasses.replace(campaign, schema_version=99))
 
 

@@ -58,7 +58,7 @@ class Recorder:
     def message(self, text: str) -> None:
         self.messages.append(text)
 
-    def started(self, total: int, done: int, protocol: Protocol) -> None:
+    def started(self, total: int, done: int, visit_s: float) -> None:
         self.totals.append((total, done))
 
     def visited(self, visit: Visit, done: int, noise: float | None) -> None:

@@ -12,8 +12,8 @@ from joulemap.datasets import CostDataset
 from joulemap.device_agents.errors import TransientDeviceError
 from joulemap.models import SystolicArrayModel, fit
 from joulemap.profiler import Protocol, networks, profile
-from joulemap.profiler.campaign import _reading
 from joulemap.profiler.devices import ASSUMED_JOULE_PER_MAC, open_device
+from joulemap.profiler.metering import energy_fields
 
 QUICK = Protocol(visits=2, max_visit_s=0.1)
 
@@ -95,20 +95,11 @@ def test_hardware_that_cannot_run_the_network_is_refused_before_anything_is_writ
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
-        {"energy_j": 1.0, "energy_gross_j": None, "energy_source": "counter"},
-        {"energy_j": -1.0, "energy_gross_j": None, "energy_source": "simulated"},
-        {"energy_j": float("nan"), "energy_gross_j": None, "energy_source": "simulated"},
-        {"energy_j": 1.0, "energy_gross_j": 0.0, "energy_source": "simulated"},
-        {"energy_j": 1.0, "energy_source": "simulated"},
-        {"energy_j": 1.0, "energy_gross_j": None, "energy_source": ["simulated"]},
-        [1.0],
-    ],
-)
-def test_a_meter_is_not_to_be_believed(answer: object) -> None:
-    with open_device("sim:eyeriss") as device:
-        assert _reading(None, device) == {}
-        with pytest.raises(TransientDeviceError, match="meter"):
-            _reading(answer, device)
+@pytest.mark.parametrize("energy", [-1.0, 0.0, float("nan"), "1", ["simulated"]])
+def test_a_simulated_energy_is_not_to_be_believed(energy: object) -> None:
+    assert energy_fields({}, is_simulated=True) == {}
+    assert "energy" in energy_fields({"simulated_energy_j": 1.0}, is_simulated=True)
+    with pytest.raises(TransientDeviceError, match="meter"):
+        energy_fields({"simulated_energy_j": energy}, is_simulated=True)
+    with pytest.raises(TransientDeviceError, match="meter"):
+        energy_fields({"simulated_energy_j": 1.0}, is_simulated=False)

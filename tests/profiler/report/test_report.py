@@ -20,6 +20,7 @@ from joulemap.models.learning_curve import learning_curves
 from joulemap.profiler import networks
 from joulemap.profiler.report import write_report
 from joulemap.profiler.report.content import bootstrap, gather
+from joulemap.profiler.report.figures import parts
 from joulemap.profiler.report.judgement import judge
 
 from .conftest import AlignedStandIn
@@ -227,6 +228,13 @@ def test_without_layers_the_fall_from_halving_is_shown(imported: CostDataset) ->
     full = predictor.predict([spec.max_widths])[0]
     halved = predictor.predict([(3, *spec.max_widths[1:])])[0]
     assert dict(shares.parts)["conv1"].value == pytest.approx(full - halved)
+
+
+def test_a_model_that_is_a_constant_says_so(imported: CostDataset) -> None:
+    content = gather(imported, FlopsPredictor().fit_dataset(imported), None)
+    without = replace(content, shares=replace(content.shares, parts=()))
+    assert "constant" in str(parts(without))
+    assert "constant" not in str(parts(content))
 
 
 def test_judgement_names_what_limits_the_fit(imported: CostDataset) -> None:

@@ -1,0 +1,172 @@
+"""Which sign and which unit a battery's current has: learned from a step of the load, never trusted.
+
+The kernel says microamperes. Phones answer in milliamperes, with either sign for the same direction,
+with 0, or with the smallest integer. What cannot lie together are three things: a load on the
+processor makes the battery give more; an idle phone takes between 2 mA and 3 A; and the charge
+that flows out is missing in the charge counter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import sqrt
+
+from ..onboard.meter import MeterError
+
+FACTORS = (1.0, 1e3, 1e-3)
+NOMINAL_A = 1e-6
+IDLE_A = (0.002, 3.0)
+MAX_LOAD_A = 12.0
+# Written by gauges that have no value.
+NO_VALUES = (-(2.0**31), 2.0**31 - 1)
+# A step is believed if it is so many standard errors, and such a share of idle.
+STEP_ERRORS = 4.0
+LEAST_STEP = 0.05
+# Gauges average: what they say soon after a change is of before.
+SETTLING_SHARE = 1 / 3
+MIN_READINGS = 4
+# The charge counter has a say once it has moved by so many of its own steps.
+MIN_CHARGE_STEPS = 3
+CHARGE_RATIO = (0.6, 1.6)
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """What a battery said during a stretch of constant load.
+
+    Args:
+        raw: Its current as the file says it, nominally in microamperes, evenly in time.
+        duration_s: How long it lasted.
+        charge_used_c: By how much the charge counter fell, in coulomb; None without one.
+        num_charge_steps: How often the charge counter moved.
+    """
+
+    raw: Sequence[float]
+    duration_s: float
+    charge_used_c: float | None = None
+    num_charge_steps: int = 0
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What was learned.
+
+    Args:
+        sign: 1 if the file's number is positive when the battery gives, else -1.
+        factor: Times the nominal unit.
+        idle_a: Current that the battery gave when idle.
+        load_a: Current that it gave under load.
+        is_confirmed: Whether the charge counter had a say, and agreed.
+    """
+
+    sign: int
+    factor: float
+    idle_a: float
+    load_a: float
+    is_confirmed: bool
+
+    def current_a(self, raw: float) -> float:
+        """Return the current that the battery gives, in A; negative when it is charged."""
+        return raw * NOMINAL_A * self.factor * self.sign
+
+
+def learn_sign_and_unit(idle: Stretch, load: Stretch) -> Calibration:
+    """Return sign and unit of a battery's current from a stretch without and one with load.
+
+    A factor other than 1 is accepted only if the charge counter agrees, and so is any factor where
+    more than one gives plausible currents.
+
+    Raises:
+        MeterError: It cannot be told, or the battery is being charged.
+    """
+    idle_mean, idle_error = _level(idle, "idle")
+    load_mean, load_error = _level(load, "loaded")
+    step = load_mean - idle_mean
+    if abs(step) <= STEP_ERRORS * sqrt(idle_error**2 + load_error**2) or (
+        abs(step) <= LEAST_STEP * abs(idle_mean)
+    ):
+        raise MeterError(
+            f"the battery's current does not follow the load ({idle_mean:g} idle, {load_mean:g} loaded): "
+            "it is fed from outside, or the gauge is stuck or slower than the test"
+        )
+    sign = 1 if step > 0 else -1
+    if sign * idle_mean <= 0:
+        raise MeterError(
+            f"the battery's current falls under load ({idle_mean:g} idle, {load_mean:g} loaded): it is "
+            "being charged; unplug it"
+        )
+    plausible = [
+        Calibration(
+            sign,
+            factor,
+            sign * idle_mean * NOMINAL_A * factor,
+            sign * load_mean * NOMINAL_A * factor,
+            False,
+        )
+        for factor in FACTORS
+        if IDLE_A[0] < sign * idle_mean * NOMINAL_A * factor < IDLE_A[1]
+        and sign * load_mean * NOMINAL_A * factor <= MAX_LOAD_A
+    ]
+    if not plausible:
+        raise MeterError(
+            f"the battery's current of {idle_mean:g} when idle is implausible in A, mA and uA"
+        )
+    return _agreed(plausible, idle, load)
+
+
+def _agreed(plausible: Sequence[Calibration], idle: Stretch, load: Stretch) -> Calibration:
+    """Return the candidate that the charge counter agrees with."""
+    used_c = _charge_used_c(idle, load)
+    if used_c is None:
+        if len(plausible) == 1 and plausible[0].factor == 1.0:
+            return plausible[0]
+        units = ", ".join(f"{candidate.factor:g} uA" for candidate in plausible)
+        raise MeterError(
+            f"the battery's current may be in steps of {units}, and its charge counter moved too little "
+            "to tell: calibrate for longer"
+        )
+    for candidate in plausible:
+        flowed_c = sum(
+            candidate.current_a(_mean(stretch.raw)) * stretch.duration_s for stretch in (idle, load)
+        )
+        if used_c > 0 and CHARGE_RATIO[0] < flowed_c / used_c < CHARGE_RATIO[1]:
+            return Calibration(
+                candidate.sign, candidate.factor, candidate.idle_a, candidate.load_a, True
+            )
+    raise MeterError(
+        f"the battery's current and its charge counter (which fell by {used_c:g} C) disagree in every "
+        "unit: one of them is wrong"
+    )
+
+
+def _charge_used_c(idle: Stretch, load: Stretch) -> float | None:
+    """Return by how much the charge counter fell, None if it says nothing."""
+    if idle.charge_used_c is None or load.charge_used_c is None:
+        return None
+    if idle.num_charge_steps + load.num_charge_steps < MIN_CHARGE_STEPS:
+        return None
+    return idle.charge_used_c + load.charge_used_c
+
+
+def _level(stretch: Stretch, name: str) -> tuple[float, float]:
+    """Return the mean of the settled readings and its standard error."""
+    settled = [
+        value
+        for value in stretch.raw[int(len(stretch.raw) * SETTLING_SHARE) :]
+        if value not in NO_VALUES
+    ]
+    if len(settled) < MIN_READINGS:
+        raise MeterError(f"the battery's current could not be read often enough while {name}")
+    if not any(settled):
+        raise MeterError(
+            f"the battery's current is always 0 while {name}: this phone does not tell it"
+        )
+    mean = _mean(settled)
+    variance = sum((value - mean) ** 2 for value in settled) / (len(settled) - 1)
+    return mean, sqrt(variance / len(settled))
+
+
+def _mean(values: Sequence[float]) -> float:
+    good = [value for value in values if value not in NO_VALUES]
+    return sum(good) / len(good)

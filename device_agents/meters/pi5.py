@@ -1,0 +1,182 @@
+"""The Raspberry Pi 5's power chip: volts and amperes of its rails, as the firmware tells them.
+
+    $ vcgencmd pmic_read_adc
+      3V7_WL_SW_A current(0)=0.09759592A
+      3V7_WL_SW_V volt(8)=3.70730800V
+
+What feeds the rails is not measured: the supply's 5 V has a voltage and no current here.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import select
+import subprocess
+import time
+
+from ..onboard.files import Files
+from ..onboard.meter import SAMPLER, Meter, MeterError, MeterGone, MeterInfo, Missing
+from .readings import check_power
+
+_PROGRAMS = ("usr/bin/vcgencmd", "opt/vc/bin/vcgencmd")
+_COMMAND = "pmic_read_adc"
+_MODELS = ("raspberry pi 5", "raspberry pi 500", "compute module 5")
+_LINE = re.compile(
+    r"\s*([A-Za-z0-9][A-Za-z0-9_]{0,30})_([AV])\s+(?:current|volt)\([0-9]{1,3}\)="
+    r"([0-9]{1,6}(?:\.[0-9]{1,12})?)([AV])\s*\Z"
+)
+_MAX_OUTPUT = 16_384
+_TIME_LIMIT_S = 2.0
+# A program is started for each reading, which takes some milliseconds of a core.
+_READ_S = 0.1
+_MAX_POWER_W = 40.0
+_REMEDY = "sudo usermod -aG video $USER, then log in again"
+
+
+class PmicMeter:
+    """The sum of the rails' powers.
+
+    Args:
+        info: What is known about it.
+        program: Where `vcgencmd` is.
+        rails: Those that are added.
+    """
+
+    def __init__(self, info: MeterInfo, program: str, rails: frozenset[str]) -> None:
+        self.info = info
+        self._program = program
+        self._rails = rails
+
+    def read(self) -> float:
+        """Return watts."""
+        powers = parse_rails(_ask(self._program))
+        absent = self._rails - set(powers)
+        if absent:
+            raise MeterError(
+                f"'vcgencmd {_COMMAND}' leaves out {', '.join(sorted(absent))}, which it had before"
+            )
+        power_w = math.fsum(powers[rail] for rail in self._rails)
+        return check_power(power_w, self.info.max_power_w, f"'vcgencmd {_COMMAND}'")
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def find(files: Files) -> list[Meter | Missing]:
+    """Return the sum of the rails first, then the processor's core; nothing but on a Pi 5."""
+    model = " ".join(
+        files.text(f"{folder}/model") or ""
+        for folder in ("proc/device-tree", "sys/firmware/devicetree/base")
+    ).lower()
+    if not any(name in model for name in _MODELS):
+        return []
+    programs = [files.path(name) for name in _PROGRAMS]
+    program = next((path for path in programs if os.access(path, os.X_OK)), None)
+    if program is None:
+        reason = f"{' and '.join('/' + name for name in _PROGRAMS)} are not there"
+        return [Missing("pi5", "", reason, "sudo apt install raspi-utils")]
+    try:
+        powers = parse_rails(_ask(program))
+    except MeterError as error:
+        return [Missing("pi5", "", str(error), _REMEDY)]
+    found: list[Meter | Missing] = [
+        _meter("total", program, frozenset(powers), f"board: the rails {', '.join(sorted(powers))}")
+    ]
+    if "VDD_CORE" in powers:
+        what = "processor cores and graphics (VDD_CORE)"
+        found.append(_meter("VDD_CORE", program, frozenset({"VDD_CORE"}), what))
+    return found
+
+
+def parse_rails(text: str) -> dict[str, float]:
+    """Return rail -> watts for the rails that have both a voltage and a current.
+
+    Raises:
+        MeterError: There is none, or a rail is told twice.
+    """
+    amperes: dict[str, float] = {}
+    volts: dict[str, float] = {}
+    for line in text.splitlines():
+        match = _LINE.match(line)
+        if match is None or match.group(2) != match.group(4):
+            continue
+        values = amperes if match.group(2) == "A" else volts
+        if match.group(1) in values:
+            raise MeterError(f"'vcgencmd {_COMMAND}' tells {match.group(1)} twice")
+        values[match.group(1)] = float(match.group(3))
+    powers = {rail: volts[rail] * ampere for rail, ampere in amperes.items() if rail in volts}
+    if not powers:
+        raise MeterError(f"'vcgencmd {_COMMAND}' answers {text[:60]!r}: no rail with V and A")
+    return powers
+
+
+def _ask(program: str) -> str:
+    """Return what the program prints.
+
+    Raises:
+        MeterGone: It is not there.
+        MeterError: It fails, takes too long, or does not stop printing.
+    """
+    try:
+        process = subprocess.Popen(
+            [program, _COMMAND],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+    except FileNotFoundError as error:
+        raise MeterGone(f"{program} is gone") from error
+    except OSError as error:
+        raise MeterError(f"{program} cannot be started ({error.strerror})") from error
+    with process:
+        try:
+            printed = _output(process, program).decode("utf-8", "replace")
+        finally:
+            process.kill()
+    if process.returncode != 0:
+        said = printed[:80].strip()
+        raise MeterError(f"'{program} {_COMMAND}' failed with {process.returncode} ({said!r})")
+    return printed
+
+
+def _output(process: subprocess.Popen[bytes], program: str) -> bytes:
+    """Return what a program prints until it ends."""
+    end = time.monotonic() + _TIME_LIMIT_S
+    printed = b""
+    if process.stdout is None:
+        return printed
+    while True:
+        left_s = end - time.monotonic()
+        if left_s <= 0 or not select.select([process.stdout], [], [], left_s)[0]:
+            raise MeterError(f"{program} took more than {_TIME_LIMIT_S:g} s")
+        part = os.read(process.stdout.fileno(), _MAX_OUTPUT)
+        printed += part
+        if len(printed) > _MAX_OUTPUT:
+            raise MeterError(f"{program} does not stop printing")
+        if not part:
+            break
+    try:
+        process.wait(max(0.0, end - time.monotonic()))
+    except subprocess.TimeoutExpired as error:
+        raise MeterError(f"{program} took more than {_TIME_LIMIT_S:g} s") from error
+    return printed
+
+
+def _meter(channel: str, program: str, rails: frozenset[str], what: str) -> PmicMeter:
+    info = MeterInfo(
+        name="pi5",
+        channel=channel,
+        kind=SAMPLER,
+        domain=what,
+        unmeasured="USB devices, HATs, the fan, losses of converters and supply: all that takes 5 V directly",
+        rail="pi5 pmic" if channel == "total" else f"pi5 pmic {channel}",
+        max_power_w=_MAX_POWER_W,
+        read_s=_READ_S,
+        notes=(
+            "Each reading starts a program, which itself takes energy: the idle is to be measured with it.",
+            "Voltage and current are converted one after the other: biased where they step.",
+        ),
+    )
+    return PmicMeter(info, program, rails)

@@ -1,0 +1,185 @@
+"""Where a campaign's keeper lives on the device, and how it is reached and started.
+
+::
+
+    cache/agents/agent-HASH.pyz
+    cache/campaigns/TOKEN/lock      held by the keeper while it lives; its process id
+                          socket    where it listens
+                          spool     finished answers
+                          log       what it and the agents said, bounded
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import select
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+# Random and the host's choice; nothing else can be part of a path.
+TOKEN = re.compile(r"[0-9a-f]{16,64}\Z")
+START_TIMEOUT_S = 20.0
+READY = b"ready\n"
+AGENTS = "agents"
+CAMPAIGNS = "campaigns"
+
+
+class FolderError(Exception):
+    """The folder cannot be used; the text says why and what to do."""
+
+
+def cache_folder(agent: str) -> Path:
+    """Return the cache folder in which the agent's archive lies."""
+    folder = Path(os.path.abspath(agent)).parent  # noqa: PTH100 - links stay as they are
+    return folder.parent if folder.name == AGENTS else folder
+
+
+def enter(agent: str, token: str) -> Path:
+    """Make a campaign's folder and the working directory of this process.
+
+    Socket addresses are short; inside the folder they are one word.
+
+    Raises:
+        FolderError: The token is none, or the folder cannot be made.
+    """
+    if not TOKEN.match(token):
+        raise FolderError("the campaign's token is not 16 to 64 digits of base 16")
+    folder = cache_folder(agent) / CAMPAIGNS / token
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.chdir(folder)
+    except OSError as error:
+        raise FolderError(cannot(folder, error)) from error
+    return folder
+
+
+def lock(folder: Path) -> int | None:
+    """Return a descriptor that holds the folder's lock, None if another process holds it.
+
+    Raises:
+        FolderError: The folder cannot be written.
+    """
+    while True:
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.chdir(folder)
+            fd = os.open("lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise FolderError(cannot(folder, error)) from error
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(fd)
+            return None
+        try:
+            if (folder / "lock").stat().st_ino == os.fstat(fd).st_ino:
+                os.ftruncate(fd, 0)
+                os.write(fd, b"%d\n" % os.getpid())
+                return fd
+        except OSError:
+            pass  # An ending keeper removed the folder meanwhile, or the disk is full.
+        if (folder / "lock").exists():
+            return fd
+        os.close(fd)
+
+
+def listen() -> socket.socket:
+    """Return a socket that listens in the working directory; the lock must be held.
+
+    Raises:
+        OSError: The disk is full.
+    """
+    Path("socket").unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind("socket")
+    listener.listen(8)
+    listener.setblocking(False)
+    return listener
+
+
+def connect() -> socket.socket | None:
+    """Return a connection to the keeper of the working directory, None if there is none."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.connect("socket")
+    except OSError:
+        connection.close()
+        return None
+    return connection
+
+
+def start_keeper(command: Sequence[str]) -> None:
+    """Start the keeper of the working directory, which outlives this process and its link.
+
+    Returns once it listens, or found that another does, or ended without a word: who was killed
+    meanwhile can be started again.
+
+    Raises:
+        FolderError: It said why it cannot.
+    """
+    process = subprocess.Popen(
+        list(command),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    assert process.stdout is not None  # noqa: S101 - by the arguments above
+    said = b""
+    with process.stdout:
+        if select.select([process.stdout], [], [], START_TIMEOUT_S)[0]:
+            said = process.stdout.readline(4096)
+    process.wait()
+    if said and said != READY:
+        raise FolderError(said.decode(errors="replace").strip())
+
+
+def clean(agent: str) -> dict[str, list[str]]:
+    """Remove what joulemap left on the device: campaigns' folders and agents.
+
+    Returns:
+        Names that were `removed`, and those that were `kept` because a campaign runs there.
+    """
+    cache = cache_folder(agent)
+    removed, kept = [], []
+    for folder in sorted((cache / CAMPAIGNS).glob("*")):
+        if folder.is_symlink() or not folder.is_dir() or not TOKEN.match(folder.name):
+            continue
+        held = lock(folder)
+        if held is None:
+            kept.append(folder.name)
+            continue
+        os.chdir(cache)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(held)
+        removed.append(folder.name)
+    # A keeper starts its next agent from the archive.
+    archives = [] if kept else sorted((cache / AGENTS).glob("agent-*.pyz"))
+    for archive in archives:
+        archive.unlink()
+        removed.append(archive.name)
+    for folder in (cache / CAMPAIGNS, cache / AGENTS, cache):
+        try:
+            folder.rmdir()
+        except OSError:
+            continue
+    return {"removed": removed, "kept": kept}
+
+
+def cannot(folder: Path, error: OSError) -> str:
+    """Return that a folder cannot be written, why, and what to do."""
+    return (
+        f"the device cannot store measurements in {folder}: {error.strerror}; free some space, or "
+        "set XDG_CACHE_HOME on the device to a folder that can be written"
+    )
+
+
+def keeper_command(agent: str, token: str) -> list[str]:
+    """Return how the keeper of a campaign is started with this interpreter."""
+    return [sys.executable, "-B", os.path.abspath(agent), "keep", token]  # noqa: PTH100

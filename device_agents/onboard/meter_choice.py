@@ -1,0 +1,257 @@
+"""Which meters a device has, which of them a campaign reads, and how often they update."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any, Union
+
+from .clock import MachineClock
+from .energy_visit import ChosenMeter, least_window_s, state_of
+from .files import Files
+from .mean_power import median
+from .meter import COUNTER, ESTIMATE, SAMPLER, Meter, MeterError, MeterInfo, Missing
+from .power_log import FINE_S, PowerLog
+
+AUTO = "auto"
+NONE = "none"
+MAX_METERS = 2
+_MODULE_NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
+_METERS = __name__.rsplit(".", 2)[0] + ".meters"
+# An update is looked for so long, or until so many were seen.
+ENROL_S = 2.0
+ENROL_PERIODS = 12
+MAX_ENROL_S = 15.0
+ENROL_UPDATES = 25
+FEW_UPDATES = 4
+# Where no update can be seen and none is stated.
+UNKNOWN_GAUGE_PERIOD_S = 1.0
+
+Found = Union[Meter, Missing]
+
+
+class MeterChoiceError(Exception):
+    """The meters that are asked for cannot be had: the message says why and what to do."""
+
+
+def find_meters(modules: dict[str, str], files: Files) -> list[Found]:
+    """Return what all modules find, in their order; a module that fails is a missing meter.
+
+    Args:
+        modules: Meter name to its module in the meters folder.
+        files: The machine's files.
+    """
+    found: list[Found] = []
+    for name, module in modules.items():
+        if not _MODULE_NAME.match(module):
+            continue
+        try:
+            found += importlib.import_module(_METERS + "." + module).find(files)
+        except Exception as error:  # noqa: BLE001 - one meter's failure must not hide the others
+            reason = f"looking for it failed: {type(error).__name__}: {error}"
+            found.append(Missing(name, "", reason[:500], "report this with the device's name"))
+    return found
+
+
+def describe(info: MeterInfo) -> dict[str, Any]:
+    """Return all that is known about a meter as a dictionary for JSON."""
+    return {**asdict(info), "notes": list(info.notes)}
+
+
+def describe_all(found: Sequence[Found]) -> dict[str, Any]:
+    """Return what `probe` says: `available` and `missing` meters."""
+    return {
+        "available": [describe(item.info) for item in found if not isinstance(item, Missing)],
+        "missing": [asdict(item) for item in found if isinstance(item, Missing)],
+    }
+
+
+def choose(wanted: str, found: Sequence[Found]) -> tuple[list[Meter], str]:
+    """Return the meters that a campaign reads, and why these.
+
+    Args:
+        wanted: `auto`, `none`, or `NAME[:CHANNEL]`, one that counts and after a comma one that
+            checks it.
+        found: What the device has, best first.
+
+    Raises:
+        MeterChoiceError: A named meter is not there or cannot be used.
+    """
+    if wanted == NONE:
+        return [], "no meter was asked for"
+    if wanted == AUTO:
+        return _best(found)
+    names = wanted.split(",")
+    if len(names) > MAX_METERS or len(set(names)) < len(names):
+        raise MeterChoiceError(
+            f"meter '{wanted}' names more than one that counts and one that checks it, or one twice"
+        )
+    meters = [_named(name, found) for name in names]
+    if len(meters) > 1 and meters[0] is meters[1]:
+        raise MeterChoiceError(f"meter '{wanted}' names the same meter twice")
+    return meters, "asked for by name"
+
+
+def _best(found: Sequence[Found]) -> tuple[list[Meter], str]:
+    """Return the first meter that measures: the backends come in the order of preference."""
+    for item in found:
+        if not isinstance(item, Missing) and item.info.kind != ESTIMATE:
+            words = "a counter of joules" if item.info.kind == COUNTER else "a gauge of power"
+            return [item], f"the first choice of what this device has: {words}"
+    missing = [
+        f"{item.name}: {item.reason}; {item.remedy}" for item in found if isinstance(item, Missing)
+    ]
+    return [], "; ".join(missing) or "this device has no meter that is known here"
+
+
+def _named(name: str, found: Sequence[Found]) -> Any:
+    backend, _, channel = name.partition(":")
+    for item in found:
+        if isinstance(item, Missing) or item.info.name != backend:
+            continue
+        if channel in ("", item.info.channel):
+            return item
+        if hasattr(item, "with_setting"):
+            try:
+                return item.with_setting(channel)
+            except MeterError as error:
+                raise MeterChoiceError(f"meter '{name}': {error}") from error
+    for item in found:
+        if not isinstance(item, Missing) or item.name != backend:
+            continue
+        if not channel or item.channel in ("", channel):
+            raise MeterChoiceError(f"meter '{name}': {item.reason}; {item.remedy}")
+    known = sorted(
+        f"{item.info.name}:{item.info.channel}" for item in found if not isinstance(item, Missing)
+    )
+    raise MeterChoiceError(
+        f"this device has no meter '{name}'; it has: {', '.join(known) or 'none'}"
+    )
+
+
+def calibrate(
+    meter: Meter,
+    run: Callable[[], None],
+    clock: MachineClock,
+    is_cancelled: Callable[[], bool] = lambda: False,
+) -> None:
+    """Let a meter that must learn what its values mean see a step of the load.
+
+    Args:
+        meter: The meter; most have nothing to learn.
+        run: Calls the reference variant once: the load.
+        clock: The machine's clock.
+        is_cancelled: Asked now and then; when true the agent ends.
+
+    Raises:
+        MeterChoiceError: It could not learn.
+    """
+    learn = getattr(meter, "calibrate", None)
+    if learn is None:
+        return
+
+    def burn(duration_s: float) -> None:
+        if is_cancelled():
+            raise SystemExit(0)
+        end = clock.monotonic_s() + duration_s
+        while clock.monotonic_s() < end:
+            run()
+
+    try:
+        learn(burn, clock.sleep, clock=clock.monotonic_s)
+    except MeterError as error:
+        raise MeterChoiceError(f"meter {_name(meter.info)} cannot be used: {error}") from error
+
+
+def enrol(
+    meter: Meter, clock: MachineClock, is_cancelled: Callable[[], bool] = lambda: False
+) -> ChosenMeter:
+    """Return the meter with the time between its updates, seen by reading it in quick succession.
+
+    Raises:
+        MeterChoiceError: It cannot be read, or is a counter that does not count.
+    """
+    info = meter.info
+    log = PowerLog(meter, clock)
+    limit = min(MAX_ENROL_S, max(ENROL_S, ENROL_PERIODS * (info.update_period_s or 0.0)))
+    began = clock.monotonic_s()
+    pause = max(FINE_S, info.read_s)
+    changes: list[float] = []
+    while len(changes) <= ENROL_UPDATES:
+        spent = clock.monotonic_s() - began
+        is_unknown = info.update_period_s is None and len(changes) < FEW_UPDATES
+        if spent >= (MAX_ENROL_S if is_unknown else limit):
+            break
+        if is_cancelled():
+            raise SystemExit(0)
+        if log.read() and len(log.values) > 1 and log.values[-1] != log.values[-2]:
+            changes.append((log.before_s[-1] + log.after_s[-1]) / 2)
+        if log.gone or (log.failed_s and not log.values and len(log.failed_s) > 20):
+            break
+        clock.sleep(pause)
+    if not log.values:
+        raise MeterChoiceError(f"meter {_name(info)} gives no reading: {log.reason}")
+    state = state_of(meter)
+    gaps = [b - a for a, b in zip(changes, changes[1:])]
+    if len(gaps) >= FEW_UPDATES - 2:
+        # A value that repeats makes a gap of two periods: the lower half tells one.
+        return ChosenMeter(
+            meter, max(median(sorted(gaps)[: (len(gaps) + 1) // 2 + 1]), pause), state
+        )
+    if info.kind != SAMPLER and not changes:
+        raise MeterChoiceError(
+            f"meter {_name(info)} did not change in {spent:.0f} s: it is stuck, or nothing is "
+            "measured by it"
+        )
+    stated = info.update_period_s
+    if stated is None:
+        stated = median(gaps) if gaps else max(UNKNOWN_GAUGE_PERIOD_S, info.averaging_s)
+    return ChosenMeter(meter, stated, state)
+
+
+def describe_chosen(item: ChosenMeter, why: str) -> dict[str, Any]:
+    """Return what a campaign's record says about a meter in use."""
+    return {
+        **describe(item.info),
+        "observed_update_period_s": float(f"{item.period_s:.4g}"),
+        "state": item.state,
+        "why": why,
+    }
+
+
+def check_windows(chosen: Sequence[ChosenMeter], protocol: dict[str, Any]) -> None:
+    """Refuse meters that are too slow for the protocol's windows.
+
+    Raises:
+        MeterChoiceError: A window would last longer than it may.
+    """
+    most = float(protocol["max_energy_window_s"])
+    for item in chosen:
+        least = least_window_s(item.info, item.period_s, protocol)
+        if least > most:
+            raise MeterChoiceError(
+                f"meter {_name(item.info)} updates every {item.period_s:.3g} s and needs windows of "
+                f"{least:.0f} s; the protocol allows {most:.0f} s: raise max_energy_window_s, or "
+                "choose another meter"
+            )
+
+
+def same_rail(chosen: Sequence[ChosenMeter]) -> str:
+    """Return what is to be said about two meters that claim the same supply; empty if nothing."""
+    rails = [item.info.rail for item in chosen if item.info.rail]
+    if len(rails) > 1 and rails[0] == rails[1]:
+        return (
+            f"both meters read the supply '{rails[0]}': their joules are compared, never added up"
+        )
+    return ""
+
+
+def _name(info: MeterInfo) -> str:
+    return f"{info.name}:{info.channel}"
+
+
+def is_estimate(chosen: Sequence[ChosenMeter]) -> bool:
+    """Return whether what counts is computed by a model instead of measured."""
+    return bool(chosen) and chosen[0].info.kind == ESTIMATE

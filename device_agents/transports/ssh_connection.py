@@ -1,0 +1,307 @@
+"""An SSH connection to a device, through as many servers as the configuration says.
+
+Everything that waits has a time limit of its own: paramiko waits without end in several places
+when the link swallows packets, so at the limit the socket is closed under it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import paramiko
+from paramiko.pkey import UnknownKeyType
+
+from ..errors import StableDeviceError, TransientDeviceError
+from .ssh_host_keys import check_host_key, known_keys
+from .ssh_settings import Hop
+
+# Its transport thread logs tracebacks of what is reported here as an error with advice.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
+
+KEEPALIVE_S = 20
+# Unanswered for so long, the connection is given up; shorter cuts only delay.
+LINK_TIMEOUT_S = 60
+_DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
+_LIMIT_GRACE_S = 1.0
+
+
+@dataclass(frozen=True)
+class ConnectLimits:
+    """How long the steps of connecting to one server may take, in seconds."""
+
+    connect_s: float = 15.0
+    banner_s: float = 15.0
+    auth_s: float = 30.0
+
+
+class SshConnection:
+    """Authenticated SSH sessions in each other, the device's the innermost.
+
+    Args:
+        route: The servers on the way, the device last.
+        accept_new_host_key: Whether a host without any known key is trusted this first time.
+        timeout_s: Limit for the whole.
+        limits: For single steps.
+
+    Raises:
+        TransientDeviceError: It cannot be reached now.
+        StableDeviceError: It refuses, or its host key is not the known one.
+    """
+
+    def __init__(
+        self,
+        route: Sequence[Hop],
+        *,
+        accept_new_host_key: bool = False,
+        timeout_s: float = 60.0,
+        limits: ConnectLimits | None = None,
+    ) -> None:
+        self._transports: list[paramiko.Transport] = []
+        self._proxy: subprocess.Popen[bytes] | None = None
+        self._limits = limits or ConnectLimits()
+        self._accept_new = accept_new_host_key
+        self.name = route[-1].alias
+        deadline = time.monotonic() + timeout_s
+        try:
+            for hop in route:
+                self._add(hop, deadline)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def is_active(self) -> bool:
+        """Whether the link has not failed as far as is known; a silent one may be dead."""
+        return bool(self._transports) and all(each.is_active() for each in self._transports)
+
+    def open_channel(self, timeout_s: float) -> paramiko.Channel:
+        """Return a channel for one command.
+
+        Raises:
+            TransientDeviceError: The link failed.
+        """
+        if not self.is_active:
+            raise TransientDeviceError(f"the connection to {self.name} is lost")
+        try:
+            with self.limit(timeout_s + _LIMIT_GRACE_S):
+                return self._transports[-1].open_session(timeout=timeout_s)
+        except paramiko.ChannelException as error:
+            raise TransientDeviceError(
+                f"{self.name} opens no further session ({error.text}): end other programs that use "
+                "this connection, or raise MaxSessions in its sshd_config"
+            ) from error
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            raise TransientDeviceError(
+                f"{self.name} gave no answer within {timeout_s:.0f} s"
+                if self.is_active
+                else f"the connection to {self.name} is lost"
+            ) from error
+
+    @contextlib.contextmanager
+    def limit(self, timeout_s: float) -> Iterator[None]:
+        """Close the connection if what runs inside takes longer than so many seconds."""
+        timer = threading.Timer(timeout_s, self.close)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def close(self) -> None:
+        """Let go of all connections; harmless when they are closed."""
+        for transport in reversed(self._transports):
+            # Whatever a broken connection says when it is closed, it is closed.
+            with contextlib.suppress(Exception):
+                transport.close()
+        if self._proxy is not None:
+            self._proxy.kill()
+            self._proxy.wait()
+
+    def _add(self, hop: Hop, deadline: float) -> None:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise TransientDeviceError(f"no time is left to reach {hop.alias}")
+        stream = self._stream(hop, min(left, self._limits.connect_s))
+        transport = paramiko.Transport(stream)
+        self._transports.append(transport)
+        transport.banner_timeout = min(left, self._limits.banner_s)
+        transport.auth_timeout = min(left, self._limits.auth_s)
+        transport.use_compression(hop.is_compressed)
+        _prefer_known_key_types(transport, hop)
+        where = f"{hop.alias} ({hop.host}, port {hop.port})"
+        with self.limit(max(0.1, deadline - time.monotonic())):
+            try:
+                transport.start_client(timeout=min(left, self._limits.banner_s + 5))
+            except (paramiko.SSHException, OSError, EOFError) as error:
+                raise TransientDeviceError(
+                    f"{where} takes connections, but no SSH session begins: {_said(error)}. Is it "
+                    "frozen or overloaded, or is this another service's port?"
+                ) from error
+            key = transport.get_remote_server_key()
+            check_host_key(
+                hop.key_name,
+                key.get_name(),
+                key.asbytes(),
+                known_files=hop.known_hosts_files,
+                system_files=hop.system_known_hosts_files,
+                accept_new=self._accept_new,
+            )
+            try:
+                _authenticate(transport, hop)
+            except (paramiko.SSHException, OSError, EOFError) as error:
+                raise TransientDeviceError(
+                    f"{where} broke off while {hop.user} logged in: {_said(error)}"
+                ) from error
+        transport.set_keepalive(KEEPALIVE_S)
+
+    def _stream(self, hop: Hop, timeout_s: float) -> Any:
+        """Return what carries the session: a socket, or a channel of the server before."""
+        if self._transports:
+            before = self._transports[-1]
+            try:
+                with self.limit(timeout_s + _LIMIT_GRACE_S):
+                    return before.open_channel(
+                        "direct-tcpip", (hop.host, hop.port), ("127.0.0.1", 0), timeout=timeout_s
+                    )
+            except (paramiko.SSHException, OSError, EOFError) as error:
+                raise TransientDeviceError(
+                    f"the jump host does not reach {hop.alias} ({hop.host}, port {hop.port}): "
+                    f"{_said(error)}"
+                ) from error
+        if hop.proxy_command is not None:
+            return self._start_proxy(hop.proxy_command, hop.alias)
+        try:
+            stream = socket.create_connection((hop.host, hop.port), timeout=timeout_s)
+        except socket.gaierror as error:
+            raise TransientDeviceError(
+                f"the name {hop.host} is not found ({error.strerror}): is the device on, is it in "
+                "this network, is the name written right?"
+            ) from error
+        except ConnectionRefusedError as error:
+            raise TransientDeviceError(
+                f"{hop.host} refuses connections on port {hop.port}: is an SSH server running there "
+                "(Raspberry Pi OS: sudo raspi-config, Interface Options, SSH; Termux: sshd, port "
+                "8022)?"
+            ) from error
+        except OSError as error:
+            raise TransientDeviceError(
+                f"{hop.host}, port {hop.port}, is not reached within {timeout_s:.0f} s "
+                f"({error.strerror or error}): is the device on and in this network?"
+            ) from error
+        stream = _PromptSocket(fileno=stream.detach())
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, LINK_TIMEOUT_S * 1000)
+        return stream
+
+    def _start_proxy(self, command: Sequence[str], alias: str) -> socket.socket:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                self._proxy = subprocess.Popen(
+                    list(command),
+                    stdin=theirs.fileno(),
+                    stdout=theirs.fileno(),
+                    stderr=subprocess.DEVNULL,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                ours.close()
+                raise StableDeviceError(
+                    f"ProxyCommand of {alias}: cannot start {command[0]}: {error.strerror}"
+                ) from error
+        return ours
+
+
+class _PromptSocket(socket.socket):
+    """Acknowledges at once what it receives.
+
+    An SSH server without a terminal sends a small packet only when the one before is acknowledged,
+    which otherwise takes 40 ms each time.
+    """
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        """Return received bytes, at most so many."""
+        if hasattr(socket, "TCP_QUICKACK"):
+            # The kernel takes this back by itself, so it is said each time.
+            self.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        return super().recv(size, flags)
+
+
+def _prefer_known_key_types(transport: paramiko.Transport, hop: Hop) -> None:
+    """Ask first for the types of host key that are known: a server has several keys."""
+    files = [*hop.known_hosts_files, *hop.system_known_hosts_files]
+    known = {key.key_type for key in known_keys(hop.key_name, files) if not key.is_revoked}
+    if "ssh-rsa" in known:
+        known |= {"rsa-sha2-512", "rsa-sha2-256"}
+    options = transport.get_security_options()
+    options.key_types = sorted(options.key_types, key=lambda name: name not in known)
+
+
+def _authenticate(transport: paramiko.Transport, hop: Hop) -> None:
+    """Log in with the first key that the server takes.
+
+    Raises:
+        StableDeviceError: It takes none.
+    """
+    tried: list[str] = []
+    unusable: list[str] = []
+    for name, key in _keys(hop):
+        if isinstance(key, str):
+            unusable.append(f"{name} {key}")
+            continue
+        tried.append(name)
+        try:
+            if not transport.auth_publickey(hop.user, key):
+                return
+        except paramiko.BadAuthenticationType as error:
+            raise StableDeviceError(
+                f"{hop.alias} lets nobody in with a key, only by {', '.join(error.allowed_types)}: "
+                "set PubkeyAuthentication yes in its sshd_config"
+            ) from error
+        except paramiko.AuthenticationException:
+            if not transport.is_active():
+                break
+    problem = f"tried {', '.join(tried)}" if tried else "no private key was found"
+    raise StableDeviceError(
+        f"{hop.alias} does not let {hop.user} in ({'; '.join([problem, *unusable])}). Put your key "
+        f"there with: ssh-copy-id -p {hop.port} {hop.user}@{hop.host}"
+    )
+
+
+def _keys(hop: Hop) -> Iterator[tuple[str, paramiko.PKey | str]]:
+    """Yield what private keys are called, and the key or why it cannot be used."""
+    usual = [Path.home() / ".ssh" / name for name in _DEFAULT_KEYS]
+    # As in OpenSSH, files that the configuration names stand instead of the usual ones.
+    for path in hop.identity_files or usual:
+        if not path.is_file():
+            continue
+        try:
+            yield str(path), paramiko.PKey.from_path(path)
+        except (paramiko.PasswordRequiredException, TypeError):
+            yield str(path), "is locked by a passphrase (run ssh-add first)"
+        except (paramiko.SSHException, UnknownKeyType, OSError, ValueError) as error:
+            yield str(path), f"cannot be read ({_said(error)})"
+    try:
+        agent = paramiko.Agent()
+    except (paramiko.SSHException, OSError):
+        return
+    try:
+        for number, key in enumerate(agent.get_keys(), start=1):
+            yield f"key {number} of the SSH agent", key
+    finally:
+        agent.close()
+
+
+def _said(error: BaseException) -> str:
+    return str(error)[:300] or type(error).__name__

@@ -1,0 +1,269 @@
+"""A device's description in words, for 80 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..device_agents.errors import StableDeviceError
+from ..device_agents.install_advice import board_of_fingerprint, runtime_line
+from ..device_agents.registry import RUNTIMES
+from . import console
+
+MAX_TEXT = 500
+_IDENTITY = ("device_id", "board", "cpu_model", "num_cpus", "available_cpus", "architecture")
+_SYSTEM = ("os", "kernel", "python", "python_path", "termux", "is_virtual")
+
+
+def print_probe(
+    url: str, fingerprint: Mapping[str, Any], meters: Mapping[str, Any], meterless: str
+) -> None:
+    """Print what a probe found: tables no wider than 80 columns.
+
+    Args:
+        url: The device.
+        fingerprint: The probe's answer, with `clocks` where they were compared.
+        meters: Its meters, `available` and `missing`.
+        meterless: What to say where none can be read.
+    """
+    fingerprint, meters = printable(fingerprint), printable(meters)
+    console.print_table(
+        f"Device {url}", ("property", "value"), identity_rows(fingerprint), has_numbers=False
+    )
+    for title, columns, rows in (
+        ("Processor clusters", _CLUSTER_COLUMNS, cluster_rows(fingerprint)),
+        ("Thermal zones", ("zone", "temperature"), zone_rows(fingerprint)),
+        ("Control", ("what", "permitted", "in the way"), control_rows(fingerprint)),
+        ("Runtimes", ("runtime", "version", "computes on"), runtime_rows(fingerprint)),
+        ("Clocks", _CLOCK_COLUMNS, clock_rows(fingerprint)),
+        ("Meters", _METER_COLUMNS, meter_rows(meters)),
+    ):
+        if rows:
+            console.RESULTS.print()
+            console.print_table(title, columns, rows, has_numbers=False)
+    advice = missing_runtimes(fingerprint)
+    if advice:
+        console.RESULTS.print()
+        console.print_list(advice)
+    if not meter_rows(meters):
+        console.RESULTS.print()
+        console.RESULTS.print(meterless)
+    sentences = meter_sentences(meters)
+    if sentences:
+        console.RESULTS.print()
+        console.print_list(sentences)
+
+
+def meter_rows(meters: Mapping[str, Any]) -> list[list[str]]:
+    """Return the meters that can be read as rows of a table."""
+    rows = []
+    for meter in _mappings(meters.get("available")):
+        period_s, step = _real(meter.get("update_period_s")), _real(meter.get("resolution"))
+        unit = "W" if meter.get("kind") == "sampler" else "J"
+        rows.append(
+            [
+                _meter_name(meter),
+                str(meter.get("kind")),
+                str(meter.get("domain")),
+                f"{1 / period_s:.4g} Hz" if period_s else "to be observed",
+                f"{step:.3g} {unit}" if step else "unknown",
+            ]
+        )
+    return rows
+
+
+def meter_sentences(meters: Mapping[str, Any]) -> list[str]:
+    """Return what meters cannot see, and what to do about those that cannot be read."""
+    found = []
+    for meter in _mappings(meters.get("available")):
+        unseen = [f"does not see {meter['unmeasured']}"] if meter.get("unmeasured") else []
+        notes = meter.get("notes")
+        said = [*unseen, *(map(str, notes) if isinstance(notes, list) else ())]
+        if said:
+            found.append(f"{_meter_name(meter)}: {'; '.join(said)}")
+    for meter in _mappings(meters.get("missing")):
+        said = [str(meter.get("reason") or "no reason given"), str(meter.get("remedy") or "")]
+        found.append(f"{_meter_name(meter)} cannot be read: {'. '.join(filter(None, said))}")
+    return found
+
+
+def _meter_name(meter: Mapping[str, Any]) -> str:
+    return f"{meter.get('name')}:{meter.get('channel') or ''}".rstrip(":")
+
+
+def printable(value: Any) -> Any:
+    """Return a device's answer without what would steer a terminal, and with short texts only."""
+    if isinstance(value, str):
+        return "".join(each if each.isprintable() else "?" for each in value[:MAX_TEXT])
+    if isinstance(value, Mapping):
+        return {printable(str(key)): printable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [printable(item) for item in value]
+    return value
+
+
+def identity_rows(fingerprint: Mapping[str, Any]) -> list[list[str]]:
+    """Return what the device is: names and values."""
+    rows = []
+    for key in (*_IDENTITY, "memory_bytes", *_SYSTEM):
+        value = fingerprint.get(key)
+        if key in fingerprint and (value is not None or key not in ("board", "termux")):
+            rows += console.fingerprint_rows({key: value})
+    android = fingerprint.get("android")
+    if isinstance(android, Mapping):
+        rows += [[f"android {key}", str(value)] for key, value in android.items()]
+    for gpu in _mappings(fingerprint.get("gpus")):
+        rows.append(["gpu", f"{gpu.get('model')} ({gpu.get('bus')})"])
+    return rows
+
+
+_CLUSTER_COLUMNS = ("CPUs", "core", "governor", "range", "now")
+
+
+def cluster_rows(fingerprint: Mapping[str, Any]) -> list[list[str]]:
+    """Return the groups of equal CPUs, each with its governor and frequencies."""
+    rows = []
+    for group in _mappings(fingerprint.get("clusters")):
+        low, high, now = (
+            _real(group.get(name))
+            for name in ("min_frequency_hz", "max_frequency_hz", "frequency_hz")
+        )
+        span = "not readable" if high is None else f"{_ghz(low)} to {_ghz(high)} GHz"
+        capacity = _real(group.get("capacity"))
+        core = str(group.get("core") or "not named")
+        rows.append(
+            [
+                _spans([cpu for cpu in group.get("cpus") or () if isinstance(cpu, int)]),
+                core + (f", capacity {capacity:.0f}" if capacity is not None else ""),
+                str(group.get("governor") or "not readable"),
+                span,
+                "" if now is None else f"{_ghz(now)} GHz",
+            ]
+        )
+    return rows
+
+
+def zone_rows(fingerprint: Mapping[str, Any]) -> list[list[str]]:
+    """Return the thermal zones with their temperatures."""
+    return [
+        [str(zone.get("type") or "not named"), _celsius(_real(zone.get("temperature_c")))]
+        for zone in _mappings(fingerprint.get("thermal_zones"))
+    ]
+
+
+def control_rows(fingerprint: Mapping[str, Any]) -> list[list[str]]:
+    """Return what may be held still while measuring, and what is in the way."""
+    control = fingerprint.get("control")
+    return [
+        [
+            name.replace("_", " "),
+            "yes" if answer.get("is_permitted") else "no",
+            str(answer.get("reason") or ""),
+        ]
+        for name, answer in (control.items() if isinstance(control, Mapping) else ())
+        if isinstance(answer, Mapping)
+    ]
+
+
+def runtime_rows(fingerprint: Mapping[str, Any]) -> list[list[str]]:
+    """Return each runtime's version and what it computes on."""
+    if fingerprint.get("system") == "simulated":
+        return []
+    versions = _mapping(fingerprint.get("runtimes"))
+    providers = _mapping(fingerprint.get("execution_providers"))
+    return [
+        [
+            name,
+            str(versions.get(name) or "missing"),
+            ", ".join(
+                str(each).removesuffix("ExecutionProvider") for each in providers.get(name) or ()
+            ),
+        ]
+        for name in RUNTIMES
+    ]
+
+
+def missing_runtimes(fingerprint: Mapping[str, Any]) -> list[str]:
+    """Return for each runtime that is missing how to get it on this device."""
+    return [
+        f"Get {name} with: {install_line(fingerprint, name)}"
+        for name, version, _ in runtime_rows(fingerprint)
+        if version == "missing"
+    ]
+
+
+def install_line(fingerprint: Mapping[str, Any], runtime: str) -> str:
+    """Return the command that installs a runtime on the device that a probe describes."""
+    package = RUNTIMES[runtime].install.removeprefix("pip install ")
+    board = board_of_fingerprint(fingerprint)
+    return runtime_line(board, package, str(fingerprint.get("python_path") or "python3"))
+
+
+def require_runtime(fingerprint: Mapping[str, Any], runtime: str, url: str) -> None:
+    """Do nothing if the device has the runtime.
+
+    Raises:
+        StableDeviceError: It has not; the message says how to install it there.
+    """
+    versions = _mapping(fingerprint.get("runtimes"))
+    if runtime not in versions or versions[runtime]:
+        return
+    fingerprint = printable(fingerprint)
+    python = f"{fingerprint.get('python_path')} ({fingerprint.get('python')})"
+    raise StableDeviceError(
+        f"{url} has no {runtime} for its Python {python}; install it there with: "
+        f"{install_line(fingerprint, runtime)}"
+    )
+
+
+_METER_COLUMNS = ("meter", "kind", "measures", "rate", "step")
+_CLOCK_COLUMNS = ("clock", "ahead of this machine's", "gains per second")
+
+
+def clock_rows(fingerprint: Mapping[str, Any]) -> list[list[str]]:
+    """Return how the device's clocks stand to this machine's."""
+    clocks = _mapping(_mapping(fingerprint.get("clocks")).get("clocks"))
+    rows = []
+    for name, clock in clocks.items():
+        unsure = 1e3 * clock["offset_uncertainty_s"]
+        rows.append(
+            [
+                name.removesuffix("_s"),
+                f"{clock['offset_s']:.4f} s +- {unsure:.2f} ms",
+                f"{1e6 * clock['skew']:.0f} +- {1e6 * clock['skew_uncertainty']:.0f} us",
+            ]
+        )
+    return rows
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _mappings(value: object) -> list[Mapping[str, Any]]:
+    items = value if isinstance(value, list) else []
+    return [item for item in items if isinstance(item, Mapping)]
+
+
+def _real(value: object) -> float | None:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if is_number else None  # type: ignore[arg-type]
+
+
+def _ghz(hertz: float | None) -> str:
+    return "?" if hertz is None else f"{hertz / 1e9:.2f}"
+
+
+def _celsius(value: float | None) -> str:
+    return "not readable" if value is None else f"{value:.1f} deg C"
+
+
+def _spans(cpus: Sequence[int]) -> str:
+    """Return CPU numbers as 0-3, 6."""
+    parts: list[list[int]] = []
+    for cpu in cpus:
+        if parts and cpu == parts[-1][1] + 1:
+            parts[-1][1] = cpu
+        else:
+            parts.append([cpu, cpu])
+    return ", ".join(str(low) if low == high else f"{low}-{high}" for low, high in parts)

@@ -1,0 +1,43 @@
+"""How a campaign finds its own work again on a remote device."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from pathlib import Path
+
+from joulemap import InputError
+
+from ..datasets import Visit
+from ..datasets.journal import FILE_NAME as JOURNAL
+
+FILE_NAME = "device-token"
+_TOKEN = re.compile(r"[0-9a-f]{32}\Z")
+
+
+def link_token(folder: Path) -> str:
+    """Return the token under which a remote device keeps the work of the campaign in a folder.
+
+    It is drawn when a campaign begins and never used by another.
+
+    Raises:
+        InputError: It cannot be read or written.
+    """
+    path = folder / FILE_NAME
+    try:
+        if path.exists() and (folder / JOURNAL).exists():
+            token = path.read_text(encoding="ascii").strip()
+            if _TOKEN.match(token):
+                return token
+        token = secrets.token_hex(16)
+        temporary = path.with_suffix(".new")
+        temporary.write_text(token + "\n", encoding="ascii")
+        temporary.replace(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be used: {error}; choose another folder") from error
+    return token
+
+
+def name_of(visit: Visit) -> str:
+    """Return what a visit is called on the device: the same in every run of the campaign."""
+    return "/".join(map(str, visit.key))

@@ -1,0 +1,100 @@
+"""Phones in boxes and an adb server of the tests' own; whoever starts them ends them."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from joulemap.device_agents import DeviceError
+from joulemap.device_agents.transports import adb_server
+
+ROOTS = Path(__file__).parents[1] / "board/roots.py"
+
+
+class Phone:
+    """A daemon in a box, and the cable to it (see phone.py)."""
+
+    def __init__(self, root: str) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            self.port: int = listener.getsockname()[1]
+            self._process = subprocess.Popen(
+                [
+                    *("unshare", "-r", "--net", "--mount", "--pid", "--fork", "--kill-child"),
+                    *(sys.executable, str(Path(__file__).with_name("phone.py"))),
+                    *(root, str(listener.fileno())),
+                ],
+                pass_fds=[listener.fileno()],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            )
+        self._expect("ready")
+        self.address = f"127.0.0.1:{self.port}"
+
+    def do(self, command: str) -> None:
+        """Let it do something; return when it is done."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{command}\n".encode())
+        self._process.stdin.flush()
+        self._expect(command)
+
+    def close(self) -> None:
+        """End it."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.wait(10)
+        self._process.stdout.close()
+
+    def _expect(self, text: str) -> None:
+        assert self._process.stdout is not None
+        answer = self._process.stdout.readline().decode().strip()
+        assert answer == text, "the phone in its box does not start"
+
+
+def adb(*arguments: str) -> None:
+    program = shutil.which("adb")
+    assert program is not None
+    subprocess.run([program, *arguments], check=True, capture_output=True)
+
+
+def phone_root() -> str:
+    """Return the folder that `make test-roots` made; asked before HOME is another."""
+    found = subprocess.run(
+        [sys.executable, str(ROOTS), "path", "phone"], capture_output=True, text=True, check=False
+    )
+    if found.returncode:
+        pytest.fail(found.stderr.strip(), pytrace=False)
+    return f"{found.stdout.strip()}/root"
+
+
+@contextlib.contextmanager
+def own_adb_server(home: Path) -> Iterator[None]:
+    """Use an adb server of the tests' own, with a home folder of its own."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ANDROID_ADB_SERVER_PORT", str(port))
+        patch.setenv("HOME", str(home))
+        patch.delenv("ADB_SERVER_SOCKET", raising=False)
+        patch.delenv("ANDROID_SERIAL", raising=False)
+        yield
+        adb("kill-server")
+
+
+@contextlib.contextmanager
+def running_phone(root: str) -> Iterator[Phone]:
+    """Run a phone; adb forgets it afterwards."""
+    phone = Phone(root)
+    try:
+        yield phone
+    finally:
+        phone.close()
+        with contextlib.suppress(DeviceError):  # A test may have let adb forget it already.
+            adb_server.query(f"host:disconnect:{phone.address}", 10)

@@ -1,0 +1,158 @@
+"""The real agent with a simulated board's files as its /sys, and campaigns metered on it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from joulemap import InputError
+from joulemap.datasets.journal import FILE_NAME, read_journal
+from joulemap.device_agents.errors import StableDeviceError
+from joulemap.device_agents.simulated import board_child
+from joulemap.device_agents.simulated.board_options import BoardOptions
+from joulemap.device_agents.simulated.board_transport import BoardDevice, BoardTransport
+from joulemap.profiler import Protocol, profile
+from joulemap.profiler.devices import board_options, is_board, open_device, runs_networks
+
+ACTIVE_W = 5.0
+PROTOCOL = Protocol(
+    visits=1,
+    max_visit_s=0.2,
+    max_further_visits=0,
+    max_busy_share=1.0,
+    start_timeout_s=1.0,
+    energy_rel_error=0.5,
+    max_energy_window_s=3.0,
+)
+
+
+@pytest.fixture(scope="module")
+def transport() -> Iterator[BoardTransport]:
+    transport = BoardTransport(BoardOptions(meter="rapl"))
+    yield transport
+    transport.close()
+
+
+def test_programs_see_the_boards_files_and_nobody_else_does(transport: BoardTransport) -> None:
+    name = "/sys/class/powercap/intel-rapl:0/name"
+    assert transport.run(["cat", name], 20.0).stdout == b"package-0\n"
+    assert not Path("/sys/.board").exists()
+    missing = transport.run(["cat", "/sys/kernel/uevent_seqnum"], 20.0)
+    assert missing.exit_code == 1
+
+
+def test_started_programs_are_the_boards_work(transport: BoardTransport) -> None:
+    process = transport.start(["cat"])
+    try:
+        assert process.pid in transport.server.state()["pids"]
+        process.write(b"hello", 5.0)
+        assert process.read(5, 5.0) == b"hello"
+    finally:
+        process.kill()
+
+
+def test_a_user_without_root_mounts_in_a_namespace_of_its_own(
+    transport: BoardTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    done = transport.run(["cat", "/sys/class/powercap/intel-rapl:0/name"], 20.0)
+    assert done.stdout == b"package-0\n", done.stderr
+
+
+def test_a_refused_mount_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    with BoardDevice("sim:board") as device:
+        with monkeypatch.context() as patch:
+            patch.setattr(device.server, "folder", Path("/nowhere"))
+            with pytest.raises(StableDeviceError, match=r"cannot watch .*No such file"):
+                device.probe()
+        done = subprocess.run(
+            [sys.executable, "-I", board_child.__file__, "/nowhere", "true"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    assert done.returncode == 1
+    assert done.stderr == (
+        "board: /nowhere cannot take the place of /sys: No such file or directory\n"
+    )
+
+
+def test_missing_programs_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(StableDeviceError, match=r"needs unshare: apt-get install .* util-linux"):
+        BoardTransport()
+
+
+def test_the_device_says_that_it_is_simulated() -> None:
+    with open_device("sim:board?meter=rapl,ina219&seed=3") as device:
+        assert isinstance(device, BoardDevice)
+        found = device.probe()
+        meters = device.find_meters()
+    assert found["device_id"].startswith("sim-")
+    assert found["simulated_board"]["seed"] == "3"
+    assert found["temperature_c"] >= 35.0
+    assert found["max_frequency_hz"] == 2.4e9
+    names = {meter["name"] for meter in meters["available"]}
+    assert {"rapl", "hwmon"} <= names
+    assert not device.server.folder.exists()
+
+
+def test_urls_of_boards() -> None:
+    assert is_board("sim:board")
+    assert is_board("sim:board?meter=rapl")
+    assert not is_board("sim:boards")
+    assert not is_board("local:")
+    assert runs_networks("local:")
+    assert not runs_networks("sim:eyeriss")
+    assert board_options("sim:board?idle_w=1&noise=0.1") == BoardOptions(idle_w=1.0, noise=0.1)
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("sim:board?meter=abacus", "unknown meter 'abacus'"),
+        ("sim:board?meter", "cannot be read; write sim:board"),
+        ("sim:board?seed=1&seed=2", "an option twice"),
+        ("sim:board?disturbances=quiet", "no option 'disturbances'"),
+    ],
+)
+def test_urls_that_make_no_sense_are_refused(url: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        open_device(url)
+
+
+@pytest.mark.parametrize(("equipment", "meter"), [("rapl", "rapl"), ("ina219", "hwmon")])
+def test_a_campaign_finds_the_energy_of_real_runs(
+    tmp_path: Path, equipment: str, meter: str
+) -> None:
+    dataset = profile(
+        f"sim:board?meter={equipment}&active_w={ACTIVE_W}&range_j=20&averaging_s=0.1",
+        "lenet5",
+        samples=1,
+        out=tmp_path,
+        meter=meter,
+        protocol=PROTOCOL,
+    )
+    assert set(dataset.to_pandas()["energy_source"]) == {"simulated"}
+    visits = [visit for visit in read_journal(tmp_path / FILE_NAME).visits if visit.timing]
+    assert visits
+    for visit in visits:
+        assert visit.timing is not None
+        assert visit.energy is not None, visit.energy_refused
+        blocks = visit.timing.blocks
+        calls = sum(len(block.latencies_s) * block.calls_per_run for block in blocks)
+        # The board's active power is that of the agent's CPU time; blocks that still warmed up
+        # are in the window and not here.
+        truth = ACTIVE_W * sum(block.cpu_s for block in blocks) / calls
+        low, high = visit.energy.interval_j or (0.0, 0.0)
+        # Readings of a gauge go with the moments at which the agent has a CPU, where it shares one.
+        slack = (0.1 if equipment == "rapl" else 0.3) * truth
+        assert low - slack <= truth <= high + slack
+        # On a busy machine the load fluctuates, which a gauge of moments sees only in part.
+        assert equipment != "rapl" or high - low < truth

@@ -1,0 +1,172 @@
+"""What a device may say that no keeper says: an error within its time, and nothing run or written here."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import pytest
+
+from joulemap.device_agents.errors import DeviceError, LinkLostError, StableDeviceError
+from joulemap.device_agents.keeper_client import KeeperClient, LinkLimits, VisitRequest
+from joulemap.device_agents.simulated.loopback import LoopbackTransport
+
+LIMITS = LinkLimits(
+    first_wait_s=0.01,
+    longest_wait_s=0.05,
+    give_up_s=20.0,
+    connect_s=2.0,
+    beat_s=0.2,
+    silence_s=1.0,
+    deliver_s=0.2,
+    idle_limit_s=5.0,
+)
+# What every hostile device begins with: it greets as a keeper does, then shows what it is.
+PREAMBLE = """
+import json, os, struct, sys, time
+def read():
+    prefix = sys.stdin.buffer.read(12)
+    if len(prefix) < 12: sys.exit(0)
+    _, h, p = struct.unpack(">4sII", prefix)
+    header = json.loads(sys.stdin.buffer.read(h)); sys.stdin.buffer.read(p)
+    return header
+def send(header, payload=b""):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    os.write(1, struct.pack(">4sII", b"JMF1", len(text), len(payload)) + text + payload)
+def greet():
+    send({"id": read()["id"], "result": {"prepared": None}})
+def answer(request, **other):
+    send({"id": request["id"], "key": request["key"], "result": {"x": request["key"]}, **other})
+"""
+VISIT = "\nrequest = read()\n"
+GOOD = "\nwhile True:\n    answer(read())\n"
+
+
+class HostileTransport(LoopbackTransport):
+    """Links to one program after another; the last again and again."""
+
+    def __init__(self, programs: Sequence[str]) -> None:
+        super().__init__()
+        self.programs = list(programs)
+
+    def attach(self) -> list[str]:
+        code = self.programs.pop(0) if len(self.programs) > 1 else self.programs[0]
+        return [sys.executable, "-c", PREAMBLE + code]
+
+
+@pytest.fixture
+def clients() -> Iterator[list[KeeperClient]]:
+    opened: list[KeeperClient] = []
+    yield opened
+    for client in opened:
+        client._kill()
+
+
+def client_of(clients: list[KeeperClient], *programs: str) -> KeeperClient:
+    transport = HostileTransport(programs)
+    client = KeeperClient(
+        transport, transport.attach, agent_visits=50, limits=LIMITS, on_message=lambda text: None
+    )
+    clients.append(client)
+    return client
+
+
+def collect(client: KeeperClient, *keys: str) -> list[str]:
+    client.send([VisitRequest(key, {"widths": [1]}, 0.5) for key in keys])
+    return [client.collect(key)["x"] for key in keys]
+
+
+BAD = {
+    "garbage": "os.write(1, b'Segmentation fault' * 9)",
+    "huge header": "os.write(1, struct.pack('>4sII', b'JMF1', 2**31, 0))",
+    "huge payload": "os.write(1, struct.pack('>4sII', b'JMF1', 2, 2**31))",
+    "header without end": "os.write(1, struct.pack('>4sII', b'JMF1', 8000000, 0) + b'[' * 100)",
+    "invalid JSON": "send(b'{\"id\": 1,')",
+    "deep JSON": "send(b'[' * 100000 + b']' * 100000)",
+    "no object": "send([1, 2])",
+    "payload": "send({'id': request['id'], 'key': request['key'], 'result': {}}, b'payload')",
+    "wrong id": "send({'id': 10**9, 'result': {}})",
+    "no id": "send({})",
+    "unknown key": "send({'id': request['id'], 'key': '../../etc/passwd', 'result': {}})",
+    "key of another type": "send({'id': 1, 'key': ['visit'], 'result': {}})",
+    "no result": "send({'id': request['id'], 'key': request['key']})",
+    "result of another type": "send({'id': 1, 'key': request['key'], 'result': 'text'})",
+    "more that never comes": "answer(request, more=10**9)",
+    "half a frame": "os.write(1, b'JMF1\\0\\0')",
+    "end": "sys.exit(0)",
+    "death": "os.kill(os.getpid(), 9)",
+    "silence": "pass",
+}
+
+
+@pytest.mark.parametrize("bad", BAD.values(), ids=list(BAD))
+def test_a_bad_answer_breaks_the_link_and_the_next_link_is_as_good_as_ever(
+    bad: str, clients: list[KeeperClient]
+) -> None:
+    end = "\ntime.sleep(30)"
+    client = client_of(clients, f"greet(){VISIT}{bad}{end}", f"greet(){GOOD}")
+    assert collect(client, "one", "two") == ["one", "two"]
+    assert client.num_outstanding == 0
+
+
+@pytest.mark.parametrize("bad", ["garbage", "unknown key", "end"])
+def test_a_device_that_never_makes_sense_is_given_up(bad: str, clients: list[KeeperClient]) -> None:
+    client = client_of(clients, f"greet(){VISIT}{BAD[bad]}\ntime.sleep(30)")
+    client._limits = replace(LIMITS, give_up_s=0.6)
+    with pytest.raises(LinkLostError, match=r"restart the device.*the same command continues"):
+        collect(client, "one")
+
+
+def test_an_answer_that_comes_twice_is_not_taken_twice(clients: list[KeeperClient]) -> None:
+    twice = f"greet(){VISIT}answer(request); answer(request)\n{GOOD}"
+    client = client_of(clients, twice, f"greet(){GOOD}")
+    assert collect(client, "one") == ["one"]
+    assert collect(client, "two") == ["two"]
+
+
+def test_beats_without_end_are_no_answer(clients: list[KeeperClient]) -> None:
+    endless = "\nwhile True:\n    send({'beat': True}); time.sleep(0.05)"
+    client = client_of(clients, f"greet(){VISIT}{endless}", f"greet(){GOOD}")
+    assert collect(client, "one") == ["one"]
+
+
+def test_a_device_that_greets_with_garbage_is_given_up_soon(clients: list[KeeperClient]) -> None:
+    for program in ("os.write(1, b'Last login: yesterday')", "sys.exit(3)", "send({'id': 1})"):
+        client = client_of(clients, program + "\ntime.sleep(30)")
+        client._limits = replace(LIMITS, give_up_s=0.3)
+        with pytest.raises((LinkLostError, DeviceError)):
+            client.ask("probe", timeout_s=0.5)
+
+
+def test_a_refusal_is_said_without_what_a_terminal_would_obey(clients: list[KeeperClient]) -> None:
+    refusal = "send({'id': None, 'refused': {'message': '\\x1b[2Jno room\\x07' + 'x' * 9999}})"
+    client = client_of(clients, refusal + "\ntime.sleep(30)")
+    with pytest.raises(StableDeviceError, match="no room") as caught:
+        client.ask("probe", timeout_s=0.5)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 2500
+
+
+def test_errors_are_words_of_bounded_length(clients: list[KeeperClient]) -> None:
+    failing = """
+while True:
+    request = read()
+    send({'id': request['id'], 'key': request['key'],
+          'error': {'message': '\\x1b]0;title\\x07' + 'x' * 99999, 'is_transient': 'maybe'}})
+"""
+    client = client_of(clients, "greet()" + failing)
+    client.send([VisitRequest("one", {}, 0.5)])
+    with pytest.raises(DeviceError) as caught:
+        client.collect("one")
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 2500
+
+
+def test_a_link_that_takes_nothing_does_not_block_the_host(clients: list[KeeperClient]) -> None:
+    client = client_of(clients, "greet()\ntime.sleep(30)", f"greet(){GOOD}")
+    client._limits = replace(LIMITS, silence_s=0.3)
+    many = [VisitRequest(f"{index}", {"padding": "x" * 200_000}, 0.5) for index in range(3)]
+    for visit in many:
+        client.send([visit])
+    assert [client.collect(visit.key)["x"] for visit in many] == ["0", "1", "2"]

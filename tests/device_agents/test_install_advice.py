@@ -1,0 +1,102 @@
+"""The lines that install what is missing, per system."""
+
+from __future__ import annotations
+
+import pytest
+
+from joulemap.device_agents.install_advice import (
+    Board,
+    board_of,
+    board_of_fingerprint,
+    python_line,
+    runtime_line,
+)
+
+PI = {"ID": "debian", "VERSION_ID": "12", "PRETTY_NAME": "Debian GNU/Linux 12 (bookworm)"}
+UBUNTU = {"ID": "ubuntu", "ID_LIKE": "debian", "VERSION_ID": "20.04", "PRETTY_NAME": "Ubuntu 20.04"}
+ALPINE = {"ID": "alpine", "VERSION_ID": "3.20.1", "PRETTY_NAME": "Alpine Linux v3.20"}
+
+
+def _board(release: dict[str, str], **facts: object) -> Board:
+    return board_of_fingerprint({"os_release": release, **facts})
+
+
+def test_a_raspberry_pi_gets_a_venv_since_its_python_is_managed() -> None:
+    board = _board(PI, board="Raspberry Pi 4 Model B Rev 1.4", architecture="aarch64")
+    assert board.name.startswith("Raspberry Pi OS")
+    assert python_line(board) == "sudo apt-get install -y python3 python3-venv"
+    assert runtime_line(board, "onnxruntime") == (
+        "sudo apt-get install -y python3-venv && python3 -m venv ~/joulemap-venv && "
+        "~/joulemap-venv/bin/pip install onnxruntime, then add "
+        "?python=~/joulemap-venv/bin/python to the device's URL"
+    )
+
+
+def test_an_older_system_takes_packages_of_the_user() -> None:
+    assert runtime_line(_board({**PI, "VERSION_ID": "11"}), "onnxruntime") == (
+        "python3 -m pip install --user onnxruntime"
+    )
+    assert "python3.9" in python_line(_board(UBUNTU))
+
+
+def test_a_venv_is_added_to() -> None:
+    line = runtime_line(_board(PI), "torch", "/home/pi/venv/bin/python")
+    assert line == "/home/pi/venv/bin/python -m pip install torch"
+
+
+def test_the_system_python_is_no_venv() -> None:
+    assert "-m venv" in runtime_line(_board(PI), "torch", "/usr/bin/python3")
+
+
+@pytest.mark.parametrize(
+    ("board", "package", "expected"),
+    [
+        (_board(ALPINE), "onnxruntime", "doas apk add py3-numpy py3-onnxruntime"),
+        (_board(ALPINE, is_root=True), "onnxruntime", "apk add py3-numpy py3-onnxruntime"),
+        (_board({}, termux="0.118"), "onnxruntime", "pkg install python-numpy python-onnxruntime"),
+        (_board(UBUNTU, board="NVIDIA Jetson Orin Nano"), "onnxruntime", "onnxruntime-gpu"),
+        (_board(PI, architecture="armv7l"), "onnxruntime", "64-bit system"),
+        (_board({}), "onnxruntime", "python3 -m pip install --user onnxruntime"),
+    ],
+)
+def test_other_systems_have_lines_of_their_own(board: Board, package: str, expected: str) -> None:
+    assert expected in runtime_line(board, package)
+
+
+@pytest.mark.parametrize(
+    ("board", "expected"),
+    [
+        (_board(ALPINE), "doas apk add python3"),
+        (_board({"ID": "fedora", "VERSION_ID": "40"}), "sudo dnf install -y python3"),
+        (_board({"ID": "arch"}), "sudo pacman -S python"),
+        (_board({}, android="/system"), "pkg install python (inside the app Termux)"),
+        (_board(PI, is_root=True), "apt-get install -y python3 python3-venv"),
+    ],
+)
+def test_python_is_installed_as_the_system_does_it(board: Board, expected: str) -> None:
+    assert python_line(board) == expected
+
+
+def test_the_search_for_python_describes_the_same_board() -> None:
+    lines = [
+        ["user", "0"],
+        ["machine", "aarch64"],
+        ["board", "Raspberry Pi 5 Model B"],
+        ["os", 'PRETTY_NAME="Debian GNU/Linux 12 (bookworm)"'],
+        ["os", 'VERSION_ID="12"'],
+        ["os", "ID=debian"],
+        ["nonsense"],
+    ]
+    fingerprint = {
+        "os_release": PI,
+        "board": "Raspberry Pi 5 Model B",
+        "architecture": "aarch64",
+        "is_root": True,
+    }
+    assert board_of(lines) == board_of_fingerprint(fingerprint)
+
+
+def test_what_a_hostile_device_says_stays_short() -> None:
+    board = board_of([["os", f"PRETTY_NAME={'x' * 10000}"], ["os", f"VERSION_ID={'9' * 10000}"]])
+    assert len(board.name) <= 80
+    assert board.version == 0

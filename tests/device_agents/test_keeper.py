@@ -1,0 +1,465 @@
+"""What happens when the link, the keeper, the agent or the host goes: nothing lost, nothing doubled."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from joulemap.datasets import Timing
+from joulemap.device_agents.device import Device, Preparation
+from joulemap.device_agents.errors import LinkLostError, StableDeviceError, TransientDeviceError
+from joulemap.device_agents.simulated.loopback import write_fixed_time_runtime
+
+from .conftest import LIMITS, QUICK, Remote
+from .sshd import SshClientHome, running_sshd
+
+WIDTHS = [(6, 16, 120, 84), (2, 4, 30, 21), (1, 4, 30, 21), (3, 8, 60, 42)]
+
+
+def visits(number: int) -> list[tuple[str, tuple[int, ...]]]:
+    return [(f"visit/{index}", WIDTHS[index % len(WIDTHS)]) for index in range(number)]
+
+
+def collect(device: Device, remote: Remote, number: int, first: int = 0) -> list[dict[str, Any]]:
+    """Return the answers of visits as a campaign would ask for them, each checked."""
+    answers = []
+    asked = visits(number)
+    for place in range(first, number):
+        device.send_ahead(asked[place : place + 6], remote.protocol, 3.0)
+        key, widths = asked[place]
+        answer = device.visit(widths, remote.protocol, key)
+        Timing.from_dict(answer)
+        device.acknowledge(key)
+        answers.append(answer)
+    return answers
+
+
+def test_a_remote_device_answers_as_a_local_one_and_is_left_clean(remote: Remote) -> None:
+    with remote.device() as device:
+        assert device.probe()["num_cpus"] >= 1
+        device.prepare(remote.preparation)
+        assert device.runtime_version == "fixed-time"
+        assert len(collect(device, remote, 5)) == 5
+        assert len(remote.keepers()) == len(remote.agents()) == 1
+    remote.wait_until(lambda: not remote.keepers(), "the keeper outlives the campaign")
+    assert not remote.agents()
+    assert not remote.folders()
+    with remote.device() as device:
+        assert device.clean()["kept"] == []
+    assert not remote.cache.exists()
+
+
+def test_work_goes_on_without_a_link(remote: Remote) -> None:
+    device = remote.device()
+    device.prepare(remote.preparation)
+    device.send_ahead(visits(6), remote.protocol, 3.0)
+    spool = remote.folders()[0] / "spool"
+    remote.wait_until(lambda: _num_spooled(spool) >= 1, "nothing is measured")
+    remote.link.cut()
+    remote.wait_until(lambda: _num_spooled(spool) == 3, "the keeper waits for its host")
+    answers = collect(device, remote, 3)
+    assert _num_spooled(spool) == 3, "a visit was measured twice"
+    assert len({answer["pid"] for answer in answers}) == 1
+    assert any("the link to the device broke" in text for text in remote.said)
+    device.close()
+
+
+def _num_spooled(path: Path) -> int:
+    return path.read_bytes().count(b'{"key":')
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_link_that_is_cut_at_any_byte_costs_nothing(remote: Remote, seed: int) -> None:
+    rng = random.Random(seed)
+    device = remote.device()
+    device.prepare(remote.preparation)
+    keys: list[str] = []
+    for key, widths in visits(12):
+        remote.link.cut_within(6000, rng)
+        device.send_ahead([(key, widths), *visits(12)[len(keys) + 1 :][:2]], remote.protocol, 3.0)
+        Timing.from_dict(device.visit(widths, remote.protocol, key))
+        keys.append(key)
+    assert len(remote.link.processes) > 3
+    # Nothing was acknowledged: each key has one answer on the device, and one only.
+    device.close(keep=True)
+    spool = (remote.folders()[0] / "spool").read_bytes()
+    assert all(spool.count(f'"key":"{key}"'.encode()) == 1 for key in keys)
+    assert _num_spooled(remote.folders()[0] / "spool") == len(keys)
+
+
+def test_a_link_that_falls_silent_is_replaced(remote: Remote) -> None:
+    device = remote.device(replace(LIMITS, silence_s=1.0))
+    device.prepare(remote.preparation)
+    collect(device, remote, 2)
+    remote.link.stalls = True
+    assert len(collect(device, remote, 5, first=2)) == 3
+    assert any("no answer within 1 s" in text for text in remote.said)
+    device.close()
+
+
+def test_a_killed_agent_is_replaced_and_its_visit_made_again(remote: Remote) -> None:
+    device = remote.device()
+    device.prepare(remote.preparation)
+    remote.protocol["max_visit_s"] = 0.3
+    (before,) = remote.agents()
+    device.send_ahead(visits(3), remote.protocol, 3.0)
+    remote.kill([before])
+    answers = collect(device, remote, 3)
+    assert len(answers) == 3
+    assert answers[-1]["pid"] == remote.agents()[0] != before
+    device.close()
+
+
+def test_a_visit_that_kills_its_agent_twice_is_an_error_and_the_next_is_made(
+    remote: Remote, tmp_path: Path
+) -> None:
+    runtime = tmp_path / "runtime" / "onnxruntime.py"
+    text = runtime.read_text()
+    deadly = f"""if len(model) < {_length((1, 4, 30, 21), remote)}:
+            os.kill(os.getpid(), 11)
+        """
+    runtime.write_text(text.replace("self.first = self.last", deadly + "self.first = self.last", 1))
+    assert "os.kill" in runtime.read_text()
+    device = remote.device()
+    device.prepare(replace(remote.preparation, reference_widths=(6, 16, 120, 84)))
+    with pytest.raises(TransientDeviceError, match=r"killed by signal 11.*twice"):
+        device.visit((1, 1, 1, 1), remote.protocol, "a")
+    Timing.from_dict(device.visit((6, 16, 120, 84), remote.protocol, "b"))
+    # The same question has the same answer; nobody is killed for it.
+    (agent,) = remote.agents()
+    with pytest.raises(TransientDeviceError, match="twice"):
+        device.visit((1, 1, 1, 1), remote.protocol, "a")
+    assert remote.agents() == [agent]
+    device.close()
+
+
+def _length(widths: tuple[int, ...], remote: Remote) -> int:
+    from joulemap.device_agents.onboard.materialise import Materialiser
+
+    return len(Materialiser(remote.preparation.template.decode()).materialise(list(widths)))
+
+
+def test_a_fresh_agent_takes_over_after_some_visits(remote: Remote) -> None:
+    device = remote.device(agent_visits=3)
+    device.prepare(remote.preparation)
+    pids = [answer["pid"] for answer in collect(device, remote, 7)]
+    assert len(set(pids)) == 3
+    assert pids[0] == pids[2] != pids[3] == pids[5] != pids[6]
+    device.close()
+
+
+def test_a_killed_keeper_is_replaced_and_its_spool_read(remote: Remote) -> None:
+    device = remote.device()
+    device.prepare(remote.preparation)
+    device.send_ahead(visits(3), remote.protocol, 3.0)
+    spool = remote.folders()[0] / "spool"
+    remote.wait_until(lambda: _num_spooled(spool) >= 1, "nothing is measured")
+    orphans = remote.agents()
+    remote.kill(remote.keepers())
+    assert len(collect(device, remote, 6)) == 6
+    assert not set(orphans) & set(remote.agents()), "the agent outlives its keeper"
+    device.close()
+
+
+def test_a_keeper_that_is_told_to_end_puts_everything_back_first(remote: Remote) -> None:
+    device = remote.device()
+    device.prepare(remote.preparation)
+    collect(device, remote, 1)
+    remote.kill(remote.keepers(), signal.SIGTERM)
+    remote.wait_until(lambda: not remote.keepers(), "the keeper does not end")
+    assert not remote.agents()
+    assert len(collect(device, remote, 3)) == 3
+    device.close()
+
+
+def test_a_device_that_reboots_continues_where_it_was(remote: Remote) -> None:
+    device = remote.device()
+    device.prepare(remote.preparation)
+    device.send_ahead(visits(3), remote.protocol, 3.0)
+    spool = remote.folders()[0] / "spool"
+    remote.wait_until(lambda: _num_spooled(spool) >= 2, "nothing is measured")
+    remote.link.is_down = True
+    remote.reboot()
+    with spool.open("ab") as file:
+        file.write(b"\0\0\1\0torn")
+    finished = _num_spooled(spool)
+    before = device.visit(WIDTHS[0], remote.protocol, "visit/0") if finished == 3 else None
+    remote.link.is_down = False
+    answers = collect(device, remote, 3, first=0 if before is None else 1)
+    assert len(answers) == (3 if before is None else 2)
+    assert b"torn" not in spool.read_bytes()
+    device.close()
+
+
+def test_a_host_that_comes_back_gets_what_was_measured_for_it(remote: Remote) -> None:
+    first = remote.device()
+    first.prepare(remote.preparation)
+    first.send_ahead(visits(3), remote.protocol, 3.0)
+    spool = remote.folders()[0] / "spool"
+    remote.wait_until(lambda: _num_spooled(spool) == 3, "the keeper waits for its host")
+    pids = (remote.keepers(), remote.agents())
+    remote.link.cut()
+    second = remote.device()
+    second.token = first.token
+    second.prepare(remote.preparation)
+    assert len(collect(second, remote, 3)) == 3
+    assert (remote.keepers(), remote.agents()) == pids
+    second.close()
+
+
+def test_a_link_that_breaks_at_the_very_end_leaves_nothing_there(remote: Remote) -> None:
+    with remote.device() as device:
+        device.prepare(remote.preparation)
+        collect(device, remote, 1)
+        remote.link.cut()
+    assert not remote.folders()
+    with remote.device() as device:
+        device.prepare(remote.preparation)
+        remote.link.bytes_to_cut = 40
+    assert not remote.folders()
+
+
+def test_layers_are_timed_by_the_agent_behind_the_keeper(
+    remote: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONPATH")
+    with remote.device() as device:
+        device.prepare(remote.preparation)
+        assert len(device.layer_times(WIDTHS[0], 3)["runs_s"]) == 3
+        with pytest.raises(StableDeviceError, match="width"):
+            device.layer_times((0, 1, 1, 1), 3)
+
+
+def test_another_campaign_has_a_keeper_of_its_own(remote: Remote) -> None:
+    with remote.device() as first, remote.device() as second:
+        for device in (first, second):
+            device.prepare(remote.preparation)
+        one = first.visit(WIDTHS[0], remote.protocol, "same")
+        two = second.visit(WIDTHS[0], remote.protocol, "same")
+        assert one["pid"] != two["pid"]
+        assert len(remote.keepers()) == len(remote.folders()) == 2
+
+
+def test_another_preparation_is_not_answered_from_the_old_one(remote: Remote) -> None:
+    with remote.device() as device:
+        device.prepare(remote.preparation)
+        one = device.visit(WIDTHS[0], remote.protocol, "one")
+        device.prepare(replace(remote.preparation, reference_widths=(1, 4, 30, 21)))
+        assert device.visit(WIDTHS[0], remote.protocol, "two")["pid"] != one["pid"]
+
+
+def test_a_keeper_that_nobody_needs_ends_and_keeps_its_answers(remote: Remote) -> None:
+    device = remote.device(replace(LIMITS, idle_limit_s=1.0))
+    device.prepare(remote.preparation)
+    device.send_ahead(visits(2), remote.protocol, 3.0)
+    spool = remote.folders()[0] / "spool"
+    remote.wait_until(lambda: _num_spooled(spool) >= 1, "nothing is measured")
+    remote.link.cut()
+    remote.wait_until(lambda: not remote.keepers(), "the keeper waits for ever")
+    assert not remote.agents()
+    assert _num_spooled(spool) == 2
+    collect(device, remote, 2)
+    assert _num_spooled(spool) == 2
+    device.close()
+
+
+def test_a_device_that_stays_away_is_given_up_and_nothing_is_lost(remote: Remote) -> None:
+    device = remote.device(replace(LIMITS, give_up_s=0.5))
+    device.prepare(remote.preparation)
+    device.send_ahead(visits(2), remote.protocol, 3.0)
+    remote.link.is_down = True
+    remote.link.cut()
+    with pytest.raises(LinkLostError, match=r"power and network.*the same command continues"):
+        collect(device, remote, 2)
+    remote.link.is_down = False
+    assert len(collect(device, remote, 2)) == 2
+    device.close()
+
+
+def test_a_device_that_hangs_is_reported_with_what_to_do(remote: Remote) -> None:
+    device = remote.device(replace(LIMITS, give_up_s=0.5, silence_s=0.7, connect_s=0.5))
+    device.prepare(remote.preparation)
+    remote.kill(remote.keepers(), signal.SIGSTOP)
+    with pytest.raises(LinkLostError, match=r"the device answers.*restart the device"):
+        collect(device, remote, 1)
+    remote.kill(remote.keepers(), signal.SIGCONT)
+    device.close()
+
+
+def test_an_agent_that_hangs_is_replaced(remote: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("joulemap.device_agents.device.VISIT_GRACE_S", 0.5)
+    device = remote.device()
+    device.prepare(remote.preparation)
+    (agent,) = remote.agents()
+    remote.kill([agent], signal.SIGSTOP)
+    assert collect(device, remote, 1)[0]["pid"] != agent
+    device.close()
+
+
+def test_a_word_that_is_no_token_is_refused_on_the_device(remote: Remote) -> None:
+    for token in ("../../etc", "", "0123", "0" * 15 + "/", "g" * 32):
+        device = remote.device()
+        device.token = token
+        with pytest.raises(StableDeviceError, match="token"):
+            device.probe()
+    assert not remote.folders()
+
+
+def test_a_folder_that_cannot_be_written_is_said(remote: Remote) -> None:
+    remote.cache.mkdir(parents=True)
+    (remote.cache / "campaigns").write_text("")
+    with pytest.raises(StableDeviceError, match=r"cannot store measurements in .*XDG_CACHE_HOME"):
+        remote.device().probe()
+
+
+# -- the device's file system and clock ----------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """The device's cache folder as a file system of 400 kB."""
+    path = tmp_path / "cache"
+    path.mkdir()
+    _mount("mount", "-t", "tmpfs", "-o", "size=400k", "none", str(path))
+    yield path
+    _mount("umount", "--lazy", str(path))
+
+
+def _mount(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"tests of full disks need root: {done.stderr}"
+
+
+def test_a_full_disk_on_the_device_loses_nothing_and_is_said(
+    small_disk: Path, remote: Remote
+) -> None:
+    device = remote.device()
+    device.prepare(remote.preparation)
+    filler = small_disk / "filler"
+    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(512))
+    assert len(collect(device, remote, 7)) == 7
+    assert any("cannot store answers (No space left on device)" in text for text in remote.said)
+    # Without a host what cannot be stored waits in memory, and nothing is added to it.
+    device.send_ahead([(f"later/{i}", WIDTHS[i]) for i in range(3)], remote.protocol, 3.0)
+    remote.link.cut()
+    time.sleep(0.5)
+    filler.unlink()
+    for index in range(3):
+        Timing.from_dict(device.visit(WIDTHS[index], remote.protocol, f"later/{index}"))
+    (keeper,) = remote.keepers()
+    device.close()
+    remote.wait_until(lambda: keeper not in remote.keepers(), "the keeper stays")
+
+
+def test_a_full_disk_before_the_start_is_said(small_disk: Path, remote: Remote) -> None:
+    (small_disk / "filler").write_bytes(bytes(200_000))
+    with contextlib.suppress(OSError), (small_disk / "more").open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    with pytest.raises(StableDeviceError, match="No space left on device"):
+        remote.device().probe()
+
+
+def test_a_read_only_home_is_said_and_what_to_do(small_disk: Path, remote: Remote) -> None:
+    with remote.device() as device:
+        device.probe()
+    remote.wait_until(lambda: not remote.keepers(), "the keeper stays")
+    # What the agent was still writing is closed soon after its keeper has gone.
+    remount = ["mount", "-o", "remount,ro", str(small_disk)]
+    remote.wait_until(
+        lambda: subprocess.run(remount, capture_output=True, check=False).returncode == 0,
+        "the disk stays busy",
+    )
+    # The agent is there already, so the link is there too; the campaign's folder cannot be made.
+    with pytest.raises(StableDeviceError, match=r"Read-only file system; .*XDG_CACHE_HOME"):
+        remote.device().probe()
+
+
+def test_a_clock_that_jumps_changes_nothing(remote: Remote, tmp_path: Path) -> None:
+    (tmp_path / "runtime" / "sitecustomize.py").write_text(
+        "import random, time\n"
+        "now = time.time\n"
+        "time.time = lambda: now() + random.choice([-1, 1]) * 86400 * random.random()\n"
+    )
+    device = remote.device(replace(LIMITS, silence_s=5.0))
+    device.prepare(remote.preparation)
+    answers = collect(device, remote, 8)
+    assert max(abs(answer["machine"]["clock_jump_s"]) for answer in answers) > 60
+    assert max(answer["measuring_s"] for answer in answers) < 30
+    assert not remote.said
+    device.close()
+
+
+# -- over a real server ----------------------------------------------------------------------------
+
+
+def test_a_server_that_dies_and_comes_back_costs_nothing(
+    tmp_path: Path, lenet: Preparation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = write_fixed_time_runtime(tmp_path / "runtime", 0.0005)
+    monkeypatch.setenv("HOME", str(tmp_path / "client"))
+    environment = {"PYTHONPATH": str(runtime)}
+    with running_sshd(tmp_path / "server", environment=environment) as server:
+        SshClientHome(tmp_path / "client", server)
+        said: list[str] = []
+        with Device(f"ssh:{server.address}", limits=LIMITS) as device:
+            device.on_message = said.append
+            device.prepare(lenet)
+            protocol = QUICK.to_dict()
+            device.send_ahead(visits(3), protocol, 3.0)
+            campaigns = server.home / ".cache/joulemap/campaigns"
+            (folder,) = campaigns.glob("*")
+            keeper = int((folder / "lock").read_text())
+            remote_spool = folder / "spool"
+            deadline = time.monotonic() + 30
+            while _num_spooled(remote_spool) == 0:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            server.stop()
+            while _num_spooled(remote_spool) < 3:
+                assert time.monotonic() < deadline, "the keeper ended with its link"
+                time.sleep(0.01)
+            server.start()
+            answers = [device.visit(widths, protocol, key) for key, widths in visits(5)]
+            assert len({answer["pid"] for answer in answers}) == 1
+            assert int((folder / "lock").read_text()) == keeper
+            assert any("the link to the device broke" in text for text in said)
+            server.freeze()
+            device._limits = replace(LIMITS, silence_s=1.0)
+            assert device._keeper is not None
+            device._keeper._limits = device._limits
+            threading.Timer(2.5, server.thaw).start()
+            Timing.from_dict(device.visit(WIDTHS[0], protocol, "after"))
+        assert not list(campaigns.glob("*"))
+        with Device(f"ssh:{server.address}", limits=LIMITS) as device:
+            assert device.clean()["kept"] == []
+        assert not (server.home / ".cache/joulemap").exists()
+
+
+def test_a_keeper_that_is_killed_while_it_starts_is_started_again(
+    remote: Remote, tmp_path: Path
+) -> None:
+    """The first three starts of the device's Python as a keeper end at once."""
+    count = tmp_path / "count"
+    (tmp_path / "runtime" / "sitecustomize.py").write_text(
+        "import os, signal, sys\n"
+        "if 'keep' in getattr(sys, 'orig_argv', []):\n"
+        f"    with open({str(count)!r}, 'a+') as file:\n"
+        "        file.write('.')\n"
+        "        if file.tell() <= 3: os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    with remote.device() as device:
+        assert device.probe()["num_cpus"] >= 1
+    assert len(count.read_text()) == 4

@@ -1,0 +1,142 @@
+"""Whole campaigns on a remote device: the same as on this machine, and never the same work twice."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from joulemap.datasets import CostDataset, Visit, drift, estimation
+from joulemap.datasets.journal import read_journal
+from joulemap.device_agents.device import Device
+from joulemap.profiler import profile
+from joulemap.profiler.campaign import Silent
+from joulemap.profiler.cli import main
+from joulemap.profiler.link_token import FILE_NAME, link_token
+
+from .conftest import QUICK, Remote
+
+PROTOCOL = replace(QUICK, has_revisits=True, max_attempts=9)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Visits of milliseconds are noisy; here it counts which there are, not how good."""
+    for name in ("MAX_CHANGE", "MIN_STATE_GAP"):
+        monkeypatch.setattr(drift, name, 99.0)
+    for name in ("OUTLIER_CHANGE", "MAX_STEAL_SHARE"):
+        monkeypatch.setattr(estimation, name, 99.0)
+
+
+def visits_of(folder: Path) -> tuple[Visit, ...]:
+    return read_journal(folder / "journal.jsonl").visits
+
+
+def order_of(folder: Path) -> list[tuple[object, ...]]:
+    return [(v.widths, v.visit_index, v.attempt, v.sequence) for v in visits_of(folder)]
+
+
+def test_a_remote_campaign_is_the_same_as_a_local_one(remote: Remote, tmp_path: Path) -> None:
+    local = profile(Device("local:"), "lenet5", samples=6, out=tmp_path / "a", protocol=PROTOCOL)
+    far = profile(remote.device(), "lenet5", samples=6, out=tmp_path / "b", protocol=PROTOCOL)
+    assert order_of(tmp_path / "a") == order_of(tmp_path / "b")
+    assert len(order_of(tmp_path / "b")) == 12
+    one, two = (read_journal(tmp_path / name / "journal.jsonl").campaign for name in "ab")
+    assert one.differences(two) == []
+    assert set(one.device) == set(two.device)
+    assert list(local.to_pandas().columns) == list(far.to_pandas().columns)
+    assert not remote.folders()
+
+
+def test_a_time_cap_makes_no_more_visits_than_it_allows(remote: Remote, tmp_path: Path) -> None:
+    capped = replace(PROTOCOL, time_cap_s=1.0)
+    profile(remote.device(), "lenet5", samples=40, out=tmp_path / "run", protocol=capped)
+    spent = [
+        timing.measuring_s
+        + timing.load_s
+        + timing.reference_before.wall_s
+        + timing.reference_after.wall_s
+        for timing in (visit.timing for visit in visits_of(tmp_path / "run"))
+        if timing is not None
+    ]
+    assert sum(spent[:-1]) < 1.0 <= sum(spent)
+
+
+class Interrupted(Silent):
+    def __init__(self, after: int) -> None:
+        self.after = after
+
+    def visited(self, visit: Visit, done: int, noise: float | None) -> None:
+        if done >= self.after:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_campaign_finds_its_answers_on_the_device(
+    remote: Remote, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        profile(
+            remote.device(),
+            "lenet5",
+            samples=6,
+            out=out,
+            protocol=PROTOCOL,
+            observer=Interrupted(3),
+        )
+    remote.wait_until(lambda: not remote.keepers(), "the keeper stays after Ctrl-C")
+    assert not remote.agents()
+    (folder,) = remote.folders()
+    entries = (folder / "spool").read_bytes().split(b'{"key":"')[1:]
+    waiting = {entry.split(b'"')[0].decode() for entry in entries}
+    assert len(visits_of(out)) == 3
+    first = remote.link.received
+    profile(remote.device(), "lenet5", samples=6, out=out, protocol=PROTOCOL)
+    assert remote.link.received > first
+    visits = visits_of(out)
+    assert len(visits) == 12
+    assert len({visit.key for visit in visits}) == 12
+    # What was waiting there came from the first run's agent.
+    first_pid = visits[0].timing.pid if visits[0].timing else 0
+    found = {
+        "/".join(map(str, visit.key))
+        for visit in visits
+        if visit.timing and visit.timing.pid == first_pid
+    }
+    assert waiting <= found
+    assert len(waiting - {"/".join(map(str, visit.key)) for visit in visits[:3]}) >= 1
+    assert not remote.folders()
+
+
+def test_a_campaign_keeps_its_token_and_never_takes_anothers(tmp_path: Path) -> None:
+    first = link_token(tmp_path)
+    assert link_token(tmp_path) != first, "nothing was begun under the first"
+    token = link_token(tmp_path)
+    (tmp_path / "journal.jsonl").write_text("a campaign\n")
+    assert link_token(tmp_path) == token
+    (tmp_path / FILE_NAME).write_text("../../../etc\n")
+    assert link_token(tmp_path) not in (token, "../../../etc")
+    (tmp_path / "journal.jsonl").unlink()
+    assert link_token(tmp_path) != token
+
+
+def test_clean_leaves_nothing_of_joulemap_on_the_device(
+    remote: Remote,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Device, "wait_until_ready", lambda self, gate: {"is_ready": True})
+    with remote.device() as running:
+        running.probe()
+        assert len(remote.device().clean()["kept"]) == 1
+        assert list((remote.cache / "agents").glob("agent-*"))
+    arguments = ["profile", "local:", "--network", "lenet5", "--samples", "2", "--visits", "1"]
+    arguments += ["--visit-s", "0.02", "--out", str(tmp_path / "run"), "--clean", "--json"]
+    assert main(arguments) == 0
+    assert json.loads(capsys.readouterr().out)["variants"] == 2
+    assert len(CostDataset.load(tmp_path / "run")) == 2
+    assert not list(remote.cache.glob("agents/*"))
+    assert not remote.folders()

@@ -1,0 +1,104 @@
+"""Whole campaigns on a phone behind adb: the same as on this machine, also over a bad cable."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from joulemap.datasets import CostDataset, Visit
+from joulemap.datasets.journal import read_journal
+from joulemap.profiler import profile
+from joulemap.profiler.campaign import Silent
+from joulemap.profiler.protocol import Protocol
+
+from ..device_agents.adb_phone import Phone, own_adb_server, phone_root, running_phone
+
+PROTOCOL = Protocol(
+    visits=2,
+    max_visit_s=0.1,
+    max_warm_up_s=0.05,
+    block_s=0.01,
+    reference_s=0.01,
+    has_revisits=False,
+    max_further_visits=0,
+    start_timeout_s=0.5,
+)
+
+
+@pytest.fixture(scope="module")
+def phone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Phone]:
+    root = phone_root()
+    with own_adb_server(tmp_path_factory.mktemp("home")), running_phone(root) as running:
+        yield running
+
+
+def measure(url: str, out: Path, samples: int = 4, observer: Silent | None = None) -> CostDataset:
+    return profile(
+        url, "lenet5", samples=samples, out=out, protocol=PROTOCOL, seed=3, observer=observer
+    )
+
+
+def made(out: Path, samples: int) -> list[tuple[tuple[int, ...], int]]:
+    """Return the first attempts that the journal holds, in its order; check that all are there once.
+
+    A rejected visit is made again, as a further attempt.
+    """
+    visits = read_journal(out / "journal.jsonl").visits
+    keys = [(visit.widths, visit.visit_index, visit.attempt) for visit in visits]
+    assert len(set(keys)) == len(keys), "a visit was made twice"
+    first = [key[:2] for key in keys if key[2] == 0]
+    assert len(first) == samples * PROTOCOL.visits, "a visit is missing"
+    return first
+
+
+def test_a_campaign_is_the_same_as_on_this_machine(phone: Phone, tmp_path: Path) -> None:
+    here = measure("local:", tmp_path / "here")
+    there = measure(f"adb:{phone.address}", tmp_path / "there")
+    assert made(tmp_path / "there", 4) == made(tmp_path / "here", 4)
+    assert list(there.to_pandas().columns) == list(here.to_pandas().columns)
+    assert set(there.device) == set(here.device)
+    assert there.spec == here.spec
+    assert there.device["python"] != here.device["python"], "it ran on the phone"
+
+
+class Breaks(Silent):
+    """Breaks the cable while the phone measures, for a while."""
+
+    def __init__(self, phone: Phone, command: str) -> None:
+        self._phone, self._command = phone, command
+        self._breaking: threading.Thread | None = None
+        self.num_visited = self.num_visited_before = 0
+
+    def started(self, total: int, done: int, visit_s: float) -> None:
+        self._breaking = threading.Thread(target=self._break)
+        self._breaking.start()
+
+    def visited(self, visit: Visit, done: int, noise: float | None) -> None:
+        self.num_visited = done
+
+    def join(self) -> None:
+        assert self._breaking is not None, "no visit was made"
+        self._breaking.join()
+
+    def _break(self) -> None:
+        time.sleep(1)
+        self.num_visited_before = self.num_visited
+        self._phone.do(self._command)
+        if self._command == "cut":
+            time.sleep(2)
+            self._phone.do("mend")
+
+
+@pytest.mark.parametrize("fault", ["cut", "reset"])
+def test_a_bad_cable_neither_loses_nor_doubles_a_visit(
+    phone: Phone, tmp_path: Path, fault: str
+) -> None:
+    breaks = Breaks(phone, fault)
+    measure(f"adb:{phone.address}", tmp_path, samples=8, observer=breaks)
+    breaks.join()
+    assert breaks.num_visited_before < 8 * PROTOCOL.visits, "the cable broke too late"
+    assert made(tmp_path, 8)

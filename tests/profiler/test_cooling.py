@@ -1,0 +1,62 @@
+"""A campaign on a device that shall cool down: what is warned of and what is advised."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from joulemap.datasets.journal import FILE_NAME, read_journal
+from joulemap.device_agents.onboard.host_state import MACHINE
+from joulemap.device_agents.simulated import simulated_device
+from joulemap.device_agents.simulated.disturbances import Disturbances, Throttling
+from joulemap.profiler import Protocol, cli, networks, profile
+from joulemap.profiler.advice import advise
+from joulemap.profiler.campaign import Silent
+
+
+def test_visits_that_began_too_hot_are_counted(tmp_path: Path) -> None:
+    heat = Throttling(ambient_c=50.0, full_load_rise_c=1.0, limit_c=200.0)
+    device, _ = simulated_device(lambda widths: 1e-3, Disturbances(throttling=heat))
+    protocol = Protocol(
+        visits=1, max_visit_s=0.1, has_revisits=False, max_temperature_c=40, start_timeout_s=1
+    )
+    profile(device, networks.get("lenet5"), samples=3, out=tmp_path, protocol=protocol)
+    journal = read_journal(tmp_path / FILE_NAME)
+    assert all(visit.timing.machine["is_cool"] == 0 for visit in journal.visits if visit.timing)
+    advice = " ".join(advise(journal))
+    assert f"{len(journal.visits)} of {len(journal.visits)} visits began hotter than" in advice
+    assert "40 C asked for, 0 at a temperature that cannot be read" in advice
+
+
+class Messages(Silent):
+    """Keeps what a campaign says."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.said.append(text)
+
+
+def test_a_temperature_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+    messages = Messages()
+    protocol = Protocol(
+        visits=1,
+        max_visit_s=0.05,
+        has_revisits=False,
+        max_temperature_c=149,
+        max_busy_share=1.0,
+        max_further_visits=0,
+        start_timeout_s=0.1,
+    )
+    profile("local:", "lenet5", samples=1, out=tmp_path, protocol=protocol, observer=messages)
+    is_unreadable = MACHINE.hottest_c() is None
+    assert ("the temperature cannot be read" in " ".join(messages.said)) is is_unreadable
+    advice = " ".join(advise(read_journal(tmp_path / FILE_NAME)))
+    assert ("a temperature that cannot be read there" in advice) is is_unreadable
+
+
+def test_the_command_line_takes_the_limit(tmp_path: Path) -> None:
+    arguments = ["profile", "sim:eyeriss", "--network", "lenet5", "--samples", "1"]
+    assert cli.main([*arguments, "--max-temperature", "61", "--out", str(tmp_path)]) == 0
+    journal = read_journal(tmp_path / FILE_NAME)
+    assert journal.campaign.protocol["max_temperature_c"] == 61

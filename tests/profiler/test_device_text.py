@@ -1,0 +1,139 @@
+"""A device's description in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from joulemap.device_agents import StableDeviceError
+from joulemap.profiler import console, device_text
+
+PI: dict[str, Any] = {
+    "device_id": "0123456789abcdef",
+    "cpu_model": "Raspberry Pi 4 Model B Rev 1.4",
+    "board": "Raspberry Pi 4 Model B Rev 1.4",
+    "num_cpus": 4,
+    "available_cpus": [0, 1, 2, 3],
+    "clusters": [
+        {
+            "cpus": [0, 1, 2, 3],
+            "core": "Cortex-A72",
+            "capacity": 1024.0,
+            "governor": "ondemand",
+            "governors": ["ondemand", "performance"],
+            "min_frequency_hz": 6e8,
+            "max_frequency_hz": 1.8e9,
+            "frequency_hz": 6e8,
+        }
+    ],
+    "gpus": [],
+    "memory_bytes": 4 << 30,
+    "architecture": "aarch64",
+    "os": "Debian GNU/Linux 12 (bookworm)",
+    "os_release": {"ID": "debian", "VERSION_ID": "12"},
+    "is_root": False,
+    "kernel": "6.6.51+rpt-rpi-v8",
+    "python": "3.11.2",
+    "python_path": "/usr/bin/python3",
+    "runtimes": {"onnxruntime": None},
+    "thermal_zones": [{"type": "cpu-thermal", "temperature_c": 48.25}],
+    "control": {
+        "frequency_lock": {"is_permitted": False, "reason": "run the agent as root " * 9},
+        "affinity": {"is_permitted": True, "reason": None},
+    },
+    "clocks": {
+        "clocks": {
+            "wall_s": {
+                "offset_s": -3.25,
+                "offset_uncertainty_s": 0.0004,
+                "skew": 3e-5,
+                "skew_uncertainty": 4e-4,
+            }
+        }
+    },
+}
+
+
+METERS: dict[str, Any] = {
+    "available": [
+        {
+            "name": "hwmon",
+            "channel": "VDD_IN",
+            "kind": "sampler",
+            "domain": "the whole module",
+            "update_period_s": None,
+            "resolution": 0.004,
+            "unmeasured": "the carrier board",
+            "notes": [],
+        }
+    ],
+    "missing": [
+        {
+            "name": "rapl",
+            "channel": "package-0",
+            "reason": "/sys/class/powercap/intel-rapl:0/energy_uj: permission denied",
+            "remedy": "sudo chmod o+r /sys/class/powercap/intel-rapl:0/energy_uj",
+        }
+    ],
+}
+
+
+def test_a_board_fits_into_eighty_columns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console.RESULTS, "width", 80)
+    device_text.print_probe("ssh://pi@rpi4", PI, METERS, "Meters: none.")
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 80
+    for expected in (
+        "Cortex-A72, capacity 1024",
+        "0.60 to 1.80 GHz",
+        "48.2 deg C",
+        "-3.2500 s +- 0.40 ms",
+        "30 +- 400 us",
+        "0-3",
+        "4.0 GiB",
+        "0.004 W",
+        "does not see the carrier board",
+        "chmod o+r",
+    ):
+        assert expected in text
+    assert "Get onnxruntime with: sudo apt-get install -y python3-venv" in " ".join(text.split())
+
+
+def test_a_missing_runtime_is_refused_with_the_line_that_installs_it() -> None:
+    with pytest.raises(StableDeviceError, match=r"no onnxruntime for its Python /usr/bin/python3"):
+        device_text.require_runtime(PI, "onnxruntime", "ssh://pi@rpi4")
+    device_text.require_runtime({**PI, "runtimes": {"onnxruntime": "1"}}, "onnxruntime", "x")
+    device_text.require_runtime({"runtimes": {}}, "onnxruntime", "sim:eyeriss")
+
+
+def test_what_would_steer_a_terminal_is_not_printed() -> None:
+    answer = {"os": "\x1b]0;evil\x07" + "x" * 10_000, "clusters": [{"core": "\x1b[2J"}], "n": 1}
+    shown = device_text.printable(answer)
+    assert shown == {
+        "os": ("?]0;evil?" + "x" * 10_000)[:500],
+        "clusters": [{"core": "?[2J"}],
+        "n": 1,
+    }
+
+
+def test_answers_of_other_shapes_are_left_out() -> None:
+    strange = {
+        "available": [3, {"name": 5, "notes": "x"}],
+        "missing": {"name": "rapl"},
+        "clusters": [3, {"cpus": ["a", 1], "max_frequency_hz": "fast", "capacity": []}],
+        "thermal_zones": {"type": "x"},
+        "control": {"frequency_lock": "yes"},
+        "runtimes": [],
+        "clocks": "late",
+    }
+    assert device_text.cluster_rows(strange) == [
+        ["1", "not named", "not readable", "not readable", ""]
+    ]
+    assert device_text.zone_rows(strange) == []
+    assert device_text.control_rows(strange) == []
+    assert device_text.clock_rows(strange) == []
+    assert device_text.meter_rows(strange) == [["5", "None", "None", "to be observed", "unknown"]]
+    assert device_text.meter_sentences(strange) == []
