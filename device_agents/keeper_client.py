@@ -362,6 +362,10 @@ class KeeperClient:
             raise LinkLostError(f"{stable}. {_SAFE}") from stable
 
     def _farewell(self, error: _BrokenLink, elapsed_s: float) -> str:
+        cause = _printable(str(error), 600)
+        if not self._was_attached and not self._transport.is_alive(self._limits.connect_s):
+            # It was never reached; the cause says what to do.
+            return cause
         if self._transport.is_alive(self._limits.connect_s):
             what = (
                 "the device answers, but joulemap's agent on it does not: restart the device, or "

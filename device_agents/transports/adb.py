@@ -226,10 +226,9 @@ class AdbTransport:
             return known[self._address]
         if self._host_and_port:
             return self._connect(timeout_s)
-        listed = ", ".join(known) or "no device"
+        listed = f"only {', '.join(known)}" if known else "no other either"
         raise TransientDeviceError(
-            f"adb knows no device '{self._address}' but {listed}; plug it in and look at: "
-            "adb devices"
+            f"adb knows no device '{self._address}' ({listed}); plug it in and look at: adb devices"
         )
 
     def _connect(self, timeout_s: float) -> AdbDevice:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -463,3 +464,14 @@ def test_a_keeper_that_is_killed_while_it_starts_is_started_again(
     with remote.device() as device:
         assert device.probe()["num_cpus"] >= 1
     assert len(count.read_text()) == 4
+
+
+def test_a_device_that_was_never_reached_is_told_as_its_link_tells_it() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        # Bound and not listening: nobody else takes the port, and it refuses connections.
+        port = unused.getsockname()[1]
+        device = Device(f"ssh://nobody@127.0.0.1:{port}", limits=replace(LIMITS, give_up_s=0.1))
+        with pytest.raises(LinkLostError, match="is an SSH server running there") as caught:
+            device.probe()
+    assert "measured" not in str(caught.value)
