@@ -14,7 +14,6 @@ from joulemap import InputError
 from .field_checks import count, fields_of, finite, index, not_negative, positive
 
 ENERGY_SOURCES = ("counter", "sampled", "simulated")
-METER_KINDS = ("counter", "sampler", "estimate")
 MAX_READINGS = 200_000
 MAX_WORDS = 100
 

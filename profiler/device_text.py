@@ -7,7 +7,7 @@ from typing import Any
 
 from ..device_agents.errors import StableDeviceError
 from ..device_agents.install_advice import board_of_fingerprint, runtime_line
-from ..device_agents.registry import RUNTIMES
+from ..device_agents.registry import METERS, RUNTIMES
 from . import console
 
 MAX_TEXT = 500
@@ -45,9 +45,13 @@ def print_probe(
     if advice:
         console.RESULTS.print()
         console.print_list(advice)
-    if not meter_rows(meters):
+    measuring = [m for m in _mappings(meters.get("available")) if m.get("kind") != "estimate"]
+    if not measuring:
         console.RESULTS.print()
         console.RESULTS.print(meterless)
+    if not measuring and fingerprint.get("system") != "simulated":
+        console.RESULTS.print("Meters that are known need:")
+        console.print_list([f"{name}: {entry.needs}" for name, entry in METERS.items()])
     sentences = meter_sentences(meters)
     if sentences:
         console.RESULTS.print()

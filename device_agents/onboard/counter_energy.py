@@ -90,29 +90,6 @@ class Counter:
         began = max(began, self.before_s[index] - self.period_s)
         return Edge((began + ended) / 2, ended - began, self.energy_j[index], index)
 
-    def sharpest(self, start_s: float, end_s: float, *, is_first: bool) -> Edge:
-        """Return the edge whose moment is known best between two moments; the outermost of equals.
-
-        Raises:
-            Refused: There is none.
-        """
-        found: Edge | None = None
-        for i in range(1, len(self.energy_j)):
-            if self.before_s[i - 1] < start_s or self.after_s[i] > end_s:
-                continue
-            if self.energy_j[i] == self.energy_j[i - 1]:
-                continue
-            edge = self.edge_at(i)
-            if (
-                found is None
-                or edge.width_s < 0.7 * found.width_s
-                or (not is_first and edge.width_s < 1.3 * found.width_s)
-            ):
-                found = edge
-        if found is None:
-            raise Refused("the counter did not change where its update was awaited: it sticks")
-        return found
-
     def mean_power(self, first: Edge, last: Edge) -> MeanPower:
         """Return the mean power between two edges.
 

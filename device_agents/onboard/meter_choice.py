@@ -250,8 +250,3 @@ def same_rail(chosen: Sequence[ChosenMeter]) -> str:
 
 def _name(info: MeterInfo) -> str:
     return f"{info.name}:{info.channel}"
-
-
-def is_estimate(chosen: Sequence[ChosenMeter]) -> bool:
-    """Return whether what counts is computed by a model instead of measured."""
-    return bool(chosen) and chosen[0].info.kind == ESTIMATE

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from joulemap.device_agents import StableDeviceError
+from joulemap.device_agents.registry import METERS as METERS_KNOWN
 from joulemap.profiler import console, device_text
 
 PI: dict[str, Any] = {
@@ -137,3 +138,16 @@ def test_answers_of_other_shapes_are_left_out() -> None:
     assert device_text.clock_rows(strange) == []
     assert device_text.meter_rows(strange) == [["5", "None", "None", "to be observed", "unknown"]]
     assert device_text.meter_sentences(strange) == []
+
+
+def test_a_device_without_meters_says_what_meters_need(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    estimate = {"name": "estimated", "channel": "cpu-time", "kind": "estimate", "domain": "a guess"}
+    device_text.print_probe("ssh://pi@rpi4", PI, {"available": [estimate]}, "Meters: none.")
+    text = " ".join(capsys.readouterr().out.split())
+    assert "Meters: none." in text
+    for name, entry in METERS_KNOWN.items():
+        assert f"{name}: {' '.join(entry.needs.split())[:20]}" in text
+    device_text.print_probe("ssh://pi@rpi4", PI, METERS, "Meters: none.")
+    assert "Meters: none." not in capsys.readouterr().out
