@@ -8,6 +8,7 @@ A campaign's folder::
     layers.parquet         what each layer of some variants took, where that was asked for
     spec.json              the network; device.json, protocol.json: where and how
     README.md              the dataset card
+    device-token           under which a remote device keeps the campaign's work
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from .records import Visit
 
 MEASUREMENTS = "measurements.parquet"
 VISITS = "visits.parquet"
+DEVICE_LINK = "device-token"
 FORMAT_VERSION = 1
 # 1: first version (2026-11).
 _KEY = b"joulemap"
@@ -48,6 +50,7 @@ _FILES = (
     "device.json",
     "protocol.json",
     "README.md",
+    DEVICE_LINK,
 )
 
 

@@ -10,8 +10,8 @@ from joulemap import InputError
 
 from ..datasets import Visit
 from ..datasets.journal import FILE_NAME as JOURNAL
+from ..datasets.store import DEVICE_LINK, write_atomically
 
-FILE_NAME = "device-token"
 _TOKEN = re.compile(r"[0-9a-f]{32}\Z")
 
 
@@ -23,19 +23,21 @@ def link_token(folder: Path) -> str:
     Raises:
         InputError: It cannot be read or written.
     """
-    path = folder / FILE_NAME
+    path = folder / DEVICE_LINK
     try:
         if path.exists() and (folder / JOURNAL).exists():
             token = path.read_text(encoding="ascii").strip()
             if _TOKEN.match(token):
                 return token
         token = secrets.token_hex(16)
-        temporary = path.with_suffix(".new")
-        temporary.write_text(token + "\n", encoding="ascii")
-        temporary.replace(path)
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be used: {error}; choose another folder") from error
+    write_atomically(path, lambda file: _write(file, token))
     return token
+
+
+def _write(file: Path, token: str) -> None:
+    file.write_text(f"{token}\n", encoding="ascii")
 
 
 def name_of(visit: Visit) -> str:

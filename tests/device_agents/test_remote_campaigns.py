@@ -10,11 +10,12 @@ import pytest
 
 from joulemap.datasets import CostDataset, Visit, drift, estimation
 from joulemap.datasets.journal import read_journal
+from joulemap.datasets.store import DEVICE_LINK
 from joulemap.device_agents.device import Device
 from joulemap.profiler import profile
 from joulemap.profiler.campaign import Silent
 from joulemap.profiler.cli import main
-from joulemap.profiler.link_token import FILE_NAME, link_token
+from joulemap.profiler.link_token import link_token
 
 from .conftest import QUICK, Remote
 
@@ -116,7 +117,7 @@ def test_a_campaign_keeps_its_token_and_never_takes_anothers(tmp_path: Path) -> 
     token = link_token(tmp_path)
     (tmp_path / "journal.jsonl").write_text("a campaign\n")
     assert link_token(tmp_path) == token
-    (tmp_path / FILE_NAME).write_text("../../../etc\n")
+    (tmp_path / DEVICE_LINK).write_text("../../../etc\n")
     assert link_token(tmp_path) not in (token, "../../../etc")
     (tmp_path / "journal.jsonl").unlink()
     assert link_token(tmp_path) != token

@@ -16,6 +16,7 @@ import pytest
 from joulemap import InputError, JoulemapError
 from joulemap.datasets import CostDataset, Visit, drift, estimation
 from joulemap.datasets.journal import read_journal
+from joulemap.datasets.store import DEVICE_LINK
 from joulemap.device_agents import device as device_module
 from joulemap.device_agents import registry
 from joulemap.device_agents.agent_archive import agent_archive
@@ -329,6 +330,14 @@ def test_mistakes_are_refused_before_anything_is_written(tmp_path: Path) -> None
         assert not (tmp_path / "run" / "journal.jsonl").exists()
     with pytest.raises(InputError, match="known"):
         profile("local:", "nonet", samples=1, out=tmp_path / "x")
+
+
+def test_a_campaign_that_failed_while_it_began_begins_in_the_same_folder(tmp_path: Path) -> None:
+    with pytest.raises(JoulemapError, match="nvml"):
+        run(tmp_path / "run", meter="nvml")
+    assert (tmp_path / "run" / DEVICE_LINK).exists()
+    assert not (tmp_path / "run" / "journal.jsonl").exists()
+    assert len(run(tmp_path / "run")) > 0
 
 
 def test_a_foreign_folder_is_refused(tmp_path: Path) -> None:

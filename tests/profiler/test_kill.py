@@ -9,7 +9,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import pytest
 
 from joulemap.datasets import CostDataset
 from joulemap.datasets.journal import read_journal
@@ -90,6 +93,12 @@ class Host:
         self.process.wait()
 
 
+@pytest.fixture
+def start_host() -> Iterator[Callable[..., Host]]:
+    with contextlib.ExitStack() as stack:
+        yield lambda *args, **kwargs: stack.enter_context(contextlib.closing(Host(*args, **kwargs)))
+
+
 def check(host: Host, kills: int) -> int:
     """Compare the journal with what was acknowledged; return its number of visits."""
     if not host.journal.exists():
@@ -104,9 +113,11 @@ def check(host: Host, kills: int) -> int:
     return len(keys)
 
 
-def test_killing_the_host_loses_at_most_the_visit_in_flight(tmp_path: Path) -> None:
+def test_killing_the_host_loses_at_most_the_visit_in_flight(
+    tmp_path: Path, start_host: Callable[..., Host]
+) -> None:
     rng = random.Random(0)
-    host = Host(tmp_path, samples=600)
+    host = start_host(tmp_path, samples=600)
     for kill in range(1, HOST_KILLS + 1):
         before = len(host.acknowledgements())
         pid = host.start()
@@ -123,12 +134,13 @@ def test_killing_the_host_loses_at_most_the_visit_in_flight(tmp_path: Path) -> N
         check(host, kill)
     num_visits = check(host, HOST_KILLS)
     assert HOST_KILLS < num_visits < 600 * 3
-    host.close()
 
 
-def test_killing_the_agent_costs_visits_but_not_the_campaign(tmp_path: Path) -> None:
+def test_killing_the_agent_costs_visits_but_not_the_campaign(
+    tmp_path: Path, start_host: Callable[..., Host]
+) -> None:
     rng = random.Random(1)
-    host = Host(tmp_path, samples=60)
+    host = start_host(tmp_path, samples=60)
     host.start()
     killed: set[int] = set()
     deadline = time.monotonic() + 120
@@ -142,7 +154,6 @@ def test_killing_the_agent_costs_visits_but_not_the_campaign(tmp_path: Path) -> 
         time.sleep(0.002)
     assert len(killed) == AGENT_KILLS
     assert int(host.line()) == 0
-    host.close()
     check(host, 0)
     visits = read_journal(host.journal).visits
     succeeded = [(visit.variant_id, visit.visit_index) for visit in visits if visit.error is None]
