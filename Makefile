@@ -49,7 +49,7 @@ lint: $(VENV)/.installed-test
 
 check: lint test
 
-# Print the figures of the README's table: the first on an otherwise idle machine in about three
+# Print the figures of docs/figures.md: the first on an otherwise idle machine in about three
 # minutes, the second in about half an hour, most of it simulation.
 benchmarks: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/materialise.py

@@ -135,3 +135,20 @@ def test_every_page_is_in_the_index() -> None:
     index = (ROOT / "docs/README.md").read_text()
     for page in (ROOT / "docs").glob("*.md"):
         assert page.name == "README.md" or f"]({page.name})" in index
+
+
+def test_the_readme_repeats_the_figures_of_their_page() -> None:
+    """What stands in both places was measured once."""
+    page = (ROOT / "docs/figures.md").read_text(encoding="utf-8")
+    known = set(re.findall(r"[\d][\d.,]*\d|\d", page))
+    table = section(ROOT / "README.md", "Measured figures")
+    rows = re.findall(r"^\| (.+?) \| (.+?) \| (.+?) \|$", table, re.MULTILINE)[1:]
+    assert len(rows) > 10
+    for what, _, measured in rows:
+        for figure in re.findall(r"[\d][\d.,]*\d|\d", measured):
+            assert figure in known, f"{what}: {figure} does not stand in docs/figures.md"
+
+
+def section(page: Path, heading: str) -> str:
+    """Return the text under a heading of the second level."""
+    return page.read_text(encoding="utf-8").split(f"\n## {heading}\n")[1].split("\n## ")[0]
