@@ -63,6 +63,7 @@ def _open(
         averaging_s=averaging_s or meter.info.averaging_s,
         max_power_w=limit_uw * 1e-6 * _PEAK_FACTOR if limit_uw else meter.info.max_power_w,
         read_s=max(_READ_S, meter.info.read_s),
+        is_partial=True,
         notes=(note, "In a laptop, reading wakes a card that sleeps.", *meter.info.notes),
     )
     return meter

@@ -176,6 +176,7 @@ def _open(
         resolution=_STEP_J,
         max_power_w=_MAX_POWER_W,
         read_s=_READ_S,
+        is_partial=channel != "total",
         notes=("Counts since boot, also while asleep.", "Charging does not disturb it."),
     )
     return OdpmMeter(info, monitors, chosen)

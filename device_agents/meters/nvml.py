@@ -160,6 +160,7 @@ def _meters(library: Any, index: int, handle: Any) -> list[Meter | Missing]:
             rail=f"nvml/{channel_name(uuid, str(index))}",
             max_power_w=max_power_w,
             read_s=_READ_S,
+            is_partial=True,
             **details,
         )
         return NvmlMeter(info, library, query)

@@ -174,6 +174,7 @@ def _meter(channel: str, program: str, rails: frozenset[str], what: str) -> Pmic
         rail="pi5 pmic" if channel == "total" else f"pi5 pmic {channel}",
         max_power_w=_MAX_POWER_W,
         read_s=_READ_S,
+        is_partial=channel != "total",
         notes=(
             "Each reading starts a program, which itself takes energy: the idle is to be measured with it.",
             "Voltage and current are converted one after the other: biased where they step.",

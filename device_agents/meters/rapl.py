@@ -289,6 +289,7 @@ def _open(
         update_period_s=_UPDATE_S,
         max_power_w=power_w,
         read_s=_UPDATE_S,
+        is_partial=channel != "cpu",
         notes=tuple(notes),
     )
     return RaplMeter(info, counters, ranges)

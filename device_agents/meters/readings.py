@@ -123,6 +123,12 @@ def channel_name(text: str | None, otherwise: str) -> str:
     return name or otherwise
 
 
+def chip_folder(files: Files, folder: str) -> str:
+    """Return the chip's own folder for a sensor's, such as `sys/class/hwmon/hwmon0/device`."""
+    device = f"{folder}/device"
+    return device if files.list(device) else folder
+
+
 def rail_name(files: Files, folder: str, channel: str) -> str:
     """Return one name for a sensor's supply, whichever way led to the sensor.
 
@@ -131,6 +137,4 @@ def rail_name(files: Files, folder: str, channel: str) -> str:
         folder: The sensor's, such as `sys/class/hwmon/hwmon0`; its `device` is the chip itself.
         channel: Number of the sensor's input.
     """
-    device = f"{folder}/device"
-    chip = files.resolve(device if files.list(device) else folder)
-    return f"{chip}#{channel}"
+    return f"{files.resolve(chip_folder(files, folder))}#{channel}"

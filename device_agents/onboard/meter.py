@@ -45,6 +45,8 @@ class MeterInfo:
         averaging_s: Length of time over which a sampler averages by itself; 0 for none.
         max_power_w: More than this is not believed.
         read_s: Least time between two readings that does not disturb the meter or the device.
+        is_partial: Whether part of what a variant uses on the processor is not in it: one rail of
+            several, a graphics card. `auto` passes it over.
         notes: What else its user must know, sentences.
     """
 
@@ -60,6 +62,7 @@ class MeterInfo:
     averaging_s: float = 0.0
     max_power_w: float = 10_000.0
     read_s: float = 0.0
+    is_partial: bool = False
     notes: tuple[str, ...] = ()
 
 

@@ -18,6 +18,8 @@ from .power_log import FINE_S, PowerLog
 AUTO = "auto"
 NONE = "none"
 MAX_METERS = 2
+# So many meters that see a part only are told by name.
+MAX_PARTS_TOLD = 6
 _MODULE_NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 _METERS = __name__.rsplit(".", 2)[0] + ".meters"
 # An update is looked for so long, or until so many were seen.
@@ -95,15 +97,27 @@ def choose(wanted: str, found: Sequence[Found]) -> tuple[list[Meter], str]:
 
 
 def _best(found: Sequence[Found]) -> tuple[list[Meter], str]:
-    """Return the first meter that measures: the backends come in the order of preference."""
+    """Return the first meter that sees all that a variant uses: the backends come by preference."""
+    in_the_way: list[str] = []
+    parts: list[str] = []
     for item in found:
-        if not isinstance(item, Missing) and item.info.kind != ESTIMATE:
+        if isinstance(item, Missing):
+            in_the_way.append(f"{item.name}: {item.reason}; {item.remedy}")
+        elif item.info.kind != ESTIMATE and item.info.is_partial:
+            parts.append(f"{_name(item.info)} ({item.info.domain})")
+        elif item.info.kind != ESTIMATE:
             words = "a counter of joules" if item.info.kind == COUNTER else "a gauge of power"
-            return [item], f"the first choice of what this device has: {words}"
-    missing = [
-        f"{item.name}: {item.reason}; {item.remedy}" for item in found if isinstance(item, Missing)
-    ]
-    return [], "; ".join(missing) or "this device has no meter that is known here"
+            why = f"the first choice of what can be read on this device: {words}"
+            if in_the_way:
+                why += f"; before it would come {in_the_way[0]}"
+            return [item], why
+    if parts:
+        more = f", and {len(parts) - MAX_PARTS_TOLD} more" if len(parts) > MAX_PARTS_TOLD else ""
+        in_the_way.append(
+            f"{', '.join(parts[:MAX_PARTS_TOLD])}{more}: each sees a part only of what a variant on "
+            "the processor uses; to take one nevertheless, name it by --meter"
+        )
+    return [], "; ".join(in_the_way) or "this device has no meter that is known here"
 
 
 def _named(name: str, found: Sequence[Found]) -> Any:

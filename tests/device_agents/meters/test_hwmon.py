@@ -290,3 +290,21 @@ def test_power_is_the_product_in_watts(
     assert not isinstance(meter, Missing)
     assert meter.read() == pytest.approx(voltage_mv * current_ma * 1e-6)
     meter.close()
+
+
+@pytest.mark.parametrize("is_swapped", [False, True])
+def test_two_chips_of_one_name_are_told_by_their_places(tmp_path: Path, is_swapped: bool) -> None:
+    # The kernel numbers them in the order in which they answer, another one after each start.
+    for place, power_uw in (("1-0040", 1_000_000), ("1-0041", 2_000_000)):
+        write(tmp_path, {f"sys/devices/i2c-1/{place}/name": "ina219"})
+        name = f"hwmon{int(place.endswith('1')) ^ int(is_swapped)}"
+        write(tmp_path, {f"sys/class/hwmon/{name}/name": "ina219"})
+        write(tmp_path, {f"sys/class/hwmon/{name}/power1_input": power_uw})
+        (tmp_path / f"sys/class/hwmon/{name}/device").symlink_to(
+            tmp_path / f"sys/devices/i2c-1/{place}"
+        )
+    meters = find(tmp_path, {})
+    assert {name: meter.read() for name, meter in meters.items()} == {
+        "ina219-power1@1-0040": 1.0,
+        "ina219-power1@1-0041": 2.0,
+    }
