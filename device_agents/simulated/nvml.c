@@ -19,6 +19,7 @@
  *   window_s=1             length of time over which the average power is taken before that update
  *   energy=0 power=0 instant=0 name=0 limit=0   answers of these queries; 3 is NOT_SUPPORTED,
  *                          4 NO_PERMISSION, 15 GPU_IS_LOST, 999 UNKNOWN
+ *   mig=-1                 whether the card is divided into instances: 0, 1; -1 is NOT_SUPPORTED
  *   energy_offset_mj=1000000   what the counter holds at time 0 of CLOCK_MONOTONIC
  *   energy_mj= power_mw=   shown instead of the model
  *   freeze=0               1: time stands still for the energy counter
@@ -228,6 +229,14 @@ unsigned int nvmlDeviceGetUUID(card *device, char *uuid, unsigned int length) {
     if (answer != OK) return answer;
     snprintf(text, sizeof text, "GPU-00000000-0000-0000-0000-%012d", device->index);
     return put(uuid, length, text);
+}
+
+unsigned int nvmlDeviceGetMigMode(card *device, unsigned int *current, unsigned int *pending) {
+    unsigned int answer = answer_of(device, "handle");
+    double mode = answer == OK ? setting(device->index, "mig", -1) : -1;
+    if (answer != OK || mode < 0) return answer == OK ? NOT_SUPPORTED : answer;
+    *current = *pending = (unsigned int)mode;
+    return OK;
 }
 
 unsigned int nvmlDeviceGetTotalEnergyConsumption(card *device, unsigned long long *mj) {

@@ -341,3 +341,21 @@ def test_without_the_package_a_driver_is_named(
     assert missing.remedy == "pip install nvidia-ml-py"
     (tmp_path / "dev/nvidia0").unlink()
     assert nvml.find(files) == []
+
+
+def test_a_card_that_is_divided_says_whose_energy_it_is(settings: Set) -> None:
+    for mode, count in ((-1, 0), (0, 0), (1, 2)):
+        settings(mig=mode)
+        opened = meters()
+        assert sum("MIG is on" in " ".join(meter.info.notes) for meter in opened) == count
+        close(opened)
+
+
+def test_an_old_package_answers_bytes(settings: Set, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = importlib.import_module("pynvml")
+    for name, answer in (("Name", b"Tesla V100"), ("UUID", b"GPU-1234")):
+        monkeypatch.setattr(library, f"nvmlDeviceGet{name}", lambda handle, answer=answer: answer)
+    meter = first()
+    assert meter.info.notes[0] == "Tesla V100, GPU-1234."
+    assert meter.info.rail == "nvml/GPU-1234"
+    meter.close()
