@@ -11,8 +11,9 @@ absent: a machine without the hardware gives an empty list, hardware that cannot
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 COUNTER = "counter"
 SAMPLER = "sampler"
@@ -109,3 +110,22 @@ class Meter(Protocol):
 
     def close(self) -> None:
         """Let go of files and libraries."""
+
+
+def remembered(meters: Any) -> list[dict[str, Any]] | None:
+    """Return what a fresh agent is told of a campaign's meters: those that the first agent chose.
+
+    Args:
+        meters: What the first agent said of them.
+
+    Returns:
+        `name`, `channel` and `state` of each, none where it chose none; None before it chose.
+    """
+    chosen = meters.get("chosen") if isinstance(meters, Mapping) else None
+    if not isinstance(chosen, list):
+        return None
+    return [
+        {name: meter.get(name) for name in ("name", "channel", "state")}
+        for meter in chosen
+        if isinstance(meter, Mapping)
+    ]

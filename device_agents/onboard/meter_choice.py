@@ -145,6 +145,54 @@ def _named(name: str, found: Sequence[Found]) -> Any:
     )
 
 
+def wanted_again(wanted: str, before: Sequence[dict[str, Any]] | None) -> str:
+    """Return what a fresh agent reads: what the first one of the campaign chose, whatever is best now.
+
+    Args:
+        wanted: What was asked for.
+        before: What the first agent chose (see `meter.remembered`); None for the first one.
+    """
+    if wanted != AUTO or before is None:
+        return wanted
+    return ",".join(f"{item['name']}:{item['channel']}" for item in before) or NONE
+
+
+def choose_usable(
+    wanted: str,
+    found: Sequence[Found],
+    use: Callable[[Meter], ChosenMeter],
+    protocol: dict[str, Any],
+) -> tuple[list[ChosenMeter], str]:
+    """Return the meters that a campaign reads, ready for use, and why these.
+
+    One that `auto` took and that proves unusable gives way to the next one; without any the
+    campaign goes on without energy, and the reasons are told.
+
+    Args:
+        wanted: See `choose`.
+        found: What the device has, best first.
+        use: Calibrates a meter and watches its updates.
+        protocol: What windows have to be like.
+
+    Raises:
+        MeterChoiceError: A named meter is not there or cannot be used.
+    """
+    left = list(found)
+    while True:
+        meters, why = choose(wanted, left)
+        try:
+            chosen = [use(meter) for meter in meters]
+            check_windows(chosen, protocol)
+        except MeterChoiceError as error:
+            if wanted != AUTO:
+                raise
+            (failed,) = (meter.info for meter in meters)
+            unusable = Missing(failed.name, failed.channel, str(error), "or name another one")
+            left = [unusable if item in meters else item for item in left]
+        else:
+            return chosen, why
+
+
 def calibrate(
     meter: Meter,
     run: Callable[[], None],

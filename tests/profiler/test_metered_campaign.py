@@ -188,6 +188,31 @@ def test_a_meter_that_is_gone_ends_the_campaign_and_keeps_what_was_measured(
     assert sum(visit.energy is not None for visit in journal.visits) >= 5
 
 
+@pytest.mark.parametrize("is_metered_at_first", [True, False])
+def test_a_fresh_agent_reads_the_meter_that_the_first_one_chose(
+    spec: NetworkSpec, tmp_path: Path, is_metered_at_first: bool
+) -> None:
+    power = WidthPower(watts, seed=7)
+    counter, gauge = VirtualCounter(power), VirtualGauge(power, noise_sd=0.01)
+    device = device_with(power, *([counter] if is_metered_at_first else []))
+    device.agent_visits = 2
+
+    class Unplugs(Told):
+        def visited(self, visit: Any, done: int, noise: float | None) -> None:
+            # What is best now is another meter.
+            power.machine.meters = [gauge]
+
+    profile(device, spec, samples=2, out=tmp_path / "run", protocol=FAST, observer=Unplugs())
+    visits = read_journal(tmp_path / "run" / FILE_NAME).visits
+    meters = [visit.energy.meter if visit.energy else None for visit in visits if not visit.error]
+    errors = [visit.error for visit in visits if visit.error]
+    if is_metered_at_first:
+        assert meters == ["counter", "counter"]
+        assert "no meter 'counter:all'; it has: gauge:all" in str(errors[0])
+    else:
+        assert meters == [None] * 6
+
+
 def test_meters_that_disagree_are_said_in_the_advice(spec: NetworkSpec, tmp_path: Path) -> None:
     power = WidthPower(watts, seed=5)
     meters = (VirtualCounter(power), VirtualGauge(power, gain=1.3, noise_sd=0.01))

@@ -159,6 +159,21 @@ def test_auto_takes_a_counter_and_never_an_estimate() -> None:
     assert agent.energy()["kind"] == ESTIMATE
 
 
+def test_where_auto_s_first_choice_is_of_no_use_the_next_one_is_taken() -> None:
+    power = VirtualPower()
+    dead, slow = VirtualCounter(power, name="dead"), VirtualGauge(power, name="slow", period_s=4.0)
+    dead.fault = lambda now, value: 1.0
+    answer = MeteredAgent(power, [dead, slow, VirtualGauge(power)], "auto").prepared["result"]
+    assert [meter["name"] for meter in answer["meters"]["chosen"]] == ["gauge"]
+    assert "meter dead:all did not change" in answer["meters"]["why"]
+    agent = MeteredAgent(power, [dead, slow], "auto")
+    meters = agent.prepared["result"]["meters"]
+    assert meters["chosen"] == []
+    assert "raise max_energy_window_s" in meters["why"]
+    visit = agent.answer({"id": 2, "op": "visit", "widths": [2], "protocol": agent.protocol}, b"")
+    assert visit["result"].get("energy") is None
+
+
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
