@@ -13,9 +13,9 @@ import time
 from collections.abc import Callable, Sequence
 
 from ..onboard.files import Files
-from ..onboard.meter import COUNTER, SAMPLER, Meter, MeterError, MeterInfo, Missing
+from ..onboard.meter import COUNTER, SAMPLER, Meter, MeterError, MeterGone, MeterInfo, Missing
 from .battery_sign import NO_VALUES, Calibration, Stretch, learn_sign_and_unit
-from .readings import NumberFile, channel_name, check_power, known_number, parse_number
+from .readings import NumberFile, channel_name, check_power, known_number
 
 _CLASS = "sys/class/power_supply"
 _AVERAGING_S = 1.0
@@ -32,7 +32,8 @@ _UNPLUG = (
     "echo 1 > /sys/class/power_supply/battery/input_suspend"
 )
 _PERMIT = "as root, or on a phone by `adb root`; the kernel shows this file to the system only"
-_UNMEASURED = "what a charger supplies; nothing else, as long as none is plugged in"
+
+_SILENT = "use another meter: this gauge tells no power"
 
 
 class Supply:
@@ -41,14 +42,25 @@ class Supply:
     Args:
         files: The machine's files.
         name: Such as `battery` or `BAT0`.
-        chargers: Names of the other supplies.
+        chargers: Names of the supplies that are no batteries.
+        others: Names of the device's other batteries.
     """
 
-    def __init__(self, files: Files, name: str, chargers: Sequence[str]) -> None:
+    def __init__(
+        self, files: Files, name: str, chargers: Sequence[str], others: Sequence[str] = ()
+    ) -> None:
         self.files = files
         self.folder = f"{_CLASS}/{name}"
         self.name = channel_name(name, "battery")
         self.chargers = tuple(chargers)
+        self.others = tuple(channel_name(other, "another battery") for other in others)
+
+    @property
+    def unmeasured(self) -> str:
+        """What the battery's power leaves out, in words."""
+        if self.others:
+            return f"what {', '.join(self.others)} and a charger supply"
+        return "what a charger supplies; nothing else, as long as none is plugged in"
 
     def state(self) -> dict[str, str]:
         """Return `status` and `plugged` (names of the supplies that are, or `none`).
@@ -204,15 +216,20 @@ class BatteryMeter:
                 charges.append(charge_c)
             spend(slice_s)
             self._check_supply()
-            value = parse_number(self._flow.text(), self._flow.path)
-            # Current is what is learned, also where the file gives power.
-            if self._gives_power and value not in NO_VALUES:
-                value /= self._voltage_v()
-            raw.append(value)
+            raw.append(self._current())
         duration_s = clock() - began
         moves = sum(1 for a, b in zip(charges, charges[1:]) if a != b)
         used_c = charges[0] - charges[-1] if len(charges) == count else None
         return Stretch(raw, duration_s, used_c, moves)
+
+    def _current(self) -> float:
+        """Return the current as the file says it, the first of `NO_VALUES` where it says none now."""
+        try:
+            return self._raw()
+        except MeterGone:
+            raise
+        except MeterError:
+            return NO_VALUES[0]
 
     def _raw(self) -> float:
         value = self._flow.read()
@@ -220,6 +237,7 @@ class BatteryMeter:
             raise MeterError(
                 f"{self._flow.path} holds {value:.0f}, which gauges write without a value"
             )
+        # Current is what is learned, also where the file gives power.
         return value / self._voltage_v() if self._gives_power else value
 
     def _check_supply(self) -> None:
@@ -281,13 +299,12 @@ class ChargeMeter:
         charging = self._supply.charging()
         if charging:
             raise MeterError(f"{charging}: its charge is no measure of the device; {_UNPLUG}")
-        if self._last is not None:
-            last, last_volts = self._last
-            if now > last:
-                self._last = (now, volts)
-                raise MeterError(f"{self._charge.path} rose: the battery was charged")
-            self._joules += (last - now) * (volts + last_volts) / 2
+        last, last_volts = self._last or (now, volts)
         self._last = (now, volts)
+        # What was charged is taken off, so that whoever adds up sees a counter that went backwards.
+        self._joules += (last - now) * (volts + last_volts) / 2
+        if now > last:
+            raise MeterError(f"{self._charge.path} rose: the battery was charged")
         return self._joules
 
     def state(self) -> dict[str, str]:
@@ -340,14 +357,11 @@ def find(files: Files) -> list[Meter | Missing]:
     kinds = {name: files.text(f"{_CLASS}/{name}/type") or "" for name in names}
     chargers = [name for name in names if kinds[name] != "Battery"]
     found: list[Meter | Missing] = []
-    for name in names:
-        folder = f"{_CLASS}/{name}"
-        # Mice and keyboards have batteries of their own.
-        if kinds[name] != "Battery" or files.text(f"{folder}/scope") == "Device":
-            continue
-        if files.text(f"{folder}/present") == "0":
-            continue
-        supply = Supply(files, name, chargers)
+    batteries = [name for name in names if kinds[name] == "Battery" and _is_of_device(files, name)]
+    if not batteries and any(files.is_closed(f"{_CLASS}/{name}") for name in ("", *names)):
+        return [Missing("battery", "", f"/{_CLASS} may not be read", _PERMIT)]
+    for name in batteries:
+        supply = Supply(files, name, chargers, [other for other in batteries if other != name])
         charging = supply.charging()
         if charging:
             reason = f"{charging}: the battery's power is not the device's"
@@ -357,15 +371,19 @@ def find(files: Files) -> list[Meter | Missing]:
     return found
 
 
+def _is_of_device(files: Files, name: str) -> bool:
+    """Return whether a battery feeds the device: mice and keyboards have batteries of their own."""
+    folder = f"{_CLASS}/{name}"
+    return files.text(f"{folder}/scope") != "Device" and files.text(f"{folder}/present") != "0"
+
+
 def _gauge(files: Files, supply: Supply) -> Meter | Missing:
     names = files.list(supply.folder)
     gives_power = "current_now" not in names
     flow_name = "power_now" if gives_power else "current_now"
     if flow_name not in names:
         reason = f"/{supply.folder} has neither current_now nor power_now"
-        return Missing(
-            "battery", supply.name, reason, "use another meter: this gauge tells no power"
-        )
+        return Missing("battery", supply.name, reason, _SILENT)
     opened: list[NumberFile] = []
     path = ""
     try:
@@ -378,7 +396,8 @@ def _gauge(files: Files, supply: Supply) -> Meter | Missing:
         for file in opened:
             file.close()
         reason = f"/{path} cannot be read ({error.strerror})"
-        return Missing("battery", supply.name, reason, _PERMIT)
+        remedy = _PERMIT if isinstance(error, PermissionError) else _SILENT
+        return Missing("battery", supply.name, reason, remedy)
     voltage = opened[1] if len(opened) > 1 else None
     if voltage is None and not gives_power:
         opened[0].close()
@@ -389,7 +408,8 @@ def _gauge(files: Files, supply: Supply) -> Meter | Missing:
         channel=supply.name,
         kind=SAMPLER,
         domain="the whole device, from its battery",
-        unmeasured=_UNMEASURED,
+        unmeasured=supply.unmeasured,
+        is_partial=bool(supply.others),
         rail=files.resolve(supply.folder),
         averaging_s=_AVERAGING_S,
         max_power_w=_MAX_POWER_W,
@@ -428,7 +448,8 @@ def _charge(files: Files, supply: Supply) -> list[Meter | Missing]:
             channel=f"{supply.name}-charge",
             kind=COUNTER,
             domain="the whole device, from its battery's charge",
-            unmeasured=_UNMEASURED,
+            unmeasured=supply.unmeasured,
+            is_partial=bool(supply.others),
             rail=files.resolve(supply.folder),
             resolution=None,
             max_power_w=_MAX_POWER_W,
