@@ -298,9 +298,12 @@ def _iio_number(files: Files, folder: str, names: set[str], stem: str) -> tuple[
     """Return the file of an IIO channel and the factor to mW, mV or mA; None if there is none."""
     if f"{stem}_input" in names:
         return f"{stem}_input", 1.0
+    shared = re.sub(r"[0-9]+\Z", "", stem)
+    if any(known_number(files, f"{folder}/{of}_offset") for of in (stem, shared)):
+        # What is no mere factor is not multiplied here.
+        return f"{stem}_raw", None
     scale = known_number(files, f"{folder}/{stem}_scale")
     if scale is None:
-        shared = re.sub(r"[0-9]+\Z", "", stem)
         scale = known_number(files, f"{folder}/{shared}_scale")
     return f"{stem}_raw", scale
 

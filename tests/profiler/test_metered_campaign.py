@@ -267,6 +267,18 @@ def test_a_slow_gauge_takes_hours_and_that_is_said_before() -> None:
                 "observed_update_period_s": -1.0,
             }
         ],
+        [
+            {
+                "name": "a", "channel": "b", "kind": "counter", "domain": "c",
+                "observed_update_period_s": "1",
+            }
+        ],
+        [
+            {
+                "name": "a", "channel": "b", "kind": "sampler", "domain": "c",
+                "observed_update_period_s": 1.0, "averaging_s": "long",
+            }
+        ],
         [{"name": "x" * 30_000, "channel": "b", "kind": "counter", "domain": "c"}],
     ],
 )  # fmt: skip

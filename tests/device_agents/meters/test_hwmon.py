@@ -308,3 +308,16 @@ def test_two_chips_of_one_name_are_told_by_their_places(tmp_path: Path, is_swapp
         "ina219-power1@1-0040": 1.0,
         "ina219-power1@1-0041": 2.0,
     }
+
+
+@pytest.mark.parametrize("name", ["in_current1_offset", "in_current_offset"])
+def test_raw_numbers_with_an_offset_are_no_factor_of_power(tmp_path: Path, name: str) -> None:
+    rails = {
+        f"{IIO}/name": "pmic",
+        f"{IIO}/in_voltage1_raw": 1_000,
+        f"{IIO}/in_voltage1_scale": 1,
+        f"{IIO}/in_current1_raw": 200,
+        f"{IIO}/in_current1_scale": 1,
+        f"{IIO}/{name}": -120,
+    }
+    assert find(tmp_path, rails) == {}
