@@ -185,7 +185,22 @@ def test_a_meter_that_is_gone_ends_the_campaign_and_keeps_what_was_measured(
             protocol=FAST,
         )  # fmt: skip
     journal = read_journal(tmp_path / "run" / FILE_NAME)
-    assert sum(visit.energy is not None for visit in journal.visits) >= 5
+    measured = sum(visit.energy is not None for visit in journal.visits)
+    assert measured >= 5
+    # Plugged in again, the same command goes on: what was measured stays, what is missing comes.
+    power = WidthPower(watts, seed=4)
+    dataset = profile(
+        device_with(power, VirtualCounter(power)), spec, samples=30, out=tmp_path / "run",
+        meter="counter", protocol=FAST,
+    )  # fmt: skip
+    truth = np.array([watts(tuple(row)) * 0.004 for row in dataset.widths.tolist()])
+    assert np.isfinite(dataset.energy_j).sum() == 30
+    known = np.isfinite(dataset.energy_j)
+    np.testing.assert_allclose(dataset.energy_j[known], truth[known], rtol=5e-3)
+    visits = read_journal(tmp_path / "run" / FILE_NAME).visits
+    assert [visit.energy for visit in visits[:measured]] == [
+        visit.energy for visit in journal.visits[:measured]
+    ]
 
 
 @pytest.mark.parametrize("is_metered_at_first", [True, False])

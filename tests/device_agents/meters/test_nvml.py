@@ -16,10 +16,16 @@ import pytest
 
 from joulemap.device_agents.errors import StableDeviceError
 from joulemap.device_agents.meters import nvml
+from joulemap.device_agents.onboard.clock import MachineClock
+from joulemap.device_agents.onboard.energy_visit import EnergyVisit
 from joulemap.device_agents.onboard.files import Files
 from joulemap.device_agents.onboard.meter import Meter, MeterError, MeterGone, Missing
+from joulemap.device_agents.onboard.meter_choice import enrol
+from joulemap.device_agents.onboard.power_log import Recorder
+from joulemap.device_agents.onboard.visit import Stopwatch, measure
 from joulemap.device_agents.simulated.nvml_library import LIBRARY, SETTINGS_VARIABLE, build_nvml
 from joulemap.device_agents.testing import FaultyFiles, MeterContract
+from joulemap.profiler import Protocol
 
 NOT_SUPPORTED, NO_PERMISSION, DRIVER_NOT_LOADED, LOST, UNKNOWN = 3, 4, 9, 15, 999
 Set = Callable[..., None]
@@ -359,3 +365,28 @@ def test_an_old_package_answers_bytes(settings: Set, monkeypatch: pytest.MonkeyP
     assert meter.info.notes[0] == "Tesla V100, GPU-1234."
     assert meter.info.rail == "nvml/GPU-1234"
     meter.close()
+
+
+def test_a_visit_s_energy_is_that_of_the_process(settings: Set) -> None:
+    """The counter's steps of 0.1 s are met at both ends of the window; what idles is taken off."""
+    settings(idle_w=20, active_w=20, pid=os.getpid(), joules_per_cpu_s=60, gpu0__energy_step_s=0.02)
+    clock = MachineClock()
+    found = meters()
+    close(found[1:])
+    chosen = enrol(found[0], clock)
+    protocol = Protocol(max_warm_up_s=0.05, max_energy_window_s=4.0, energy_updates=20).to_dict()
+    energy = EnergyVisit([chosen], clock, lambda logs: Recorder(logs), protocol, "seed")
+
+    def run() -> None:
+        sum(range(200_000))
+
+    result = measure(run, run, protocol, Stopwatch(clock, [0]), lambda: False, energy)
+    energy.stop()
+    found[0].close()
+    answer = result["energy"]
+    assert answer["refused"] is None
+    blocks = result["blocks"]
+    cpu_s = sum(block["cpu_s"] for block in blocks)
+    calls = sum(len(block["latencies_s"]) * block["calls_per_run"] for block in blocks)
+    assert answer["energy"]["net_j"] == pytest.approx(60.0 * cpu_s / calls, rel=0.15)
+    assert answer["energy"]["idle_w"] == pytest.approx(20.0, abs=3.0)
