@@ -6,6 +6,7 @@ load, and only while nothing charges it: a reading with a cable plugged in is an
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import threading
@@ -144,6 +145,22 @@ class BatteryMeter:
         most_w = min(self.info.max_power_w, _MAX_OF_LOAD * self.calibration.load_a * voltage_v)
         return check_power(power_w, most_w, self._flow.path)
 
+    def reserve(self) -> tuple[float, float] | None:
+        """Return what is left in the battery, and how many joules one of it is; None if unknown.
+
+        It moves in large steps: to check the gauge against, over several visits.
+
+        Raises:
+            MeterError: The voltage cannot be read now.
+        """
+        full = _charge_factor(self._supply)
+        for name in ("charge_counter", "charge_now"):
+            charge = known_number(self._supply.files, f"{self._supply.folder}/{name}")
+            if charge is not None and full is not None:
+                return charge * _MICRO * full * 3600, self._voltage_v()
+        energy = known_number(self._supply.files, f"{self._supply.folder}/energy_now")
+        return None if energy is None else (energy * _MICRO * 3600, 1.0)
+
     def state(self) -> dict[str, str]:
         """Return whether it is charged, by what, and what its sign and unit are."""
         learned = self.calibration
@@ -208,18 +225,21 @@ class BatteryMeter:
         clock: Callable[[], float],
     ) -> Stretch:
         raw: list[float] = []
-        charges: list[float] = []
+        left: list[tuple[float, float]] = []
         began = clock()
         for _ in range(count):
-            charge_c = self._charge_c()
-            if charge_c is not None:
-                charges.append(charge_c)
+            with contextlib.suppress(MeterError):
+                reserve = self.reserve()
+                if reserve is not None:
+                    left.append((reserve[0], reserve[1] / self._voltage_v()))
             spend(slice_s)
             self._check_supply()
             raw.append(self._current())
         duration_s = clock() - began
-        moves = sum(1 for a, b in zip(charges, charges[1:]) if a != b)
-        used_c = charges[0] - charges[-1] if len(charges) == count else None
+        # Step by step: of energy in J the voltage, which sags under load, makes the charge.
+        steps_c = [(a - b) * (f + g) / 2 for (a, f), (b, g) in zip(left, left[1:])]
+        moves = sum(1 for step_c in steps_c if step_c)
+        used_c = sum(steps_c) if len(left) == count else None
         return Stretch(raw, duration_s, used_c, moves)
 
     def _current(self) -> float:
@@ -248,15 +268,6 @@ class BatteryMeter:
     def _voltage_v(self) -> float:
         # Power without a voltage beside it is learned as the current of a battery of one cell.
         return 3.8 if self._voltage is None else voltage_v(self._voltage.read(), self._voltage.path)
-
-    def _charge_c(self) -> float | None:
-        full = _charge_factor(self._supply)
-        for name in ("charge_counter", "charge_now"):
-            charge = known_number(self._supply.files, f"{self._supply.folder}/{name}")
-            if charge is not None and full is not None:
-                return charge * _MICRO * full * 3600
-        energy = known_number(self._supply.files, f"{self._supply.folder}/energy_now")
-        return None if energy is None else energy * _MICRO * 3600 / self._voltage_v()
 
 
 class ChargeMeter:

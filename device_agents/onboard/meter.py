@@ -90,7 +90,8 @@ class Meter(Protocol):
     A meter may have more methods, which are used where they are there: `state() -> dict` with what
     may not change during a campaign, such as a charging cable; `calibrate(burn, wait, *, clock)`,
     which learns what its values mean from a step of the load; `with_setting(text) -> Meter` for
-    what follows its name and a colon.
+    what follows its name and a colon; `reserve() -> (amount, joules_each) | None`, what is left by a
+    coarse counter of its own, against which its watts are checked over several visits.
 
     Attributes:
         info: What is known about it.

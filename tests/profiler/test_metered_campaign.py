@@ -26,7 +26,12 @@ from joulemap.profiler import Protocol, networks, profile
 from joulemap.profiler.advice import advise
 from joulemap.profiler.metering import metered_visit_s
 
-from ..device_agents.onboard.virtual_power import VirtualCounter, VirtualGauge, VirtualPower
+from ..device_agents.onboard.virtual_power import (
+    VirtualBattery,
+    VirtualCounter,
+    VirtualGauge,
+    VirtualPower,
+)
 
 FAST = Protocol(has_revisits=False, max_further_visits=0)
 IDLE_W = 5.0
@@ -241,6 +246,20 @@ def test_meters_that_disagree_are_said_in_the_advice(spec: NetworkSpec, tmp_path
     assert "disagree in 6 of 6 visits, by +30 % (median)" in said or "by +29 %" in said
     assert "counter:all says" in said
     assert "gauge:all" in said
+
+
+def test_a_gauge_that_its_battery_s_counter_contradicts_is_said_in_the_advice(
+    spec: NetworkSpec, tmp_path: Path
+) -> None:
+    power = WidthPower(watts, seed=8)
+    profile(
+        device_with(power, VirtualBattery(power, gain=1.3, noise_sd=0.01)), spec, samples=3,
+        out=tmp_path / "run", meter="gauge", protocol=FAST,
+    )  # fmt: skip
+    said = " ".join(advise(read_journal(tmp_path / "run" / FILE_NAME)))
+    assert "disagree in 5 of 5 visits, by -23 % (median)" in said
+    assert "J a call with idle and gauge:all-charge" in said
+    assert "could not check" not in said
 
 
 def test_estimates_have_their_own_column(spec: NetworkSpec, tmp_path: Path) -> None:

@@ -179,7 +179,8 @@ def test_a_cable_during_calibration_is_noticed(tmp_path: Path) -> None:
         gauge(tmp_path).calibrate(burn, device.idle, clock=device.clock)
 
 
-def test_power_of_a_laptop_is_learned_as_well(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sag_uv", [0, 40_000])
+def test_power_of_a_laptop_is_learned_as_well(tmp_path: Path, sag_uv: int) -> None:
     laptop(tmp_path)
     time_s, energy = [0.0], [40_000_000.0]
 
@@ -187,6 +188,9 @@ def test_power_of_a_laptop_is_learned_as_well(tmp_path: Path) -> None:
         time_s[0] += seconds
         energy[0] -= power_w * seconds / 3600 * 1e6
         write(tmp_path, {f"{LAPTOP}/power_now": round(power_w * 1e6)})
+        # The voltage falls with the load.
+        voltage_uv = 11_400_000 - round(sag_uv * power_w)
+        write(tmp_path, {f"{LAPTOP}/voltage_now": voltage_uv})
         write(tmp_path, {f"{LAPTOP}/energy_now": round(energy[0] / 1000) * 1000})
 
     meter = gauge(tmp_path)
@@ -405,3 +409,17 @@ def test_a_phone_that_closes_its_batteries_says_so(tmp_path: Path) -> None:
         (missing,) = battery.find(files)
         assert isinstance(missing, Missing)
         assert "adb root" in missing.remedy
+
+
+def test_what_is_left_is_in_joules_whatever_counts_it(tmp_path: Path) -> None:
+    phone(tmp_path)
+    meter = gauge(tmp_path)
+    amount, joules_each = meter.reserve() or (0.0, 0.0)
+    assert amount * joules_each == pytest.approx(3.0 * 3600 * 3.85)
+    write(tmp_path, {f"{PHONE}/charge_counter": ""})
+    assert meter.reserve() is None
+    other = tmp_path / "laptop"
+    laptop(other)
+    amount, joules_each = gauge(other).reserve() or (0.0, 0.0)
+    assert amount == pytest.approx(40.0 * 3600)
+    assert joules_each == 1.0
