@@ -372,7 +372,9 @@ def find(files: Files) -> list[Meter | Missing]:
     if not batteries and any(files.is_closed(f"{_CLASS}/{name}") for name in ("", *names)):
         return [Missing("battery", "", f"/{_CLASS} may not be read", _PERMIT)]
     for name in batteries:
-        supply = Supply(files, name, chargers, [other for other in batteries if other != name])
+        # On phones the one of this name is the device's; beside it may stand single gauge chips.
+        others = [] if name == "battery" else [other for other in batteries if other != name]
+        supply = Supply(files, name, chargers, others)
         charging = supply.charging()
         if charging:
             reason = f"{charging}: the battery's power is not the device's"

@@ -259,7 +259,7 @@ def open_rail(
     except OSError as error:
         for number in numbers:
             number.close()
-        return _refused(rail, backend, channel, path, error)
+        return _refused(files, rail, backend, channel, path, error)
     resolution = _resolution_w(files, rail)
     settings, update_s, num_samples = _settings(files, rail)
     notes = list(settings)
@@ -286,11 +286,16 @@ def _supply(files: Files, rail: Rail) -> str:
     return rail_name(files, rail.folder, re.sub(r"[^0-9]", "", rail.number))
 
 
-def _refused(rail: Rail, backend: str, channel: str, path: str, error: OSError) -> Missing:
-    remedy = _REMEDY.format(f"/{path}")
-    switch = f"in{rail.number}_enable"
-    if not isinstance(error, PermissionError):
-        remedy = f"if the input is switched off, as root: echo 1 > /{rail.folder}/{switch}"
+def _refused(
+    files: Files, rail: Rail, backend: str, channel: str, path: str, error: OSError
+) -> Missing:
+    switch = f"{rail.folder}/in{rail.number}_enable"
+    if isinstance(error, PermissionError):
+        remedy = _REMEDY.format(f"/{path}")
+    elif files.text(switch) == "0":
+        remedy = f"the input is switched off; as root: echo 1 > /{switch}"
+    else:
+        remedy = f"see what `dmesg` says of {channel_name(rail.chip, 'this sensor')}"
     return Missing(backend, channel, f"/{path} cannot be read ({error.strerror})", remedy)
 
 

@@ -66,7 +66,9 @@ def reading_failed(error: OSError, path: str) -> MeterError:
             f"{path} is gone ({reason}): the meter was unplugged or its driver removed"
         )
     if error.errno in (errno.EACCES, errno.EPERM):
-        return MeterError(f"{path}: {reason}; its permissions changed since the meter was found")
+        return MeterError(
+            f"{path}: {reason}; it could be read when the meter was found: permissions changed, or the device sleeps"
+        )
     return MeterError(f"{path} cannot be read now ({reason})")
 
 

@@ -385,6 +385,22 @@ def test_two_batteries_are_parts_of_the_device(tmp_path: Path) -> None:
     assert "BAT1" in infos["BAT0"].unmeasured
 
 
+def test_a_phone_s_battery_is_the_device_s_whatever_gauge_chips_stand_beside_it(
+    tmp_path: Path,
+) -> None:
+    phone(tmp_path)
+    write(tmp_path, {f"{CLASS}/maxfg/type": "Battery", f"{CLASS}/maxfg/status": "Discharging"})
+    write(tmp_path, {f"{CLASS}/maxfg/current_now": -300_000})
+    write(tmp_path, {f"{CLASS}/maxfg/voltage_now": 3_850_000})
+    found = battery.find(Files(str(tmp_path)))
+    infos = {item.info.channel: item.info for item in found if not isinstance(item, Missing)}
+    assert {name: info.is_partial for name, info in infos.items()} == {
+        "battery": False,
+        "battery-charge": False,
+        "maxfg": True,
+    }
+
+
 def test_a_gauge_that_has_no_answer_needs_no_permission(tmp_path: Path) -> None:
     # As on laptops of several makers: the file is there, and reading it ends in ENODEV.
     laptop(tmp_path)

@@ -211,7 +211,7 @@ def test_a_meter_whose_files_are_at_its_device_is_found_with_its_own_label(tmp_p
 
 
 def test_an_input_that_is_switched_off_is_missing(tmp_path: Path) -> None:
-    write(tmp_path, INA3221)
+    write(tmp_path, {**INA3221, f"{HWMON}/in2_enable": 0})
     files = FaultyFiles(str(tmp_path))
     check = files.check
 
@@ -221,9 +221,13 @@ def test_an_input_that_is_switched_off_is_missing(tmp_path: Path) -> None:
         check(path)
 
     files.check = switched_off  # type: ignore[method-assign]
-    missing = [item for item in hwmon.find(files) if isinstance(item, Missing)]
-    assert [item.channel for item in missing] == ["VDD_CPU_GPU"]
-    assert "in2_enable" in missing[0].remedy
+    (missing,) = [item for item in hwmon.find(files) if isinstance(item, Missing)]
+    assert missing.channel == "VDD_CPU_GPU"
+    assert f"echo 1 > /{HWMON}/in2_enable" in missing.remedy
+    # Where it is switched on that is not the reason.
+    write(tmp_path, {f"{HWMON}/in2_enable": 1})
+    (missing,) = [item for item in hwmon.find(files) if isinstance(item, Missing)]
+    assert missing.remedy == "see what `dmesg` says of ina3221"
 
 
 @pytest.mark.parametrize(
