@@ -86,6 +86,9 @@ def find(files: Files) -> list[Meter | Missing]:
     rails: list[_Rail] = []
     for name in files.list(_IIO):
         folder = f"{_IIO}/{name}"
+        if files.is_closed(folder):
+            missing.append(_missing(f"/{folder} may not be read"))
+            continue
         if "energy_value" not in files.list(folder):
             continue
         path = f"/{folder}/energy_value"

@@ -49,6 +49,9 @@ typedef struct card {
     /* CPU time of the process at the last two readings, to place it between them. */
     double earlier_s, earlier_cpu_s, later_s, later_cpu_s;
     double frozen_s;
+    /* What the counter showed last, and of which update: a later look at the process would tell the
+     * same moment a little otherwise. */
+    double shown_s, shown_mj;
 } card;
 
 typedef struct {
@@ -138,6 +141,10 @@ static unsigned int answer_of(const card *c, const char *query) {
     return (unsigned int)setting(c->index, query, OK);
 }
 
+static unsigned long long millijoules(card *c, double t) {
+    return (unsigned long long)(energy_j(c, t) * 1e3 + setting(c->index, "energy_offset_mj", 1e6));
+}
+
 static unsigned long long energy_mj(card *c) {
     double t = now_s(), shown = setting(c->index, "energy_mj", -1);
     look_at_process(c, t);
@@ -150,7 +157,9 @@ static unsigned long long energy_mj(card *c) {
         c->frozen_s = 0;
     }
     t = updated(t, setting(c->index, "energy_step_s", 0.1));
-    return (unsigned long long)(energy_j(c, t) * 1e3 + setting(c->index, "energy_offset_mj", 1e6));
+    if (setting(c->index, "pid", 0) <= 0) return millijoules(c, t);
+    if (t != c->shown_s) c->shown_mj = fmax(c->shown_mj, millijoules(c, t)), c->shown_s = t;
+    return (unsigned long long)c->shown_mj;
 }
 
 static unsigned int power_mw(card *c, double window) {

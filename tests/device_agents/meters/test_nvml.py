@@ -390,3 +390,16 @@ def test_a_visit_s_energy_is_that_of_the_process(settings: Set) -> None:
     calls = sum(len(block["latencies_s"]) * block["calls_per_run"] for block in blocks)
     assert answer["energy"]["net_j"] == pytest.approx(60.0 * cpu_s / calls, rel=0.15)
     assert answer["energy"]["idle_w"] == pytest.approx(20.0, abs=3.0)
+
+
+def test_one_update_of_the_counter_shows_one_number(settings: Set) -> None:
+    settings(idle_w=20, active_w=20, pid=os.getpid(), joules_per_cpu_s=60, energy_step_s=0.05)
+    meter = first()
+    end = time.monotonic() + 0.5
+    shown = []
+    while time.monotonic() < end:
+        shown.append(meter.read())
+        sum(range(20_000))
+    meter.close()
+    assert shown == sorted(shown)
+    assert len(set(shown)) <= 12
