@@ -403,3 +403,18 @@ def test_one_update_of_the_counter_shows_one_number(settings: Set) -> None:
     meter.close()
     assert shown == sorted(shown)
     assert len(set(shown)) <= 12
+
+
+def test_cards_are_asked_no_more_often_than_they_bear_and_say_what_is_sampled(
+    settings: Set, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = meters()
+    # Faster polling has been seen to return errors.
+    assert all(meter.info.read_s >= 0.05 for meter in opened)
+    close(opened)
+    library = importlib.import_module("pynvml")
+    monkeypatch.setattr(library, "nvmlDeviceGetName", lambda handle: "NVIDIA A100-SXM4-40GB")
+    settings(energy=NOT_SUPPORTED, instant=NOT_SUPPORTED)
+    meter = first()
+    assert any("about 25 % of the time" in note for note in meter.info.notes)
+    meter.close()
