@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .mean_power import t_quantile
+from .mean_power import MAX_MISSING_SHARE, t_quantile
 from .meter import Meter, MeterError
 from .power_log import PowerLog
 
@@ -63,7 +63,7 @@ def drawn_j(log: PowerLog, before: Reserve, after: Reserve) -> tuple[float, floa
     times = [(a + b) / 2 for a, b in zip(log.before_s, log.after_s)]
     watts = [w for t, w in zip(times, log.values) if before.time_s <= t <= after.time_s]
     times = [t for t in times if before.time_s <= t <= after.time_s]
-    if len(times) < 2 or log.failed_s:
+    if len(times) < 2 or len(log.failed_s) > MAX_MISSING_SHARE * len(times):
         return None
     # What was shown first and last holds to the ends.
     times, watts = [before.time_s, *times, after.time_s], [watts[0], *watts, watts[-1]]

@@ -7,7 +7,16 @@ import random
 
 import pytest
 
-from joulemap.device_agents.onboard.charge_check import KEPT_VISITS, check, compare
+from joulemap.device_agents.onboard.charge_check import (
+    KEPT_VISITS,
+    Reserve,
+    check,
+    compare,
+    drawn_j,
+)
+from joulemap.device_agents.onboard.power_log import PowerLog
+
+from .virtual_power import VirtualGauge, VirtualPower
 
 READING = {"meter": "battery", "channel": "BAT0", "energy": {"gross_j": 2.0}}
 
@@ -46,6 +55,20 @@ def test_a_gauge_that_is_off_by_a_third_is_contradicted_with_both_figures(step_j
         assert found is not None
         assert found["is_disagreement"]
         assert found["gross_j"] == pytest.approx(2.0 / 1.5, rel=0.1)
+
+
+def test_joules_between_two_moments_are_those_of_gauge_and_counter() -> None:
+    power = VirtualPower()
+    log = PowerLog(VirtualGauge(power), power.machine)
+    log.before_s = log.after_s = [0.01 * k for k in range(401)]
+    log.values = [2.0 + 0.01 * k for k in range(401)]
+    before, after = Reserve(1.0, 5000.0, 4.0), Reserve(3.0, 4998.0, 3.8)
+    # The ramp's middle by the time; two units of 3.9 J.
+    assert drawn_j(log, before, after) == pytest.approx((4.0 * 2.0, 2.0 * 3.9), rel=1e-3)
+    log.failed_s = [1.5]
+    assert drawn_j(log, before, after) is not None
+    log.failed_s = [1.5] * 5
+    assert drawn_j(log, before, after) is None
 
 
 def test_too_few_visits_and_a_counter_that_does_not_move_say_nothing() -> None:
