@@ -16,6 +16,7 @@ from .clock_offset import compare_clocks
 from .errors import DeviceError, StableDeviceError
 from .interfaces import Transport
 from .keeper_client import KeeperClient, LinkLimits, VisitRequest
+from .onboard.meter import remembered
 from .registry import open_transport, runtime_entry
 
 PROBE_TIMEOUT_S = 60.0
@@ -138,7 +139,8 @@ class Device:
         self.frequency_lock: Mapping[str, Any] = {}
         # Likewise `chosen`, a description of each meter in use, `why`, and `warnings`.
         self.meters: Mapping[str, Any] = {}
-        self._meter_states: list[Any] = []
+        # What the first agent chose, so that the next ones read the same.
+        self._meters_before: list[dict[str, Any]] | None = None
 
     def probe(self) -> dict[str, Any]:
         """Return the device's fingerprint (see `onboard.fingerprint`).
@@ -179,7 +181,7 @@ class Device:
         """
         runtime_entry(preparation.runtime)
         self._preparation = preparation
-        self._meter_states = []
+        self._meters_before = None
         self._stop_agent()
         self._prepared_agent()
 
@@ -351,7 +353,7 @@ class Device:
             "lock_frequency": wanted.lock_frequency,
             "meter": wanted.meter,
             "protocol": dict(wanted.protocol),
-            "meter_states": self._meter_states,
+            "meters_before": self._meters_before,
         }
         client = self._agent()
         try:
@@ -370,11 +372,8 @@ class Device:
         self.frequency_lock = dict(answer.get("frequency_lock") or {})
         meters = answer.get("meters")
         self.meters = dict(meters) if isinstance(meters, Mapping) else {}
-        chosen = self.meters.get("chosen")
-        if not self._meter_states and isinstance(chosen, list):
-            self._meter_states = [
-                item.get("state") or {} for item in chosen if isinstance(item, Mapping)
-            ]
+        if self._meters_before is None:
+            self._meters_before = remembered(meters)
         return client
 
     def _visit_limit_s(self, protocol: Mapping[str, Any]) -> float:

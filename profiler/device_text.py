@@ -81,6 +81,8 @@ def meter_sentences(meters: Mapping[str, Any]) -> list[str]:
     found = []
     for meter in _mappings(meters.get("available")):
         unseen = [f"does not see {meter['unmeasured']}"] if meter.get("unmeasured") else []
+        if meter.get("is_partial"):
+            unseen.append("taken by name only, never by --meter auto")
         notes = meter.get("notes")
         said = [*unseen, *(map(str, notes) if isinstance(notes, list) else ())]
         if said:

@@ -59,19 +59,22 @@ def _disagreements(readings: Sequence[EnergyReading]) -> list[str]:
     if not checks:
         return []
     said = []
-    apart = [(r, c) for r, c in checks if c.is_disagreement and c.net_j is not None]
+    apart = [(r, c) for r, c in checks if c.is_disagreement and c.gross_j is not None]
     if apart:
         r, c = apart[len(apart) // 2]
+        # A battery's own counter knows nothing of idle times.
+        pair = (r.energy_j, c.net_j) if c.net_j is not None else (r.gross_j, c.gross_j)
+        what = "J a call" if c.net_j is not None else "J a call with idle"
         shares = [c.disagreement for _, c in apart if c.disagreement is not None]
         supply = "the same supply" if c.is_same_rail else "different supplies, which may explain it"
         said.append(
             f"The meters disagree in {len(apart)} of {len(checks)} visits, by "
             f"{100 * float(np.median(shares)):+.0f} % (median); in one of them {r.meter}:{r.channel} "
-            f"says {r.energy_j:.4g} J a call and {c.meter}:{c.channel} {c.net_j:.4g} J. They read "
+            f"says {pair[0]:.4g} {what} and {c.meter}:{c.channel} {pair[1]:.4g} J. They read "
             f"{supply}. Energies are those of {r.meter}:{r.channel}: find out which one is right "
             "before they are used."
         )
-    silent = [c.refused for _, c in checks if c.net_j is None]
+    silent = [c.refused for _, c in checks if c.gross_j is None]
     if silent:
         said.append(
             f"The second meter could not check {len(silent)} of {len(checks)} visits, the first one "

@@ -11,7 +11,7 @@ probe      -                                                        the device's
 clock      -                                                        its clocks, at this moment
 meters     -                                                        meters: available, missing
 prepare    template (payload), runtime, threads, reference widths,  versions, CPUs, affinity,
-           lock_frequency, meter, protocol, meter_states            frequency lock, meters
+           lock_frequency, meter, protocol, meters_before           frequency lock, meters
 ready      max_busy_share, max_temperature_c, timeout_s, interval_s whether the machine is ready
 visit      widths, protocol                                         raw times, conditions, energy
 layers     widths, num_runs, max_warm_up_s                          raw times of each node
@@ -28,6 +28,7 @@ import select
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import ModuleType
 from typing import Any, BinaryIO
 
@@ -38,6 +39,7 @@ from .files import Files
 from .frequency import FrequencyLock
 from .host_state import MACHINE, over_visit
 from .materialise import Materialiser
+from .meter import Meter
 from .power_log import PowerLog, Recorder
 from .readiness import wait_until_ready
 
@@ -178,31 +180,36 @@ class Agent:
     ) -> dict[str, Any]:
         """Find, choose, calibrate and watch the meters that visits read.
 
+        Where `auto` chose one that proves unusable, the next one is tried; in the end none.
+
         Returns:
             `chosen`, a description each, `why` these, and `warnings`.
         """
         self.close_meters([item.meter for item in self.chosen])
         self.chosen = []
-        wanted = str(request.get("meter") or meter_choice.NONE)
+        before = request.get("meters_before")
+        wanted = meter_choice.wanted_again(str(request.get("meter") or meter_choice.NONE), before)
         if wanted == meter_choice.NONE:
             return {"chosen": [], "why": "no meter was asked for", "warnings": []}
         found = self.find_meters()
+
+        def use(meter: Meter) -> ChosenMeter:
+            meter_choice.calibrate(meter, run_reference, self.clock, self.is_cancelled)
+            return meter_choice.enrol(meter, self.clock, self.is_cancelled)
+
         try:
-            meters, why = meter_choice.choose(wanted, found)
-            states = request.get("meter_states") or []
-            for index, meter in enumerate(meters):
-                meter_choice.calibrate(meter, run_reference, self.clock, self.is_cancelled)
-                item = meter_choice.enrol(meter, self.clock, self.is_cancelled)
-                if index < len(states):
-                    # What held when the campaign began, not when this agent did.
-                    item = ChosenMeter(item.meter, item.period_s, dict(states[index]))
-                self.chosen.append(item)
-            meter_choice.check_windows(self.chosen, request["protocol"])
+            chosen, why = meter_choice.choose_usable(wanted, found, use, request["protocol"])
         except meter_choice.MeterChoiceError as error:
             self.close_meters(found)
-            self.chosen = []
             raise RequestError(str(error)) from error
-        self.close_meters([item for item in found if item not in meters])
+        # What held when the campaign began, not when this agent did.
+        states = [dict(item.get("state") or {}) for item in before or ()]
+        self.chosen = [
+            replace(item, state=states[index]) if index < len(states) else item
+            for index, item in enumerate(chosen)
+        ]
+        in_use = [item.meter for item in chosen]
+        self.close_meters([item for item in found if item not in in_use])
         warning = meter_choice.same_rail(self.chosen)
         return {
             "chosen": [meter_choice.describe_chosen(item, why) for item in self.chosen],

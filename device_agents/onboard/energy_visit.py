@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from . import charge_check
 from .clock import MachineClock
 from .energy_window import (
     Energy,
@@ -69,12 +70,14 @@ class ChosenMeter:
         state: What it told about itself when it was chosen.
         idles: What the idle times of the last visits told about the idle power's fluctuation: its
             long-run variance and the degrees of freedom.
+        drawn: Joules of the last visits by a gauge and by its battery's own counter.
     """
 
     meter: Meter
     period_s: float
     state: dict[str, str]
     idles: list[tuple[float, float]] = field(default_factory=list)
+    drawn: list[tuple[float, float]] = field(default_factory=list)
 
     @property
     def info(self) -> MeterInfo:
@@ -92,6 +95,12 @@ class ChosenMeter:
         """Keep what a visit's idle times told."""
         self.idles.append(told)
         del self.idles[:-KEPT_IDLES]
+
+    def note_drawn(self, told: tuple[float, float] | None) -> None:
+        """Keep what a visit took from the battery; None without a counter."""
+        if told is not None:
+            self.drawn.append(told)
+            del self.drawn[: -charge_check.KEPT_VISITS]
 
     def current_state(self) -> dict[str, str]:
         """Return what it tells about itself now."""
@@ -160,6 +169,7 @@ class EnergyVisit:
         self._look_s = self.window_s
         self._idle_before = self._window = self._busy = self._idle_after = (0.0, 0.0)
         self._states: list[dict[str, str]] = []
+        self._reserve: charge_check.Reserve | None = None
 
     @property
     def min_run_s(self) -> float:
@@ -175,6 +185,7 @@ class EnergyVisit:
         """Idle, then run the variant until all has settled; await a counter's update."""
         self._states = [item.current_state() for item in self.chosen]
         self._recorder.start()
+        self._reserve = self._left()
         self.clock.sleep(self._fall_s())
         self._idle_before = self._idle()
         self._lengthen_idle()
@@ -219,7 +230,11 @@ class EnergyVisit:
         """Idle again; then the recorder ends."""
         self.clock.sleep(self._fall_s())
         self._idle_after = self._idle()
+        left = self._left()
         self._recorder.stop()
+        if self._reserve is not None and left is not None:
+            drawn_j = charge_check.drawn_j(self.logs[0], self._reserve, left)
+            self.chosen[0].note_drawn(drawn_j)
 
     def stop(self) -> None:
         """End the recorder, whatever has happened."""
@@ -236,8 +251,11 @@ class EnergyVisit:
         if len(readings) > 1:
             answer["check"] = _check(readings, [item.info for item in self.chosen])
         else:
-            answer["check"] = None
+            answer["check"] = charge_check.check(readings[0], self.chosen[0].drawn)
         return answer
+
+    def _left(self) -> charge_check.Reserve | None:
+        return charge_check.reserve_of(self.chosen[0].meter, self.clock.monotonic_s())
 
     def _reading(self, index: int, calls: int) -> dict[str, Any]:
         item, log = self.chosen[index], self.logs[index]

@@ -41,6 +41,7 @@ from typing import Any
 
 from . import campaign_folder, frames
 from .agent_child import AgentChild, Stream
+from .meter import remembered
 from .spool import Spool
 
 VERSION = 1
@@ -330,7 +331,9 @@ class Keeper:
                 self._queue.popleft()
                 self._finish(job, _error(f"{job.operation} came before prepare"))
                 return
-            again = {**self._preparation.request, **_remembered(self._prepared)}
+            # It reads the meters of the first agent, in the state in which that one found them.
+            before = remembered((self._prepared or {}).get("meters"))
+            again = {**self._preparation.request, "meters_before": before}
             job = Job(again, self._preparation.payload, None)
         else:
             self._queue.popleft()
@@ -425,15 +428,6 @@ class Keeper:
 
 # What the agent need not see of a request.
 _OURS = ("key", "limit_s", "digest")
-
-
-def _remembered(prepared: dict[str, Any] | None) -> dict[str, Any]:
-    """Return what a fresh agent has to be told of its meters, as the first one found them."""
-    meters = (prepared or {}).get("meters")
-    chosen = meters.get("chosen") if isinstance(meters, dict) else None
-    if not isinstance(chosen, list) or not chosen:
-        return {}
-    return {"meter_states": [m.get("state") or {} for m in chosen if isinstance(m, dict)]}
 
 
 def _error(message: str, *, is_transient: bool = False) -> dict[str, Any]:

@@ -18,6 +18,8 @@ from .power_log import FINE_S, PowerLog
 AUTO = "auto"
 NONE = "none"
 MAX_METERS = 2
+# So many meters that see a part only are told by name.
+MAX_PARTS_TOLD = 6
 _MODULE_NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 _METERS = __name__.rsplit(".", 2)[0] + ".meters"
 # An update is looked for so long, or until so many were seen.
@@ -95,15 +97,27 @@ def choose(wanted: str, found: Sequence[Found]) -> tuple[list[Meter], str]:
 
 
 def _best(found: Sequence[Found]) -> tuple[list[Meter], str]:
-    """Return the first meter that measures: the backends come in the order of preference."""
+    """Return the first meter that sees all that a variant uses: the backends come by preference."""
+    in_the_way: list[str] = []
+    parts: list[str] = []
     for item in found:
-        if not isinstance(item, Missing) and item.info.kind != ESTIMATE:
+        if isinstance(item, Missing):
+            in_the_way.append(f"{item.name}: {item.reason}; {item.remedy}")
+        elif item.info.kind != ESTIMATE and item.info.is_partial:
+            parts.append(f"{_name(item.info)} ({item.info.domain})")
+        elif item.info.kind != ESTIMATE:
             words = "a counter of joules" if item.info.kind == COUNTER else "a gauge of power"
-            return [item], f"the first choice of what this device has: {words}"
-    missing = [
-        f"{item.name}: {item.reason}; {item.remedy}" for item in found if isinstance(item, Missing)
-    ]
-    return [], "; ".join(missing) or "this device has no meter that is known here"
+            why = f"the first choice of what can be read on this device: {words}"
+            if in_the_way:
+                why += f"; before it would come {in_the_way[0]}"
+            return [item], why
+    if parts:
+        more = f", and {len(parts) - MAX_PARTS_TOLD} more" if len(parts) > MAX_PARTS_TOLD else ""
+        in_the_way.append(
+            f"{', '.join(parts[:MAX_PARTS_TOLD])}{more}: each sees a part only of what a variant on "
+            "the processor uses; to take one nevertheless, name it by --meter"
+        )
+    return [], "; ".join(in_the_way) or "this device has no meter that is known here"
 
 
 def _named(name: str, found: Sequence[Found]) -> Any:
@@ -129,6 +143,54 @@ def _named(name: str, found: Sequence[Found]) -> Any:
     raise MeterChoiceError(
         f"this device has no meter '{name}'; it has: {', '.join(known) or 'none'}"
     )
+
+
+def wanted_again(wanted: str, before: Sequence[dict[str, Any]] | None) -> str:
+    """Return what a fresh agent reads: what the first one of the campaign chose, whatever is best now.
+
+    Args:
+        wanted: What was asked for.
+        before: What the first agent chose (see `meter.remembered`); None for the first one.
+    """
+    if wanted != AUTO or before is None:
+        return wanted
+    return ",".join(f"{item['name']}:{item['channel']}" for item in before) or NONE
+
+
+def choose_usable(
+    wanted: str,
+    found: Sequence[Found],
+    use: Callable[[Meter], ChosenMeter],
+    protocol: dict[str, Any],
+) -> tuple[list[ChosenMeter], str]:
+    """Return the meters that a campaign reads, ready for use, and why these.
+
+    One that `auto` took and that proves unusable gives way to the next one; without any the
+    campaign goes on without energy, and the reasons are told.
+
+    Args:
+        wanted: See `choose`.
+        found: What the device has, best first.
+        use: Calibrates a meter and watches its updates.
+        protocol: What windows have to be like.
+
+    Raises:
+        MeterChoiceError: A named meter is not there or cannot be used.
+    """
+    left = list(found)
+    while True:
+        meters, why = choose(wanted, left)
+        try:
+            chosen = [use(meter) for meter in meters]
+            check_windows(chosen, protocol)
+        except MeterChoiceError as error:
+            if wanted != AUTO:
+                raise
+            (failed,) = (meter.info for meter in meters)
+            unusable = Missing(failed.name, failed.channel, str(error), "or name another one")
+            left = [unusable if item in meters else item for item in left]
+        else:
+            return chosen, why
 
 
 def calibrate(
