@@ -146,7 +146,12 @@ class Device:
         Raises:
             DeviceError: The device cannot be reached or has no usable Python.
         """
-        return self._agent().ask("probe", timeout_s=PROBE_TIMEOUT_S)
+        answer = self._agent().ask("probe", timeout_s=PROBE_TIMEOUT_S)
+        if not isinstance(answer.get("device_id"), str):
+            raise StableDeviceError(
+                "the device's answer to what it is makes no sense: it names no device_id"
+            )
+        return answer
 
     @property
     def is_remote(self) -> bool:
@@ -365,9 +370,10 @@ class Device:
             self._stop_agent()
             raise
         self.runtime_version = str(answer.get("runtime_version"))
-        self.cpus = tuple(int(cpu) for cpu in answer.get("cpus", ()))
-        self.affinity = dict(answer.get("affinity") or {})
-        self.frequency_lock = dict(answer.get("frequency_lock") or {})
+        cpus = answer.get("cpus")
+        self.cpus = tuple(cpu for cpu in cpus if type(cpu) is int) if type(cpus) is list else ()
+        self.affinity = _mapping(answer.get("affinity"))
+        self.frequency_lock = _mapping(answer.get("frequency_lock"))
         meters = answer.get("meters")
         self.meters = dict(meters) if isinstance(meters, Mapping) else {}
         chosen = self.meters.get("chosen")
@@ -416,6 +422,11 @@ class Device:
         self._client = None
         self._visits = 0
         self.runtime_version = None
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    """Return what an answer should hold here, nothing where it holds something else."""
+    return dict(value) if isinstance(value, Mapping) else {}
 
 
 def _chunk(visit_s: float) -> int:

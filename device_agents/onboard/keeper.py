@@ -50,6 +50,7 @@ MAX_KEY = 200
 MAX_LOG = 256 * 1024
 # How often a child is looked at that may have died without closing its socket.
 TICK_S = 5.0
+_NEED_PREPARATION = ("visit", "layers")
 
 
 class Keeper:
@@ -418,7 +419,6 @@ class Keeper:
 
 # What the agent need not see of a request.
 _OURS = ("key", "limit_s", "digest")
-_NEED_PREPARATION = ("visit", "layers")
 
 
 def _remembered(prepared: dict[str, Any] | None) -> dict[str, Any]:
