@@ -312,7 +312,8 @@ class Device:
             answer = json.loads(done.stdout)
             return {name: [str(item) for item in answer[name]] for name in ("removed", "kept")}
         except (ValueError, TypeError, KeyError, RecursionError) as error:
-            said = done.stderr.decode(errors="replace").strip()[-300:]
+            lines = done.stderr.decode(errors="replace").strip().splitlines()
+            said = lines[-1][:300] if lines else "its answer makes no sense"
             raise StableDeviceError(f"the device could not be cleaned: {said}") from error
 
     def close_agent(self, *, keep: bool = False) -> None:

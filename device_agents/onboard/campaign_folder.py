@@ -27,6 +27,7 @@ from typing import TypeVar
 # Random and the host's choice; nothing else can be part of a path.
 TOKEN = re.compile(r"[0-9a-f]{16,64}\Z")
 START_TIMEOUT_S = 20.0
+CONNECT_TIMEOUT_S = 5.0
 READY = b"ready\n"
 AGENTS = "agents"
 CAMPAIGNS = "campaigns"
@@ -135,6 +136,8 @@ def listen() -> socket.socket:
 def connect() -> socket.socket | None:
     """Return a connection to the keeper of the working directory, None if there is none."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # One that hangs takes no more connections, and this would wait without end.
+    connection.settimeout(CONNECT_TIMEOUT_S)
     try:
         connection.connect("socket")
     except OSError:

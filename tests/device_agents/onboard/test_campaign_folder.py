@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from joulemap.device_agents.device import Device
+from joulemap.device_agents.errors import StableDeviceError
 from joulemap.device_agents.onboard import campaign_folder
 
 TOKEN = "0123456789abcdef"  # noqa: S105
@@ -66,6 +69,32 @@ def test_a_keeper_whose_folder_was_replaced_leaves_the_new_one(agent: str) -> No
     campaign_folder.remove(folder)
     os.close(held)
     assert (folder / "spool").read_text() == "another keeper's"
+
+
+def test_a_keeper_that_hangs_is_not_waited_for(agent: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(campaign_folder, "CONNECT_TIMEOUT_S", 0.05)
+    campaign_folder.enter(agent, TOKEN)
+    # It listens, and takes no connection.
+    with campaign_folder.listen(), contextlib.ExitStack() as waiting:
+        for _ in range(20):
+            connection = campaign_folder.connect()
+            if connection is None:
+                return
+            waiting.enter_context(connection)
+    pytest.fail("connections are taken without end")
+
+
+def test_what_cannot_be_removed_is_said_in_one_line(
+    agent: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    # No file, so that it cannot be removed as one.
+    (tmp_path / "cache" / "joulemap" / "agents" / "agent-1.pyz").mkdir(parents=True)
+    with (
+        Device("local:") as device,
+        pytest.raises(StableDeviceError, match=r"could not be cleaned: \w+Error:[^\n]*agent-1"),
+    ):
+        device.clean()
 
 
 def test_a_disk_without_locks_is_named(agent: str, monkeypatch: pytest.MonkeyPatch) -> None:
