@@ -359,15 +359,31 @@ def test_a_proxy_command_is_started_without_a_shell(server: Sshd, client: SshCli
         "threading.Thread(target=copy, args=(far, near), daemon=True).start()\n"
         "copy(near, far)\n"
     )
-    script = client.ssh / "through.py"
-    script.write_text(code)
+    script, helper = client.ssh / "through.py", client.ssh / "helper"
+    helps = "import os, subprocess, sys\nhelper = subprocess.Popen(['sleep', '300'])\n"
+    script.write_text(f"{helps}open({str(helper)!r}, 'w').write(str(helper.pid))\n{code}")
     client.config.write_text(
         f"Host board\n User root\n HostName 127.0.0.1\n Port {server.port}\n"
         f" ProxyCommand {sys.executable} {script} %h %p\n"
     )
     transport = SshTransport("//board")
     assert transport.run(["echo", "through"], 30).stdout == b"through\n"
+    pid = int(helper.read_text())
+    assert _state(pid) == "S"
     transport.close()
+    # What it started ends with it.
+    deadline = time.monotonic() + 30
+    while _state(pid) not in ("Z", ""):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def _state(pid: int) -> str:
+    """Return a process's state, as `ps` calls it; nothing when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
 
 
 def test_refused_and_unknown_addresses_are_named(client: SshClientHome, own_server: Sshd) -> None:
