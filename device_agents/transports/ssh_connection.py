@@ -123,12 +123,13 @@ class SshConnection:
             # Whatever a broken connection says when it is closed, it is closed.
             with contextlib.suppress(Exception):
                 transport.close()
-        if self._proxy is not None:
+        # A time limit's thread may close at the same moment.
+        proxy, self._proxy = self._proxy, None
+        if proxy is not None:
             # It leads a group of its own, with what it started.
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._proxy.pid, signal.SIGKILL)
-            self._proxy.wait()
-            self._proxy = None
+                os.killpg(proxy.pid, signal.SIGKILL)
+            proxy.wait()
 
     def _add(self, hop: Hop, deadline: float) -> None:
         left = deadline - time.monotonic()
