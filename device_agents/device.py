@@ -425,10 +425,10 @@ class Device:
         self.runtime_version = None
 
 
+def _chunk(visit_s: float) -> int:
+    return max(1, min(MAX_SENT_AHEAD, round(SENT_AHEAD_S / max(visit_s, 1e-3))))
+
+
 def _mapping(value: object) -> dict[str, Any]:
     """Return what an answer should hold here, nothing where it holds something else."""
     return dict(value) if isinstance(value, Mapping) else {}
-
-
-def _chunk(visit_s: float) -> int:
-    return max(1, min(MAX_SENT_AHEAD, round(SENT_AHEAD_S / max(visit_s, 1e-3))))

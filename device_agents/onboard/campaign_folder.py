@@ -119,6 +119,22 @@ def _is_same(path: Path, fd: int) -> bool:
         return False
 
 
+def remove(folder: Path) -> None:
+    """Remove the campaign's folder that is the working directory; its lock must be held.
+
+    Whoever comes meanwhile finds either all of it, locked, or none. A folder that has taken the
+    place of a lost one is another keeper's.
+    """
+    try:
+        if not os.path.samefile(".", folder):  # noqa: PTH121
+            return
+        gone = folder.with_name(os.urandom(16).hex())
+        folder.rename(gone)
+    except OSError:
+        gone = folder
+    shutil.rmtree(gone, ignore_errors=True)
+
+
 def listen() -> socket.socket:
     """Return a socket that listens in the working directory; the lock must be held.
 
@@ -170,22 +186,6 @@ def start_keeper(command: Sequence[str]) -> None:
     process.wait()
     if said and said != READY:
         raise FolderError(said.decode(errors="replace").strip())
-
-
-def remove(folder: Path) -> None:
-    """Remove the campaign's folder that is the working directory; its lock must be held.
-
-    Whoever comes meanwhile finds either all of it, locked, or none. A folder that has taken the
-    place of a lost one is another keeper's.
-    """
-    try:
-        if not os.path.samefile(".", folder):  # noqa: PTH121
-            return
-        gone = folder.with_name(os.urandom(16).hex())
-        folder.rename(gone)
-    except OSError:
-        gone = folder
-    shutil.rmtree(gone, ignore_errors=True)
 
 
 def clean(agent: str) -> dict[str, list[str]]:

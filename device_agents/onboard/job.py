@@ -26,6 +26,11 @@ class Job:
         self.limit_s = float(request.get("limit_s") or DEFAULT_LIMIT_S)
         self.deaths = 0
 
+    @property
+    def needs_preparation(self) -> bool:
+        """Whether the agent must have been prepared before."""
+        return self.operation in ("visit", "layers")
+
     def is_same_as(self, request: dict[str, Any]) -> bool:
         """Return whether a `prepare` request is this one again."""
         digest = self.request.get("digest")

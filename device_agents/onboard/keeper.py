@@ -50,7 +50,6 @@ MAX_KEY = 200
 MAX_LOG = 256 * 1024
 # How often a child is looked at that may have died without closing its socket.
 TICK_S = 5.0
-_NEED_PREPARATION = ("visit", "layers")
 
 
 class Keeper:
@@ -311,7 +310,7 @@ class Keeper:
         ):
             self._stop_child()
         is_prepared = self._child is not None and self._child.is_prepared
-        if job.operation in _NEED_PREPARATION and not is_prepared:
+        if job.needs_preparation and not is_prepared:
             if self._preparation is None:
                 self._queue.popleft()
                 self._finish(job, _error(f"{job.operation} came before prepare"))
@@ -326,7 +325,7 @@ class Keeper:
             except OSError as error:
                 self._fail(f"cannot be started: {error.strerror}", job)
                 return
-        if job.operation in _NEED_PREPARATION:
+        if job.needs_preparation:
             self._child.num_visits += 1
         self._num_sent += 1
         self._running = job
@@ -383,7 +382,7 @@ class Keeper:
 
     def _take_waiting(self) -> Job | None:
         """Take the request for which the keeper prepared an agent by itself; None if it is gone."""
-        job = next((job for job in self._queue if job.operation in _NEED_PREPARATION), None)
+        job = next((job for job in self._queue if job.needs_preparation), None)
         if job is not None:
             self._queue.remove(job)
         return job
