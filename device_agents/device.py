@@ -148,7 +148,12 @@ class Device:
         Raises:
             DeviceError: The device cannot be reached or has no usable Python.
         """
-        return self._agent().ask("probe", timeout_s=PROBE_TIMEOUT_S)
+        answer = self._agent().ask("probe", timeout_s=PROBE_TIMEOUT_S)
+        if not isinstance(answer.get("device_id"), str):
+            raise StableDeviceError(
+                "the device's answer to what it is makes no sense: it names no device_id"
+            )
+        return answer
 
     @property
     def is_remote(self) -> bool:
@@ -309,7 +314,8 @@ class Device:
             answer = json.loads(done.stdout)
             return {name: [str(item) for item in answer[name]] for name in ("removed", "kept")}
         except (ValueError, TypeError, KeyError, RecursionError) as error:
-            said = done.stderr.decode(errors="replace").strip()[-300:]
+            lines = done.stderr.decode(errors="replace").strip().splitlines()
+            said = lines[-1][:300] if lines else "its answer makes no sense"
             raise StableDeviceError(f"the device could not be cleaned: {said}") from error
 
     def close_agent(self, *, keep: bool = False) -> None:
@@ -367,9 +373,10 @@ class Device:
             self._stop_agent()
             raise
         self.runtime_version = str(answer.get("runtime_version"))
-        self.cpus = tuple(int(cpu) for cpu in answer.get("cpus", ()))
-        self.affinity = dict(answer.get("affinity") or {})
-        self.frequency_lock = dict(answer.get("frequency_lock") or {})
+        cpus = answer.get("cpus")
+        self.cpus = tuple(cpu for cpu in cpus if type(cpu) is int) if type(cpus) is list else ()
+        self.affinity = _mapping(answer.get("affinity"))
+        self.frequency_lock = _mapping(answer.get("frequency_lock"))
         meters = answer.get("meters")
         self.meters = dict(meters) if isinstance(meters, Mapping) else {}
         if self._meters_before is None:
@@ -419,3 +426,8 @@ class Device:
 
 def _chunk(visit_s: float) -> int:
     return max(1, min(MAX_SENT_AHEAD, round(SENT_AHEAD_S / max(visit_s, 1e-3))))
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    """Return what an answer should hold here, nothing where it holds something else."""
+    return dict(value) if isinstance(value, Mapping) else {}

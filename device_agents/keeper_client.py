@@ -31,6 +31,7 @@ MAX_MESSAGE = 2000
 CLOSE_S = 15.0
 CLOSE_TRIES = 3
 _SAFE = "What was measured is safe, here and on the device; the same command continues"
+MAX_BUSY_S = 86400.0
 # Of requests that are sent in one go.
 MAX_SENT_BYTES = 256 * 1024
 
@@ -114,6 +115,8 @@ class KeeperClient:
         self._num_failures = 0
         self._was_attached = self._is_prepared = self._has_given_up = False
         self._warning: str | None = None
+        # How long the device may go on with what it did when this side attached.
+        self._busy_s = 0.0
 
     @property
     def num_outstanding(self) -> int:
@@ -236,12 +239,13 @@ class KeeperClient:
     ) -> dict[str, Any]:
         """Return the answer to one request; visits' answers that come before it are kept."""
         number = self._write(operation, header, payload)
-        deadline = time.monotonic() + limit_s
+        deadline = time.monotonic() + limit_s + self._busy_s
         while True:
             answer = self._read(deadline)
             if "key" in answer:
                 self._keep_visit(answer)
             elif answer.get("id") == number:
+                self._busy_s = 0.0
                 return answer
             else:
                 raise _BrokenLink(f"an answer to request {answer.get('id')!r:.50}, not {number}")
@@ -417,6 +421,11 @@ class KeeperClient:
         if answer.get("id") != number or not isinstance(state, Mapping):
             raise _BrokenLink("the device's answer to the first request makes no sense")
         self._was_attached = True
+        # A visit for a host before this one may have to end first; `close` ends that too.
+        busy_s = state.get("busy_s")
+        self._busy_s = 0.0
+        if isinstance(busy_s, (int, float)) and 0 < busy_s <= MAX_BUSY_S:
+            self._busy_s = float(busy_s)
         digest = self._preparation[0]["digest"] if self._preparation else None
         self._is_prepared = digest is not None and state.get("prepared") == digest
         self._warn(state.get("warning"))

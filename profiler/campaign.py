@@ -251,7 +251,8 @@ def _tell_meters(
     """Say what energy is read from, or why it is not."""
     for meter in meters:
         observer.message(meter_text(meter))
-    for text in device.meters.get("warnings") or ():
+    warnings = device.meters.get("warnings")
+    for text in warnings if isinstance(warnings, list) else ():
         observer.message(f"warning: {str(text)[:500]}")
     if not meters and wanted != "none" and runs_networks(device.url):
         why = str(device.meters.get("why") or "the device says nothing about meters")

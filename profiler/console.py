@@ -241,9 +241,10 @@ def fingerprint_rows(fingerprint: Mapping[str, Any]) -> list[list[str]]:
         if key in _NOT_ROWS:
             continue
         name, shown = key, "not readable" if value is None else str(value)
-        if key == "memory_bytes" and value is not None:
+        is_number = isinstance(value, (int, float))
+        if key == "memory_bytes" and is_number:
             name, shown = "memory", f"{value / 2**30:.1f} GiB"
-        elif key == "max_frequency_hz" and value is not None:
+        elif key == "max_frequency_hz" and is_number:
             name, shown = "max_frequency", f"{value / 1e9:.2f} GHz"
         elif isinstance(value, Mapping):
             shown = ", ".join(f"{part}: {item}" for part, item in value.items() if item is not None)

@@ -30,7 +30,6 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import shutil
 import signal
 import sys
 import time
@@ -41,6 +40,7 @@ from typing import Any
 
 from . import campaign_folder, frames
 from .agent_child import AgentChild, Stream
+from .job import Job
 from .meter import remembered
 from .spool import Spool
 
@@ -49,32 +49,8 @@ MAX_DEATHS = 2
 MAX_QUEUE = 10_000
 MAX_KEY = 200
 MAX_LOG = 256 * 1024
-DEFAULT_LIMIT_S = 600.0
 # How often a child is looked at that may have died without closing its socket.
 TICK_S = 5.0
-
-
-class Job:
-    """A request on its way to the agent.
-
-    Args:
-        request: Its header.
-        payload: Its bytes.
-        host: Who is told the answer; None for the keeper's own and for visits, whose answer is
-            owed to whoever asked last.
-    """
-
-    def __init__(self, request: dict[str, Any], payload: bytes, host: Stream | None) -> None:
-        self.operation = str(request.get("op"))
-        self.key = str(request["key"]) if self.operation == "visit" else None
-        self.request, self.payload, self.host = request, payload, host
-        self.limit_s = float(request.get("limit_s") or DEFAULT_LIMIT_S)
-        self.deaths = 0
-
-    def is_same_as(self, request: dict[str, Any]) -> bool:
-        """Return whether a `prepare` request is this one again."""
-        digest = self.request.get("digest")
-        return self.operation == "prepare" and digest is not None and digest == request["digest"]
 
 
 class Keeper:
@@ -130,7 +106,7 @@ class Keeper:
             self.spool.close()
             Path("socket").unlink(missing_ok=True)
             if self._is_removed:
-                shutil.rmtree(self._folder, ignore_errors=True)
+                campaign_folder.remove(self._folder)
             if self._host is not None:
                 with contextlib.suppress(OSError):
                     if self._farewell is not None:
@@ -255,8 +231,18 @@ class Keeper:
             "prepared": held if self._prepared is not None else None,
             "spooled": len(self.spool),
             "queued": len(self._queue) + (self._running is not None),
+            "busy_s": self._busy_s(),
             "warning": self._warning,
         }
+
+    def _busy_s(self) -> float:
+        """Return how long what runs now may take at most, in seconds."""
+        job, preparation = self._running, self._preparation
+        if job is None:
+            return 0.0
+        again_s = job.limit_s + (preparation.limit_s if preparation is not None else 0.0)
+        left_s = max(0.0, self._deadline - time.monotonic())
+        return left_s + (MAX_DEATHS - 1 - job.deaths) * again_s
 
     def _is_held(self, request: dict[str, Any]) -> bool:
         held = self._preparation
@@ -324,9 +310,8 @@ class Keeper:
             or self._child.has_ended()
         ):
             self._stop_child()
-        needs_preparation = job.operation in ("visit", "layers")
         is_prepared = self._child is not None and self._child.is_prepared
-        if needs_preparation and not is_prepared:
+        if job.needs_preparation and not is_prepared:
             if self._preparation is None:
                 self._queue.popleft()
                 self._finish(job, _error(f"{job.operation} came before prepare"))
@@ -343,7 +328,7 @@ class Keeper:
             except OSError as error:
                 self._fail(f"cannot be started: {error.strerror}", job)
                 return
-        if job.operation in ("visit", "layers"):
+        if job.needs_preparation:
             self._child.num_visits += 1
         self._num_sent += 1
         self._running = job
@@ -374,8 +359,9 @@ class Keeper:
                 self._preparation, self._prepared = job, answer["result"]
             if job.host is None:
                 # The keeper's own, for a visit that waits: which fails as the preparation did.
-                if has_failed and self._queue:
-                    self._finish(self._queue.popleft(), answer)
+                waiting = self._take_waiting() if has_failed else None
+                if waiting is not None:
+                    self._finish(waiting, answer)
                 return
         self._finish(job, answer)
 
@@ -388,14 +374,21 @@ class Keeper:
         if job is None:
             return
         if job.operation == "prepare" and job.host is None:
-            if not self._queue:
+            job = self._take_waiting()
+            if job is None:
                 return
-            job = self._queue.popleft()
         job.deaths += 1
         if job.deaths < MAX_DEATHS:
             self._queue.appendleft(job)
         else:
             self._finish(job, _error(f"the agent {how}, twice", is_transient=True))
+
+    def _take_waiting(self) -> Job | None:
+        """Take the request for which the keeper prepared an agent by itself; None if it is gone."""
+        job = next((job for job in self._queue if job.needs_preparation), None)
+        if job is not None:
+            self._queue.remove(job)
+        return job
 
     def _finish(self, job: Job, answer: dict[str, Any]) -> None:
         answer = {name: answer[name] for name in ("result", "error") if name in answer}

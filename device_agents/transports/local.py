@@ -43,9 +43,14 @@ class LocalTransport:
             if path.is_file() and path.read_bytes() == content:
                 return str(path)
             folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
-                file.write(content)
-            Path(file.name).replace(path)
+            fd, part = tempfile.mkstemp(dir=folder, prefix=f"{name}.", suffix=".part")
+            try:
+                with os.fdopen(fd, "wb") as file:
+                    file.write(content)
+                Path(part).replace(path)
+            except BaseException:
+                Path(part).unlink(missing_ok=True)
+                raise
         except OSError as error:
             raise StableDeviceError(
                 f"the agent cannot be stored in {folder}: {error.strerror}; set XDG_CACHE_HOME to "

@@ -27,7 +27,7 @@ class Sshd:
         folder: For keys, configuration and the far side's home.
         login_shell: Login shell there; the account's own when None.
         environment: What the far side's programs see besides HOME.
-        extra: Further lines of sshd_config.
+        extra: Further lines of sshd_config, which hold before the others.
     """
 
     def __init__(
@@ -88,6 +88,7 @@ class Sshd:
         config.write_text(
             "\n".join(
                 [
+                    *self.extra,
                     f"Port {self.port}",
                     "ListenAddress 127.0.0.1",
                     f"HostKey {self.folder / host_key}",
@@ -102,7 +103,6 @@ class Sshd:
                     "UseDNS no",
                     "PrintMotd no",
                     *lines,
-                    *self.extra,
                     "",
                 ]
             )

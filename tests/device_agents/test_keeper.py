@@ -218,6 +218,29 @@ def test_a_host_that_comes_back_gets_what_was_measured_for_it(remote: Remote) ->
     second.close()
 
 
+def test_a_host_that_comes_back_waits_for_the_visit_that_runs(
+    remote: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("joulemap.device_agents.device.VISIT_GRACE_S", 4.0)
+    monkeypatch.setattr("joulemap.device_agents.device.PROBE_TIMEOUT_S", 0.1)
+    limits = replace(LIMITS, give_up_s=1.5, silence_s=0.8, beat_s=0.2)
+    first = remote.device(limits)
+    first.prepare(remote.preparation)
+    # A visit that takes as long as it may: only the keeper's limit ends it.
+    (agent,) = remote.agents()
+    remote.kill([agent], signal.SIGSTOP)
+    first.send_ahead(visits(1), remote.protocol, 3.0)
+    spool = remote.folders()[0] / "spool"
+    second = remote.device(limits)
+    second.token = first.token
+    assert second.probe()["num_cpus"] >= 1
+    assert agent not in remote.agents()
+    second.prepare(remote.preparation)
+    assert len(collect(second, remote, 1)) == 1
+    assert _num_spooled(spool) == 1
+    second.close()
+
+
 def test_a_link_that_breaks_at_the_very_end_leaves_nothing_there(remote: Remote) -> None:
     with remote.device() as device:
         device.prepare(remote.preparation)
