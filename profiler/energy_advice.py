@@ -90,7 +90,8 @@ def _imprecise(measurements: Sequence[Measurement], rel_error: float) -> list[st
     if lost:
         said.append(
             f"{lost} of {len(measurements)} variants use too little on top of the idle power to tell "
-            "it from zero, so their net energy is missing. Measure larger batches or longer windows."
+            "it from zero, so their net energy is missing. Measure larger batches (--batch) or "
+            "longer windows (--energy-window-s)."
         )
     known = [energy for energy in energies if energy is not None]
     widths = [(energy.high_j - energy.low_j) / 2 / energy.energy_j for energy in known]
@@ -99,7 +100,8 @@ def _imprecise(measurements: Sequence[Measurement], rel_error: float) -> list[st
         said.append(
             f"The energies of {len(wide)} of {len(measurements)} variants miss the aim of "
             f"+-{100 * rel_error:.0f} % (half of them have more than "
-            f"+-{100 * float(np.median(wide)):.0f} %). More visits (--visits) and longer windows help; "
+            f"+-{100 * float(np.median(wide)):.0f} %). More visits (--visits) and longer windows (--energy-rel-error, "
+            "--energy-window-s) help; "
             "a steadier device (no other work, locked frequency) helps more."
         )
     return said

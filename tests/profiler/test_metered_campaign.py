@@ -271,11 +271,12 @@ def test_the_command_line_takes_a_meter_and_lists_them(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert np.isnan(CostDataset.load(tmp_path / "run").energy_j).all()
     done = joulemap(
-        "profile", "local:", "--network", "lenet5", "--samples", 2, "--meter", "nonsense",
+        "profile", "local:", "--network", "lenet5", "--samples", 2, "--meter", "android_odpm",
         "--out", tmp_path / "other",
     )  # fmt: skip
     assert done.returncode == 1
-    assert "no meter 'nonsense'" in done.stderr
+    assert "the device cannot begin: this device has no meter 'android_odpm'" in done.stderr
+    assert "joulemap probe lists what each meter needs" in done.stderr
     probed = json.loads(joulemap("probe", "local:", "--json").stdout)
     assert set(probed["meters"]) == {"available", "missing"}
 

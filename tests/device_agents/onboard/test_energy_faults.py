@@ -168,7 +168,7 @@ def test_auto_takes_a_counter_and_never_an_estimate() -> None:
         ("counter,counter", "one twice"),
         ("counter,counter:all", "the same meter twice"),
         ("counter,gauge,rapl", "more than one"),
-        ("slow", "raise max_energy_window_s"),
+        ("slow", "--max-energy-window-s"),
         ("dead", "did not change"),
     ],
 )
