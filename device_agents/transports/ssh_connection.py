@@ -273,9 +273,10 @@ def _authenticate(transport: paramiko.Transport, hop: Hop) -> None:
             if not transport.is_active():
                 break
     problem = f"tried {', '.join(tried)}" if tried else "no private key was found"
+    first = "" if tried else "Make a key with: ssh-keygen -t ed25519. "
     raise StableDeviceError(
-        f"{hop.alias} does not let {hop.user} in ({'; '.join([problem, *unusable])}). Put your key "
-        f"there with: ssh-copy-id -p {hop.port} {hop.user}@{hop.host}"
+        f"{hop.alias} does not let {hop.user} in ({'; '.join([problem, *unusable])}). {first}Put "
+        f"your key there with: ssh-copy-id -p {hop.port} {hop.user}@{hop.host}"
     )
 
 
