@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -385,6 +386,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code: 0 done, 1 the job failed, 2 bad input."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     is_debug = "--debug" in arguments
+    with warnings.catch_warnings():
+        if not is_debug:
+            warnings.showwarning = console.WarningPrinter()
+        return _run(arguments, is_debug=is_debug)
+
+
+def _run(arguments: list[str], *, is_debug: bool) -> int:
     try:
         result = app(arguments, standalone_mode=False)
     except JoulemapError as error:

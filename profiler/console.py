@@ -38,6 +38,20 @@ def print_error(text: str) -> None:
     ERRORS.print(printable(text), markup=False)
 
 
+class WarningPrinter:
+    """Prints each warning once, as a sentence and not with the line of code that gave it."""
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+
+    def __call__(self, message: Warning | str, *_: object, **__: object) -> None:
+        """Print the warning; whoever warned and where is left out."""
+        text = str(message)
+        if text not in self._said:
+            self._said.add(text)
+            print_error(f"warning: {text}")
+
+
 def printable(text: str) -> str:
     """Return the text with lines but without what would steer a terminal."""
     return "".join(each if each.isprintable() or each == "\n" else "?" for each in text)

@@ -148,6 +148,20 @@ def test_the_energy_s_protocol_can_be_set(tmp_path: Path) -> None:
     assert protocol["max_energy_window_s"] == 30
 
 
+def test_warnings_are_sentences_and_come_once(table: Path, tmp_path: Path) -> None:
+    """Half of the energies are missing, as where a meter's readings were refused."""
+    frame = pd.read_csv(table).rename(columns={"latency": "energy_j"})
+    frame.loc[::2, "energy_j"] = np.nan
+    frame["latency_s"] = 0.1
+    CostDataset.from_frame(frame, networks.get("lenet5")).save(tmp_path / "half")
+    done = joulemap("fit", tmp_path / "half", "--model", "flops", "--target", "energy_j", "--out",
+                    tmp_path / "x.safetensors")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    said = [line for line in done.stderr.splitlines() if "left out" in line]
+    assert said == ["warning: 30 of 60 rows have no 'energy_j' and were left out"]
+    assert ".py" not in done.stderr
+
+
 def test_a_full_disk_is_told_and_the_same_command_continues(tmp_path: Path) -> None:
     """The folder is a file system of its own, too small for the campaign, then larger."""
     program = str(Path(sys.executable).with_name("joulemap"))
