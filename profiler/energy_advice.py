@@ -65,9 +65,8 @@ def _disagreements(readings: Sequence[EnergyReading]) -> list[str]:
         shares = [c.disagreement for _, c in apart if c.disagreement is not None]
         supply = "the same supply" if c.is_same_rail else "different supplies, which may explain it"
         said.append(
-            f"The meters disagree in {len(apart)} of {len(checks)} visits, by "
-            f"{100 * float(np.median(shares)):+.0f} % (median); in one of them {r.meter}:{r.channel} "
-            f"says {r.energy_j:.4g} J a call and {c.meter}:{c.channel} {c.net_j:.4g} J. They read "
+            f"The meters disagree in {len(apart)} of {len(checks)} visits, by {_apart(shares)}; in one of "
+            f"them {r.meter}:{r.channel} says {r.energy_j:.4g} J a call and {c.meter}:{c.channel} {c.net_j:.4g} J. They read "
             f"{supply}. Energies are those of {r.meter}:{r.channel}: find out which one is right "
             "before they are used."
         )
@@ -78,6 +77,14 @@ def _disagreements(readings: Sequence[EnergyReading]) -> list[str]:
             f"because {silent[0]}."
         )
     return said
+
+
+def _apart(shares: Sequence[float]) -> str:
+    """Return how far two meters are apart: signs that differ must not cancel each other."""
+    signs = set(np.sign(shares))
+    if len(signs) > 1:
+        return f"{100 * float(np.median(np.abs(shares))):.0f} % in either direction (median)"
+    return f"{100 * float(np.median(shares)):+.0f} % (median)"
 
 
 def _imprecise(measurements: Sequence[Measurement], rel_error: float) -> list[str]:
