@@ -75,7 +75,7 @@ def test_a_users_hardware(tmp_path: Path) -> None:
     ("url", "message"),
     [
         ("sim:", "cannot be read; write sim:NAME"),
-        ("sim:abacus", "known: eyeriss, tpu"),
+        ("sim:abacus", "known: sim:eyeriss, sim:tpu"),
         ("sim:eyeriss?noise=1", "unknown option 'noise'"),
         ("sim:eyeriss?disturbances=storm", "known: quiet, shared_host, phone, harsh"),
         ("sim:eyeriss?seed=-1", "seed '-1'"),
