@@ -248,7 +248,9 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+        # Arrow wraps the system's words in its own.
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise InputError(f"cannot write {path}: {reason}") from error
 
 
 def _write_dataset(dataset: CostDataset, folder: Path) -> None:

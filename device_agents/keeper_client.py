@@ -21,7 +21,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from .errors import DeviceError, LinkLostError, StableDeviceError, TransientDeviceError
+from .errors import (
+    DeviceError,
+    LinkLostError,
+    StableDeviceError,
+    TransientDeviceError,
+    failure_text,
+)
 from .interfaces import Process, Transport
 from .onboard import frames
 
@@ -454,7 +460,7 @@ def result_of(operation: str, answer: Mapping[str, Any]) -> dict[str, Any]:
     if "error" in answer:
         problem = answer["error"] if isinstance(answer["error"], dict) else {}
         said = _printable(str(problem.get("message")), MAX_MESSAGE)
-        message = f"{operation} failed on the device: {said}"
+        message = failure_text(operation, said)
         raise (TransientDeviceError if problem.get("is_transient") else StableDeviceError)(message)
     result = answer.get("result")
     if not isinstance(result, dict):

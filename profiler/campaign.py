@@ -18,6 +18,7 @@ same call, which plans the same visits and skips what the journal holds.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,8 +33,9 @@ from ..datasets.store import export_campaign, make_folder
 from ..device_agents.device import Device, Preparation, StartGate
 from ..device_agents.errors import DeviceError, TransientDeviceError
 from ..device_agents.interfaces import ConnectOptions
-from ..device_agents.registry import runtime_entry
+from ..device_agents.registry import check_meters, runtime_entry
 from . import networks
+from .console import duration_text
 from .device_text import require_runtime
 from .devices import is_simulated, open_device, runs_networks
 from .link_token import link_token, name_of
@@ -142,6 +144,8 @@ def profile(
     size = "x".join(map(str, spec.input_shape[1:]))
     conditions = Conditions(batch, size, precision, runtime, threads)
     runtime_entry(runtime)
+    if isinstance(url, str):
+        check_meters(meter)
 
     opened = (
         open_device(url, spec, batch=batch, agent_visits=protocol.agent_visits, connect=connect)
@@ -156,6 +160,11 @@ def profile(
         require_runtime(fingerprint, runtime, device.url)
         # A simulated device computes costs from widths and never sees a network.
         has_template = runs_networks(device.url)
+        if has_template:
+            metering = (
+                "" if meter == "none" else ", and looking for meters (a battery takes a minute)"
+            )
+            observer.message(f"preparing the network and its reference variant{metering}")
         template = cached_template(spec, batch).to_json().encode() if has_template else b""
         device.prepare(
             Preparation(
@@ -202,14 +211,19 @@ def profile(
             )
             num_open = 0 if plan.is_out_of_time else plan.num_open
             visit_s = protocol.visit_duration_s + metered_visit_s(meters, protocol)
-            observer.started(plan.num_done + num_open, plan.num_done, visit_s)
+            clock = "" if has_template else " of simulated time"
+            observer.message(plan_text(plan, num_open, visit_s, clock))
             if num_open:
                 _settle(device, protocol, observer)
+            observer.started(plan.num_done + num_open, plan.num_done, visit_s)
             try:
                 _measure_all(device, plan, journal, observer, visit_s)
-            finally:
-                if any(visit.timing for visit in plan.visits):
-                    export_campaign(folder)
+            except BaseException:
+                # What ended the campaign is to be told, not what it may do to the export as well.
+                with contextlib.suppress(JoulemapError):
+                    _export(folder, plan)
+                raise
+            _export(folder, plan)
     if not plan.num_done:
         rejected = f"; the first rejected: {next(iter(plan.rejections.values()), None)}"
         raise JoulemapError(
@@ -259,8 +273,46 @@ def _tell_meters(
         observer.message(f"no energy is measured: {why[:1000]}")
 
 
+def plan_text(plan: VisitPlan, num_open: int, visit_s: float, clock: str = "") -> str:
+    """Return what is to come as a sentence: visits, how long they take, what may follow.
+
+    Args:
+        plan: The visits.
+        num_open: How many are known to remain.
+        visit_s: What one takes, roughly.
+        clock: Whose time that is, where it is not this world's.
+    """
+    if not num_open:
+        return f"all {plan.num_done} visits are there already: nothing to measure"
+    before = f", {plan.num_done} made before" if plan.num_done else ""
+    total = plan.num_done + num_open
+    text = f"{total} visits{before}; about {duration_text(num_open * visit_s)}{clock} to go"
+    further = plan.protocol.max_further_visits * len(plan.ids)
+    if not further:
+        return text
+    aim = f"+-{100 * plan.protocol.rel_error:g} %"
+    return (
+        f"{text}, then at most {further} further visits ({duration_text(further * visit_s)}) of "
+        f"variants whose latency misses the aim of {aim}"
+    )
+
+
+def _export(folder: Path, plan: VisitPlan) -> None:
+    """Write the dataset of what was measured so far, if anything was."""
+    if not any(visit.timing for visit in plan.visits):
+        return
+    try:
+        export_campaign(folder)
+    except InputError as error:
+        raise JoulemapError(
+            f"{error}; the measurements themselves are safe, and the same command continues once "
+            "the folder can be written"
+        ) from error
+
+
 def _settle(device: Device, protocol: Protocol, observer: Observer) -> None:
     """Wait for an idle, cool machine; say what could not be had."""
+    observer.message(f"waiting until the device is idle, at most {protocol.start_timeout_s:.0f} s")
     gate = device.wait_until_ready(
         StartGate(
             max_busy_share=protocol.max_busy_share,

@@ -38,6 +38,20 @@ def print_error(text: str) -> None:
     ERRORS.print(printable(text), markup=False)
 
 
+class WarningPrinter:
+    """Prints each warning once, as a sentence and not with the line of code that gave it."""
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+
+    def __call__(self, message: Warning | str, *_: object, **__: object) -> None:
+        """Print the warning; whoever warned and where is left out."""
+        text = str(message)
+        if text not in self._said:
+            self._said.add(text)
+            print_error(f"warning: {text}")
+
+
 def printable(text: str) -> str:
     """Return the text with lines but without what would steer a terminal."""
     return "".join(each if each.isprintable() or each == "\n" else "?" for each in text)
@@ -58,7 +72,8 @@ def print_table(
     table = Table(show_edge=False)
     for index, column in enumerate(columns):
         justify: JustifyMethod = "right" if index and has_numbers else "left"
-        table.add_column(column, justify=justify, overflow="fold")
+        # Names stay whole: they are typed again, or copied.
+        table.add_column(column, justify=justify, overflow="fold", no_wrap=not index)
     for row in rows:
         table.add_row(*map(escape, row))
     RESULTS.print(table)
@@ -162,7 +177,7 @@ class CampaignProgress:
     def __init__(self) -> None:
         self._bar: Progress | None = None
         self._task: Any = None
-        self._total = self._done = 0
+        self._total = self._planned = self._done = 0
         self._recent: deque[float] = deque(maxlen=60)
         self._logged = 0.0
 
@@ -171,14 +186,10 @@ class CampaignProgress:
         print_error(text)
 
     def started(self, total: int, done: int, visit_s: float) -> None:
-        """Say what is to come and show the bar."""
-        self._total, self._done = total, done
-        remaining = total - done
-        if remaining == 0:
-            self.message(f"all {total} visits are there already: nothing to measure")
+        """Show the bar."""
+        self._total, self._planned, self._done = total, total, done
+        if total == done:
             return
-        before = f", {done} made before" if done else ""
-        self.message(f"{total} visits{before}; about {duration_text(remaining * visit_s)} to go")
         self._recent.append(time.monotonic())
         self._logged = time.monotonic()
         if ERRORS.is_terminal:
@@ -203,8 +214,10 @@ class CampaignProgress:
         # Rejected visits are made again and imprecise variants visited further: the total grows.
         self._done, self._total = done, max(self._total, done)
         per_visit = (now - self._recent[0]) / max(1, len(self._recent) - 1)
-        left = duration(per_visit * (self._total - self._done))
-        status = f"{left} left, noise {percent(noise)}"
+        left = duration(per_visit * (self._total - self._done)) + " left"
+        if done >= self._planned:
+            left = "further ones"  # How many is seen when each round is judged.
+        status = f"{left}, noise {percent(noise)}"
         if self._bar is not None:
             self._bar.update(self._task, completed=self._done, total=self._total, status=status)
             self._bar.refresh()

@@ -86,7 +86,7 @@ def meter_sentences(meters: Mapping[str, Any]) -> list[str]:
         notes = meter.get("notes")
         said = [*unseen, *(map(str, notes) if isinstance(notes, list) else ())]
         if said:
-            found.append(f"{_meter_name(meter)}: {'; '.join(said)}")
+            found.append(f"{_meter_name(meter)}: {'. '.join(each.rstrip('.') for each in said)}.")
     for meter in _mappings(meters.get("missing")):
         said = [str(meter.get("reason") or "no reason given"), str(meter.get("remedy") or "")]
         found.append(f"{_meter_name(meter)} cannot be read: {'. '.join(filter(None, said))}")

@@ -117,7 +117,9 @@ def _best(found: Sequence[Found]) -> tuple[list[Meter], str]:
             f"{', '.join(parts[:MAX_PARTS_TOLD])}{more}: each sees a part only of what a variant on "
             "the processor uses; to take one nevertheless, name it by --meter"
         )
-    return [], "; ".join(in_the_way) or "this device has no meter that is known here"
+    return [], "; ".join(in_the_way) or (
+        "this device has no meter that is known here; joulemap probe lists what each one needs"
+    )
 
 
 def _named(name: str, found: Sequence[Found]) -> Any:
@@ -141,7 +143,8 @@ def _named(name: str, found: Sequence[Found]) -> Any:
         f"{item.info.name}:{item.info.channel}" for item in found if not isinstance(item, Missing)
     )
     raise MeterChoiceError(
-        f"this device has no meter '{name}'; it has: {', '.join(known) or 'none'}"
+        f"this device has no meter '{name}'; it has: {', '.join(known) or 'none'} (joulemap probe lists "
+        "what each meter needs)"
     )
 
 
@@ -295,7 +298,7 @@ def check_windows(chosen: Sequence[ChosenMeter], protocol: dict[str, Any]) -> No
         if least > most:
             raise MeterChoiceError(
                 f"meter {_name(item.info)} updates every {item.period_s:.3g} s and needs windows of "
-                f"{least:.0f} s; the protocol allows {most:.0f} s: raise max_energy_window_s, or "
+                f"{least:.0f} s; the protocol allows {most:.0f} s: give more with --max-energy-window-s, or "
                 "choose another meter"
             )
 

@@ -67,9 +67,10 @@ def authenticate(transport: paramiko.Transport, hop: Hop, timeout_s: float) -> N
                 "in its sshd_config (AuthenticationMethods publickey)"
             )
     problem = f"tried {', '.join(tried)}" if tried else "no private key was found"
+    first = "" if tried else "Make a key with: ssh-keygen -t ed25519. "
     raise StableDeviceError(
-        f"{hop.alias} does not let {hop.user} in ({'; '.join([problem, *unusable])}). Put your key "
-        f"there with: ssh-copy-id -p {hop.port} {hop.user}@{hop.host}"
+        f"{hop.alias} does not let {hop.user} in ({'; '.join([problem, *unusable])}). {first}Put "
+        f"your key there with: ssh-copy-id -p {hop.port} {hop.user}@{hop.host}"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from joulemap.device_agents import StableDeviceError
 from joulemap.device_agents.registry import METERS as METERS_KNOWN
@@ -157,3 +158,23 @@ def test_a_device_without_meters_says_what_meters_need(
         assert f"{name}: {' '.join(entry.needs.split())[:20]}" in text
     device_text.print_probe("ssh://pi@rpi4", PI, METERS, "Meters: none.")
     assert "Meters: none." not in capsys.readouterr().out
+
+
+def test_names_that_are_typed_again_stay_whole(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(console, "RESULTS", Console(highlight=False, width=80))
+    meter: dict[str, Any] = {
+        "name": "rapl",
+        "channel": "package-0.uncore",
+        "kind": "counter",
+        "domain": "long " * 20,
+    }
+    meter |= {"unmeasured": "the rest", "notes": ["Sensor x.", "The shunt counts."]}
+    console.print_table(
+        "Meters", ("meter", "kind", "measures", "rate", "step"),
+        device_text.meter_rows({"available": [meter]}), has_numbers=False,
+    )  # fmt: skip
+    assert "rapl:package-0.uncore " in capsys.readouterr().out
+    (said,) = device_text.meter_sentences({"available": [meter]})
+    assert said == ("rapl:package-0.uncore: does not see the rest. Sensor x. The shunt counts.")

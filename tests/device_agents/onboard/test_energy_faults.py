@@ -207,7 +207,7 @@ def test_where_auto_s_first_choice_is_of_no_use_the_next_one_is_taken() -> None:
         ("counter,counter", "one twice"),
         ("counter,counter:all", "the same meter twice"),
         ("counter,gauge,rapl", "more than one"),
-        ("slow", "raise max_energy_window_s"),
+        ("slow", "--max-energy-window-s"),
         ("dead", "did not change"),
     ],
 )

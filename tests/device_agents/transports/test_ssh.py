@@ -207,7 +207,9 @@ def test_a_key_that_is_not_let_in_is_named(server: Sshd, client: SshClientHome) 
 
 def test_without_any_key_it_says_so(server: Sshd, client: SshClientHome) -> None:
     (client.ssh / "id_ed25519").unlink()
-    with pytest.raises(StableDeviceError, match="no private key was found"):
+    with pytest.raises(
+        StableDeviceError, match=r"no private key was found.*: ssh-keygen -t.*ssh-copy-id"
+    ):
         SshTransport(server.address).run(["true"], 30)
 
 
