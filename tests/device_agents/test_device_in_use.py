@@ -263,8 +263,10 @@ def test_a_keeper_without_host_and_work_leaves_the_device(remote: Remote, tmp_pa
             with pytest.raises(DeviceInUseError):
                 again.prepare(prepared(remote.preparation, 0.2))
         # The one whose link broke tries again, as with any other trouble.
-        threading.Timer(1.0, second.close).start()
+        closing = threading.Timer(1.0, second.close)
+        closing.start()
         Timing.from_dict(first.visit(WIDTHS, remote.protocol, "one"))
+        closing.join()
     assert any("another campaign measures on the device" in text for text in remote.said)
     first.close()
 
