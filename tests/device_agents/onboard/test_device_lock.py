@@ -136,8 +136,6 @@ def test_whoever_waits_is_woken_by_the_kernel(lock: DeviceLock, start: Start) ->
     assert lock.acquire()
     assert time.monotonic() - began < 60
     device_lock.wait(0.0)
-    lock.release()
-    assert program.do("acquire") == ""  # It is dead.
 
 
 def test_a_wait_can_be_cancelled(start: Start) -> None:
