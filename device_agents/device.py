@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import json
 import secrets
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Self
+from functools import partial
+from typing import Any, Self, TypeVar
 
 from joulemap import InputError
 
 from .agent_archive import agent_archive
 from .agent_client import AgentClient
 from .clock_offset import compare_clocks
-from .errors import DeviceError, StableDeviceError
+from .errors import DeviceError, DeviceInUseError, StableDeviceError
 from .interfaces import Transport
 from .keeper_client import KeeperClient, LinkLimits, VisitRequest
+from .onboard import device_lock
 from .onboard.meter import remembered
 from .registry import open_transport, runtime_entry
 
+T = TypeVar("T")
 PROBE_TIMEOUT_S = 60.0
 PREPARE_TIMEOUT_S = 120.0
 # Beyond the time that a visit means to take: load, three slow blocks, two references.
@@ -31,6 +35,8 @@ MAX_SENT_AHEAD = 16
 CLEAN_TIMEOUT_S = 60.0
 # Beyond the time that the start gate means to take.
 READY_GRACE_S = 30.0
+# For another campaign to end, where the protocol does not say how long the start may take.
+IN_USE_WAIT_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -180,8 +186,12 @@ class Device:
     def prepare(self, preparation: Preparation) -> None:
         """Set what the following visits measure; start the agent with it.
 
+        From here until `close_agent` the device is this campaign's. Another one that measures there
+        is waited for as long as the protocol's `start_timeout_s` says.
+
         Raises:
             InputError: The runtime is not known.
+            DeviceInUseError: Another campaign measures on the device, and goes on.
             DeviceError: The agent cannot be started or cannot load the reference.
         """
         runtime_entry(preparation.runtime)
@@ -328,6 +338,8 @@ class Device:
         if self._keeper is not None:
             self._keeper.close(keep=keep)
         self._keeper = None
+        if self._transport.device_lock is not None:
+            self._transport.device_lock.release()
 
     def close(self, *, keep: bool = False) -> None:
         """End the agent and let go of the device; `keep` as in `close_agent`."""
@@ -361,10 +373,14 @@ class Device:
             "protocol": dict(wanted.protocol),
             "meters_before": self._meters_before,
         }
+        self._hold()
         client = self._agent()
         try:
             if isinstance(client, KeeperClient):
-                answer = client.prepare(request, wanted.template, PREPARE_TIMEOUT_S)
+                answer = self._when_free(
+                    partial(client.prepare, request, wanted.template, PREPARE_TIMEOUT_S),
+                    partial(_wait_there, client),
+                )
             else:
                 answer = client.ask(
                     "prepare", request, payload=wanted.template, timeout_s=PREPARE_TIMEOUT_S
@@ -382,6 +398,49 @@ class Device:
         if self._meters_before is None:
             self._meters_before = remembered(meters)
         return client
+
+    def _hold(self) -> None:
+        """Take this machine's lock, if that is the device; agents inherit it."""
+        lock = self._transport.device_lock
+        if lock is None or lock.is_held:
+            return
+        # It would measure without the lock.
+        self._stop_agent()
+        self._when_free(partial(_acquire, lock), device_lock.wait)
+        if lock.reason is not None:
+            self.on_message(
+                f"warning: campaigns on this device are not kept apart, since {lock.reason}"
+            )
+
+    def _when_free(self, attempt: Callable[[], T], wait: Callable[[float], object]) -> T:
+        """Return what an attempt returns once no other campaign measures on the device.
+
+        Args:
+            attempt: Raises `DeviceInUseError` as long as one does.
+            wait: Returns when that one has ended, at the latest after so many seconds.
+        """
+        protocol = self._preparation.protocol if self._preparation else {}
+        limit_s = float(protocol.get("start_timeout_s", IN_USE_WAIT_S))
+        began = time.monotonic()
+        told = None
+        while True:
+            try:
+                return attempt()
+            except DeviceInUseError as error:
+                waited_s = time.monotonic() - began
+                # One that was killed is no reason to give up: its agent ends by itself.
+                ends_s = max(limit_s, device_lock.HAND_OVER_S) if error.is_ending else limit_s
+                if waited_s >= ends_s:
+                    raise DeviceInUseError(
+                        error.holder, is_ending=error.is_ending, waited_s=waited_s
+                    ) from error
+                if error.holder != told and not error.is_ending:
+                    self.on_message(
+                        f"another campaign measures on the device: {error.holder}; waiting up to "
+                        f"{ends_s - waited_s:.0f} s for it to end"
+                    )
+                    told = error.holder
+                wait(ends_s - waited_s)
 
     def _visit_limit_s(self, protocol: Mapping[str, Any]) -> float:
         """Return how long a visit may take, idle times and window of a meter included, in seconds."""
@@ -422,6 +481,16 @@ class Device:
         self._client = None
         self._visits = 0
         self.runtime_version = None
+
+
+def _acquire(lock: device_lock.DeviceLock) -> None:
+    if not lock.acquire():
+        other = device_lock.holder()
+        raise DeviceInUseError(other.text, is_ending=other.is_ending)
+
+
+def _wait_there(client: KeeperClient, timeout_s: float) -> None:
+    client.ask("free", {"timeout_s": timeout_s}, timeout_s=timeout_s + READY_GRACE_S)
 
 
 def _chunk(visit_s: float) -> int:

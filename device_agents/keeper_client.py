@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 
 from .errors import (
     DeviceError,
+    DeviceInUseError,
     LinkLostError,
     StableDeviceError,
     TransientDeviceError,
@@ -84,6 +85,10 @@ class VisitRequest:
 
 class _BrokenLink(Exception):
     """The link failed, or what came over it makes no sense."""
+
+
+class _DeviceTaken(_BrokenLink):
+    """Another campaign took the device while this one's host was away."""
 
 
 class KeeperClient:
@@ -355,10 +360,14 @@ class KeeperClient:
         give_up_s = limits.give_up_s if self._was_attached else min(limits.give_up_s, 5.0)
         if now - self._failing_since > give_up_s:
             self._has_given_up = True
+            if isinstance(error, _DeviceTaken):
+                raise LinkLostError(f"{error}. {_SAFE}")
             raise LinkLostError(self._farewell(error, now - self._failing_since))
         wait_s = min(limits.longest_wait_s, limits.first_wait_s * 2**self._num_failures)
         self._num_failures += 1
-        if self._was_attached:
+        if isinstance(error, _DeviceTaken):
+            self._on_message(f"{error}; next try in {wait_s:.0f} s")
+        elif self._was_attached:
             self._on_message(
                 f"the link to the device broke ({_printable(str(error), 200)}); the device goes on "
                 f"measuring, next try in {wait_s:.0f} s"
@@ -401,6 +410,8 @@ class KeeperClient:
                 header, payload, limit_s = self._preparation
                 result_of("prepare", self._exchange("prepare", header, payload, limit_s))
             self._submit(list(self._outstanding.values()))
+        except DeviceInUseError as error:
+            raise _DeviceTaken(str(error)) from error
         except TransientDeviceError as error:
             raise _BrokenLink(str(error)) from error
         except StableDeviceError as error:
@@ -460,6 +471,9 @@ def result_of(operation: str, answer: Mapping[str, Any]) -> dict[str, Any]:
     if "error" in answer:
         problem = answer["error"] if isinstance(answer["error"], dict) else {}
         said = _printable(str(problem.get("message")), MAX_MESSAGE)
+        if isinstance(other := problem.get("in_use"), Mapping):
+            who = _printable(str(other.get("holder")), MAX_MESSAGE)
+            raise DeviceInUseError(who, is_ending=other.get("is_ending") is True)
         message = failure_text(operation, said)
         raise (TransientDeviceError if problem.get("is_transient") else StableDeviceError)(message)
     result = answer.get("result")

@@ -197,6 +197,7 @@ def profile(
             runtime=runtime,
             batch=batch,
             threads=threads,
+            on_message=console.print_error,
         )
         advice = [*advice, console.layers_text(profiles)]
     if clean:

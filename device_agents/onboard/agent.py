@@ -12,6 +12,7 @@ clock      -                                                        its clocks, 
 meters     -                                                        meters: available, missing
 prepare    template (payload), runtime, threads, reference widths,  versions, CPUs, affinity,
            lock_frequency, meter, protocol, meters_before           frequency lock, meters
+free       timeout_s                                                nothing, once nobody measures
 ready      max_busy_share, max_temperature_c, timeout_s, interval_s whether the machine is ready
 visit      widths, protocol                                         raw times, conditions, energy
 layers     widths, num_runs, max_warm_up_s                          raw times of each node
@@ -32,7 +33,7 @@ from dataclasses import replace
 from types import ModuleType
 from typing import Any, BinaryIO
 
-from . import cooling, fingerprint, frames, layer_times, meter_choice, visit
+from . import cooling, device_lock, fingerprint, frames, layer_times, meter_choice, visit
 from .clock import MachineClock
 from .energy_visit import ChosenMeter, EnergyVisit, RecorderLike
 from .files import Files
@@ -95,6 +96,7 @@ class Agent:
             "clock": self.read_clocks,
             "meters": self.list_meters,
             "prepare": self.prepare,
+            "free": self.free,
             "ready": self.ready,
             "visit": self.visit,
             "layers": self.layers,
@@ -222,6 +224,13 @@ class Agent:
         for item in found:
             if hasattr(item, "close"):
                 item.close()
+
+    def free(self, request: dict[str, Any], payload: bytes) -> dict[str, Any]:
+        """Wait until the campaign that measures here ends, or the time limit passes."""
+        device_lock.wait(float(request["timeout_s"]), self.is_cancelled)
+        if self.is_cancelled():
+            raise SystemExit(0)
+        return {}
 
     def ready(self, request: dict[str, Any], payload: bytes) -> dict[str, Any]:
         """Wait until the machine is idle and cool enough, or the time limit passes."""
@@ -406,6 +415,7 @@ def serve(
 
 def main(runtimes: dict[str, str], meters: dict[str, str]) -> None:
     """Serve standard input and output; what libraries print goes to standard error."""
+    device_lock.keep_from_children()
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     try:

@@ -23,6 +23,8 @@ While the agent measures, the link is silent: answers are handed over when the q
 between two visits if `deliver_s` have passed since the last time. After `beat_s` of silence a frame
 says that work goes on. Without a host the queue is worked off; after `idle_limit_s` without a host
 or work the keeper ends, and with it the agent, which restores what it changed. The spool stays.
+The device is this campaign's from the first preparation on (see `device_lock`), until the keeper
+ends or has been without host and work for a minute.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ from typing import Any
 
 from . import campaign_folder, frames
 from .agent_child import AgentChild, Stream
+from .device_lock import DeviceLock, refusal
 from .job import Job
 from .meter import remembered
 from .spool import Spool
@@ -51,6 +54,8 @@ MAX_KEY = 200
 MAX_LOG = 256 * 1024
 # How often a child is looked at that may have died without closing its socket.
 TICK_S = 5.0
+# When the device is left to others by who has neither a host nor work.
+REST_S = 60.0
 
 
 class Keeper:
@@ -69,6 +74,7 @@ class Keeper:
         self.spool = Spool(Path("spool"))
         self._command = agent_command
         self._listener = campaign_folder.listen()
+        self._lock = DeviceLock()
         self._host: Stream | None = None
         self._child: AgentChild | None = None
         self._queue: deque[Job] = deque()
@@ -97,6 +103,7 @@ class Keeper:
         finally:
             if self._child is not None:
                 self._child.close()
+            self._lock.release()
             # There may be room again.
             for key, answer in self._unspooled.items():
                 with contextlib.suppress(OSError):
@@ -209,6 +216,9 @@ class Keeper:
                 return
             if operation == "prepare":
                 self._forget_preparation()
+                if not self._lock.acquire():
+                    self._say({"id": number, **refusal()})
+                    return
             self._queue.appendleft(Job(request, payload, host))
 
     def _take_visit(self, number: Any, request: dict[str, Any]) -> None:
@@ -301,6 +311,11 @@ class Keeper:
                 self._host.flush()
         if not self._has_work and now >= self._heard + self._idle_limit_s:
             self._is_over = True
+        is_alone = self._host is None and not self._has_work
+        if self._lock.is_held and is_alone and now >= self._heard + REST_S:
+            self._forget_preparation()
+            self._stop_child()
+            self._lock.release()
 
     def _begin(self) -> None:
         """Hand the first request of the queue to the agent, or what has to come before it."""
@@ -308,6 +323,7 @@ class Keeper:
         if self._child is not None and (
             (job.key is not None and self._child.num_visits >= self._agent_visits)
             or self._child.has_ended()
+            or (job.operation == "prepare" and self._child.inherited != self._lock.descriptors)
         ):
             self._stop_child()
         is_prepared = self._child is not None and self._child.is_prepared
@@ -324,7 +340,7 @@ class Keeper:
             self._queue.popleft()
         if self._child is None:
             try:
-                self._child = AgentChild(self._command)
+                self._child = AgentChild(self._command, self._lock.descriptors)
             except OSError as error:
                 self._fail(f"cannot be started: {error.strerror}", job)
                 return
@@ -447,7 +463,7 @@ def keep(agent: str, token: str) -> int:
         folder = campaign_folder.enter(agent, token)
         held = campaign_folder.lock(folder)
         if held is None:
-            _tell(campaign_folder.READY)
+            campaign_folder.tell(campaign_folder.READY)
             return 0
         try:
             command = [sys.executable, "-B", os.path.abspath(agent)]  # noqa: PTH100
@@ -455,9 +471,9 @@ def keep(agent: str, token: str) -> int:
         except OSError as error:
             raise campaign_folder.FolderError(campaign_folder.cannot(folder, error)) from error
     except campaign_folder.FolderError as error:
-        _tell(str(error).encode())
+        campaign_folder.tell(str(error).encode())
         return 1
-    _tell(campaign_folder.READY)
+    campaign_folder.tell(campaign_folder.READY)
     try:
         keeper.run()
     except Exception:  # noqa: BLE001 - nobody else is there to be told
@@ -467,11 +483,3 @@ def keep(agent: str, token: str) -> int:
     finally:
         os.close(held)
     return 0
-
-
-def _tell(word: bytes) -> None:
-    """Answer whoever started this, and let go of standard output."""
-    with contextlib.suppress(OSError):
-        os.write(1, word)
-    nothing = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, 1)

@@ -61,6 +61,7 @@ class AdbTransport:
     """
 
     is_remote = True
+    device_lock = None
 
     def __init__(self, address: str = "") -> None:
         serial, _, option = address.partition("?")

@@ -33,6 +33,7 @@ class SshTransport:
     """
 
     is_remote = True
+    device_lock = None
 
     def __init__(
         self,

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from joulemap.device_agents.onboard import device_lock
+
 SSHD = "/usr/sbin/sshd"
 APT_LINE = "apt-get install -y --no-install-recommends openssh-server"
 
@@ -187,7 +189,8 @@ class Sshd:
 
     def _environment(self) -> dict[str, str]:
         path = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
-        return {"HOME": str(self.home), "PATH": path, **self.environment}
+        lock = {device_lock.VARIABLE: os.environ[device_lock.VARIABLE]}
+        return {"HOME": str(self.home), "PATH": path, **lock, **self.environment}
 
     def _make_key(self, name: str) -> None:
         path = self.folder / name

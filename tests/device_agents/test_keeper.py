@@ -267,11 +267,14 @@ def test_layers_are_timed_by_the_agent_behind_the_keeper(
 def test_another_campaign_has_a_keeper_of_its_own(remote: Remote) -> None:
     with remote.device() as first, remote.device() as second:
         for device in (first, second):
-            device.prepare(remote.preparation)
+            device.probe()
+        assert len(remote.keepers()) == len(remote.folders()) == 2
+        first.prepare(remote.preparation)
         one = first.visit(WIDTHS[0], remote.protocol, "same")
+        first.close(keep=True)
+        second.prepare(remote.preparation)
         two = second.visit(WIDTHS[0], remote.protocol, "same")
         assert one["pid"] != two["pid"]
-        assert len(remote.keepers()) == len(remote.folders()) == 2
 
 
 def test_another_preparation_is_not_answered_from_the_old_one(remote: Remote) -> None:
