@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -15,12 +14,13 @@ from joulemap import InputError
 from .agent_archive import agent_archive
 from .agent_client import AgentClient
 from .clock_offset import compare_clocks
-from .errors import DeviceError, DeviceInUseError, StableDeviceError
+from .errors import DeviceError, StableDeviceError
 from .interfaces import Transport
 from .keeper_client import KeeperClient, LinkLimits, VisitRequest
 from .onboard import device_lock
 from .onboard.meter import remembered
 from .registry import open_transport, runtime_entry
+from .turn import acquire, when_free
 
 T = TypeVar("T")
 PROBE_TIMEOUT_S = 60.0
@@ -406,41 +406,16 @@ class Device:
             return
         # It would measure without the lock.
         self._stop_agent()
-        self._when_free(partial(_acquire, lock), device_lock.wait)
+        self._when_free(partial(acquire, lock), device_lock.wait)
         if lock.reason is not None:
             self.on_message(
                 f"warning: campaigns on this device are not kept apart, since {lock.reason}"
             )
 
     def _when_free(self, attempt: Callable[[], T], wait: Callable[[float], object]) -> T:
-        """Return what an attempt returns once no other campaign measures on the device.
-
-        Args:
-            attempt: Raises `DeviceInUseError` as long as one does.
-            wait: Returns when that one has ended, at the latest after so many seconds.
-        """
         protocol = self._preparation.protocol if self._preparation else {}
         limit_s = float(protocol.get("start_timeout_s", IN_USE_WAIT_S))
-        began = time.monotonic()
-        told = None
-        while True:
-            try:
-                return attempt()
-            except DeviceInUseError as error:
-                waited_s = time.monotonic() - began
-                # One that was killed is no reason to give up: its agent ends by itself.
-                ends_s = max(limit_s, device_lock.HAND_OVER_S) if error.is_ending else limit_s
-                if waited_s >= ends_s:
-                    raise DeviceInUseError(
-                        error.holder, is_ending=error.is_ending, waited_s=waited_s
-                    ) from error
-                if error.holder != told and not error.is_ending:
-                    self.on_message(
-                        f"another campaign measures on the device: {error.holder}; waiting up to "
-                        f"{ends_s - waited_s:.0f} s for it to end"
-                    )
-                    told = error.holder
-                wait(ends_s - waited_s)
+        return when_free(attempt, wait, limit_s, self.on_message)
 
     def _visit_limit_s(self, protocol: Mapping[str, Any]) -> float:
         """Return how long a visit may take, idle times and window of a meter included, in seconds."""
@@ -481,12 +456,6 @@ class Device:
         self._client = None
         self._visits = 0
         self.runtime_version = None
-
-
-def _acquire(lock: device_lock.DeviceLock) -> None:
-    if not lock.acquire():
-        other = device_lock.holder()
-        raise DeviceInUseError(other.text, is_ending=other.is_ending)
 
 
 def _wait_there(client: KeeperClient, timeout_s: float) -> None:
