@@ -15,7 +15,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .mean_power import MAX_BATCHES, MIN_BATCHES, MeanPower, Refused, long_run, median
+from .fluctuation import Pieces, pieces_of
+from .mean_power import MeanPower, Refused, median
 
 # A counter may deliver so many periods' energy at once.
 LATE_PERIODS = 3.0
@@ -29,6 +30,9 @@ STEP_SHARE = 0.02
 STEP_S = 0.02
 # Updates are even when each comes within this share of the period of where it should.
 EVEN_SHARE = 0.05
+# Pieces of a stretch, whose powers tell how power fluctuates, last so long and so many periods.
+PIECE_S = 0.025
+PIECE_PERIODS = 2.0
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,7 @@ class Counter:
         return MeanPower(
             power,
             variance,
-            *self._long_run(first, between, last, power),
+            self._pieces(first, between, last, power),
             first.time_s,
             last.time_s,
             max(changes, int(duration / self.period_s)) if changes else 0,
@@ -175,27 +179,22 @@ class Counter:
                 "power of every other moment"
             )
 
-    def _long_run(
-        self, first: Edge, between: Sequence[Edge], last: Edge, power: float
-    ) -> tuple[float, float]:
-        """Return how mean power varies, from pieces of the stretch (see `long_run`)."""
+    def _pieces(self, first: Edge, between: Sequence[Edge], last: Edge, power: float) -> Pieces:
+        """Return what pieces of the stretch tell about how power varies."""
         edges = [first]
-        duration = last.time_s - first.time_s
-        piece = max(duration / MAX_BATCHES, 2 * self.period_s)
+        piece = max(PIECE_S, PIECE_PERIODS * self.period_s)
         for edge in between:
             late = edge.time_s - edges[-1].time_s >= piece
             if late and last.time_s - edge.time_s >= piece / 2:
                 edges.append(edge)
         edges.append(last)
-        if len(edges) - 1 < MIN_BATCHES:
-            return 0.0, 0.0
         pairs = list(zip(edges, edges[1:]))
         powers = [(b.energy_j - a.energy_j) / (b.time_s - a.time_s) for a, b in pairs]
-        length = duration / len(pairs)
+        length = (last.time_s - first.time_s) / len(pairs)
         # What uncertain moments and the step add to the spread of the pieces is not fluctuation.
         own = median([self._stamps_j2(a, b, power) for a, b in pairs])
         own += 2 * self.resolution_j**2 / 12
-        return long_run(powers, length, own / length**2)
+        return pieces_of(powers, length, own / length**2)
 
 
 def unwrap(
