@@ -20,7 +20,8 @@
             + Var bend
             + L / window   (counters)                             the window's own idle power is not
                                                                   seen
-    Var P_w = known part, for gauges + long-run variance of the window / duration
+    Var P_w = known part (the moments of a counter's edges count by P_i: its joules between them are
+              known), for gauges + long-run variance of the window / duration
     Var net = (Var P_w + Var P_i) (window / calls)^2
 
 A counter's window reaches from an update before the first call to one after the last, so a little
@@ -219,8 +220,11 @@ def energy_of(
         (bend.variance_w2, max(1.0, bend.freedom)),
     ]
     idle_variance = sum(variance for variance, _ in parts)
-    net_parts = [*parts, (window.fixed_w2, math.inf)]
+    # Between a counter's edges the energy is known: their moments count by the idle power that is
+    # taken off for too long or too short, not by the window's.
     window_w2 = window.fixed_w2
+    window_w2 -= (window.power_w**2 - idle_w**2) * window.moments_s2 / window.duration_s**2
+    net_parts = [*parts, (window_w2, math.inf)]
     if info.kind == SAMPLER:
         of_window = long_run([window.pieces])
         net_parts.append((of_window.w2_s / window.duration_s, of_window.freedom))

@@ -46,6 +46,8 @@ class Pieces:
         sums_w2: Sums of the products of deviations from their mean, of pieces 0, 1, ... apart.
         own_w2: What the meter's moments and step add to the variance of a piece.
         slope_w_s: Slope of the straight line that fits best, in W/s.
+        own_slope2: What the meter's moments and step add to the variance of the slope.
+        ends_slope2: Likewise, the moments of the first and the last edge.
     """
 
     count: int
@@ -53,6 +55,8 @@ class Pieces:
     sums_w2: tuple[float, ...]
     own_w2: float = 0.0
     slope_w_s: float = 0.0
+    own_slope2: float = 0.0
+    ends_slope2: float = 0.0
 
     @property
     def variance_w2(self) -> float:
@@ -83,13 +87,16 @@ class LongRun:
 NOTHING = Pieces(0, 0.0, (0.0,))
 
 
-def pieces_of(means_w: Sequence[float], length_s: float, own_w2: float = 0.0) -> Pieces:
+def pieces_of(
+    means_w: Sequence[float], length_s: float, own_w2: float = 0.0, ends_w2: float = 0.0
+) -> Pieces:
     """Return what consecutive pieces of a stretch tell.
 
     Args:
         means_w: Mean power of each.
         length_s: Duration of a piece.
         own_w2: What the meter's moments and step add to the variance of a piece, in W^2.
+        ends_w2: What the moments of the first and the last edge add to those of their pieces.
     """
     count = len(means_w)
     if count < 2:
@@ -101,8 +108,10 @@ def pieces_of(means_w: Sequence[float], length_s: float, own_w2: float = 0.0) ->
     )
     middle = (count - 1) / 2
     slope = sum((i - middle) * value for i, value in enumerate(left))
-    slope *= 12 / (length_s * count * (count**2 - 1))
-    return Pieces(count, length_s, sums, own_w2, slope)
+    scale = 12 / (length_s * count * (count**2 - 1))
+    # A moment that is late gives to one piece what it takes from the next; at an end there is none.
+    own, ends = scale**2 * (count - 1) * own_w2 / 2, scale**2 * middle**2 * ends_w2
+    return Pieces(count, length_s, sums, own_w2, scale * slope, own, ends)
 
 
 def long_run(stretches: Sequence[Pieces]) -> LongRun:

@@ -33,6 +33,8 @@ class MeanPower:
         end_s: The last one.
         updates: Updates of the meter in between.
         missing_share: Share of the time without readings.
+        moments_s2: Variance of the duration between a counter's edges; its share of `fixed_w2` is
+            that times the squared power, over the squared duration.
     """
 
     power_w: float
@@ -42,6 +44,7 @@ class MeanPower:
     end_s: float
     updates: int
     missing_share: float
+    moments_s2: float = 0.0
 
     @property
     def duration_s(self) -> float:
