@@ -21,6 +21,9 @@ from .mean_power import MeanPower, Refused, median
 
 # A counter may deliver so many periods' energy at once.
 LATE_PERIODS = 3.0
+# Without a change for so long, and so many periods, an awaited update has not come.
+SILENT_S = 0.09
+SILENT_PERIODS = 4.0
 # Without a change for so many periods (and readings) it sticks.
 STUCK_PERIODS = 10.0
 STUCK_READINGS = 4
@@ -89,9 +92,18 @@ class Counter:
                 continue
             if not is_first and self.after_s[i] > time_s:
                 continue
-            if self.energy_j[i] != self.energy_j[i - 1]:
-                return self.edge_at(i)
+            if self.energy_j[i] == self.energy_j[i - 1]:
+                continue
+            if not is_first and time_s - self.after_s[i] > self._silent_s:
+                # The last update that was seen need not be the last one before it stuck.
+                break
+            return self.edge_at(i)
         raise Refused("the counter did not change where its update was awaited: it sticks")
+
+    @property
+    def _silent_s(self) -> float:
+        """After so long without an update, the one that was awaited did not come."""
+        return max(SILENT_S, SILENT_PERIODS * self.period_s)
 
     def edge_at(self, index: int) -> Edge:
         """Return the edge between a reading and the one before."""

@@ -112,6 +112,15 @@ def test_power_between_edges_is_exact_within_what_it_states(period_s: float, pol
     assert inside >= 17
 
 
+def test_a_counter_that_sticks_where_an_update_is_awaited_has_no_edge() -> None:
+    """It stuck 25 ms after a reading; the next one shows a change, whose moment is not known."""
+    times = [0.05 * i for i in range(21)] + [1.0 + 0.001 * i for i in range(1, 101)]
+    joules = [10.0 * math.floor(min(time, 0.975) / 0.001) * 0.001 for time in times]
+    counter = Counter(times, times, joules, 0.001, 0.0)
+    with pytest.raises(Refused, match="sticks"):
+        counter.edge(times[-1], is_first=False)
+
+
 def test_a_counter_that_sticks_is_refused() -> None:
     counter = polled(0.01, 10.0, 4.0, 0.05)
     shown = zip(counter.after_s, counter.energy_j, strict=True)
