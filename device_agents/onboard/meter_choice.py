@@ -28,6 +28,8 @@ ENROL_PERIODS = 12
 MAX_ENROL_S = 15.0
 ENROL_UPDATES = 25
 FEW_UPDATES = 4
+# Updates further apart than so many periods have a repeated value in between.
+SINGLE_GAP = 1.6
 # Where no update can be seen and none is stated.
 UNKNOWN_GAUGE_PERIOD_S = 1.0
 
@@ -261,10 +263,11 @@ def enrol(
     state = state_of(meter)
     gaps = [b - a for a, b in zip(changes, changes[1:])]
     if len(gaps) >= FEW_UPDATES - 2:
-        # A value that repeats makes a gap of two periods: the lower half tells one.
-        return ChosenMeter(
-            meter, max(median(sorted(gaps)[: (len(gaps) + 1) // 2 + 1]), pause), state
-        )
+        # A value that repeats makes a gap of two periods: the lower half tells about one. A meter
+        # that is read not much more often than it updates shows gaps that differ: their mean is one.
+        about = median(sorted(gaps)[: (len(gaps) + 1) // 2 + 1])
+        single = [gap for gap in gaps if gap <= SINGLE_GAP * about]
+        return ChosenMeter(meter, max(sum(single) / len(single), pause), state)
     if info.kind != SAMPLER and not changes:
         raise MeterChoiceError(
             f"meter {_name(info)} did not change in {spent:.0f} s: it is stuck, or nothing is "

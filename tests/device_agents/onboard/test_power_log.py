@@ -59,6 +59,15 @@ def test_readings_come_in_the_background_until_it_is_stopped() -> None:
     recording.stop()
 
 
+def test_readings_are_not_in_step_with_a_meter() -> None:
+    log = PowerLog(ClockMeter(), MachineClock())
+    pauses = [log.next_interval_s() for _ in range(200)]
+    assert len(set(pauses)) > 190
+    assert min(pauses) >= 0.9 * log.interval_s
+    assert max(pauses) <= 1.1 * log.interval_s
+    assert sum(pauses) / 200 == pytest.approx(log.interval_s, rel=0.02)
+
+
 def test_a_meter_that_is_gone_is_not_asked_again() -> None:
     meter = ClockMeter()
     log = PowerLog(meter, MachineClock())
