@@ -214,9 +214,13 @@ class SshClientHome:
         self.known_hosts.write_text("".join(server.known_hosts_line for server in servers))
         self.config = self.ssh / "config"
         if servers:
-            key = self.ssh / "id_ed25519"
-            key.write_bytes(servers[0].user_key.read_bytes())
-            key.chmod(0o600)
+            self.use_key(servers[0].user_key)
+
+    def use_key(self, file: Path) -> None:
+        """Make a private key the user's."""
+        key = self.ssh / "id_ed25519"
+        key.write_bytes(file.read_bytes())
+        key.chmod(0o600)
 
 
 @contextlib.contextmanager

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
 import shutil
 import signal
-import socket
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -45,31 +41,7 @@ TRICKY = [
 ]
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    with running_sshd(tmp_path_factory.mktemp("sshd")) as running:
-        yield running
-
-
-@pytest.fixture
-def own_server(tmp_path: Path) -> Iterator[Sshd]:
-    """Return a server for tests that disturb it."""
-    with running_sshd(tmp_path / "own_server") as running:
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def client(server: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SshClientHome:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
-    return SshClientHome(tmp_path, server)
-
-
-@pytest.fixture(autouse=True)
-def _quiet(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
-    """Whatever goes wrong, nothing is printed past the errors that are raised."""
-    yield
-    assert capfd.readouterr().err == ""
+pytestmark = pytest.mark.usefixtures("client", "nothing_is_printed")
 
 
 class TestSshTransport(TransportContract):
@@ -127,7 +99,7 @@ def test_any_login_shell_passes_arguments_on(
 ) -> None:
     with running_sshd(tmp_path / "shell", login_shell=shutil.which(shell)) as server:
         transport = SshTransport(server.address, ACCEPT)
-        _use_key_of(client, server)
+        client.use_key(server.user_key)
         _runs_tricky_arguments(transport)
         transport.close()
 
@@ -142,7 +114,7 @@ def test_what_start_up_files_print_is_thrown_away(
             "echo welcome; echo no newline >&2; printf 'joulemap-0 12\\n'; printf garbage\n"
         )
         transport = SshTransport(server.address, ACCEPT)
-        _use_key_of(client, server)
+        client.use_key(server.user_key)
         done = transport.run(["sh", "-c", "echo out; echo err >&2; exit 3"], 30)
         assert (done.exit_code, done.stdout, done.stderr) == (3, b"out\n", b"err\n")
         path = transport.push(b"content", "noisy.bin")
@@ -152,7 +124,7 @@ def test_what_start_up_files_print_is_thrown_away(
 
 def test_a_login_shell_that_runs_nothing_is_named(tmp_path: Path, client: SshClientHome) -> None:
     with running_sshd(tmp_path / "closed", login_shell="/usr/sbin/nologin") as server:
-        _use_key_of(client, server)
+        client.use_key(server.user_key)
         transport = SshTransport(server.address, ACCEPT)
         with pytest.raises(
             StableDeviceError, match="code 1 instead of starting true: This account"
@@ -194,133 +166,6 @@ def test_a_changed_host_key_is_refused_whatever_the_user_says(
     assert client.known_hosts.read_text() == own_server.known_hosts_line
 
 
-# -- logging in --------------------------------------------------------------------------------------
-
-
-def test_a_key_that_is_not_let_in_is_named(server: Sshd, client: SshClientHome) -> None:
-    _use_key(client, server.folder / "stranger_key")
-    with pytest.raises(
-        StableDeviceError, match=r"not let root in \(tried .*id_ed25519\).*ssh-copy"
-    ):
-        SshTransport(server.address).run(["true"], 30)
-
-
-def test_without_any_key_it_says_so(server: Sshd, client: SshClientHome) -> None:
-    (client.ssh / "id_ed25519").unlink()
-    with pytest.raises(
-        StableDeviceError, match=r"no private key was found.*: ssh-keygen -t.*ssh-copy-id"
-    ):
-        SshTransport(server.address).run(["true"], 30)
-
-
-def test_a_locked_or_damaged_key_is_named(server: Sshd, client: SshClientHome) -> None:
-    key = client.ssh / "id_ed25519"
-    subprocess.run(["ssh-keygen", "-q", "-p", "-N", "secret", "-f", str(key)], check=True)  # noqa: S607
-    (client.ssh / "id_rsa").write_text("no key")
-    with pytest.raises(StableDeviceError, match=r"locked by a passphrase.*id_rsa cannot be read"):
-        SshTransport(server.address).run(["true"], 30)
-
-
-def _configure(server: Sshd, client: SshClientHome, *extra: str) -> None:
-    """Start a server anew with further lines of configuration; its host key is known."""
-    server.stop()
-    server.extra = extra
-    server.start()
-    client.known_hosts.write_text(server.known_hosts_line)
-
-
-@contextlib.contextmanager
-def _running_agent(path: Path, *keys: Path) -> Iterator[None]:
-    """Run an SSH agent that holds keys, in this order."""
-    with subprocess.Popen(["ssh-agent", "-D", "-a", str(path)], stdout=-3) as agent:  # noqa: S607
-        environment = {**os.environ, "SSH_AUTH_SOCK": str(path)}
-        for key in keys:
-            for _ in range(200):
-                command = ["ssh-add", "-q", str(key)]
-                added = subprocess.run(command, stderr=-3, env=environment)  # noqa: PLW1510
-                if added.returncode == 0:
-                    break
-        try:
-            yield
-        finally:
-            agent.terminate()
-
-
-def test_a_key_of_the_agent_is_used(
-    server: Sshd, client: SshClientHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path / "agent"))
-    with _running_agent(tmp_path / "agent", client.ssh / "id_ed25519"):
-        (client.ssh / "id_ed25519").unlink()
-        transport = SshTransport(server.address)
-        assert transport.run(["echo", "in"], 30).stdout == b"in\n"
-        transport.close()
-
-
-@pytest.mark.parametrize("what", ["locked", "public"])
-def test_a_named_key_is_asked_of_the_agent_and_no_other(
-    own_server: Sshd, client: SshClientHome, tmp_path: Path, what: str
-) -> None:
-    key, public = client.ssh / "board", client.ssh / "board.pub"
-    key.write_bytes(own_server.user_key.read_bytes())
-    key.chmod(0o600)
-    public.write_bytes(own_server.user_key.with_name("user_key.pub").read_bytes())
-    stranger = own_server.folder / "stranger_key"
-    with _running_agent(tmp_path / "agent", stranger, key):
-        subprocess.run(["ssh-keygen", "-q", "-p", "-N", "secret", "-f", str(key)], check=True)  # noqa: S607
-        # The first other key that is tried ends the connection.
-        _configure(own_server, client, "MaxAuthTries 1")
-        named = key if what == "locked" else public
-        client.config.write_text(f"IdentityFile {named}\nIdentityAgent {tmp_path}/agent\n")
-        transport = SshTransport(own_server.address)
-        assert transport.run(["echo", "in"], 30).stdout == b"in\n"
-        transport.close()
-        client.config.write_text(
-            f"IdentityFile {stranger}\nIdentitiesOnly yes\nIdentityAgent {tmp_path}/agent\n"
-        )
-        _configure(own_server, client)
-        with pytest.raises(StableDeviceError, match=r"tried \S*/stranger_key\)"):
-            SshTransport(own_server.address).run(["true"], 30)
-
-
-def test_an_agent_that_says_nothing_does_not_hold_everything_up(
-    server: Sshd, client: SshClientHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path / "agent"))
-    (client.ssh / "id_ed25519").unlink()
-    with socket.socket(socket.AF_UNIX) as silent:
-        silent.bind(str(tmp_path / "agent"))
-        silent.listen()
-        transport = SshTransport(server.address, limits=ConnectLimits(auth_s=0.3))
-        with pytest.raises(StableDeviceError, match="the SSH agent gives no answer within 0 s"):
-            transport.run(["true"], 30)
-
-
-def test_a_server_that_breaks_off_the_login_may_do_better_later(
-    own_server: Sshd, client: SshClientHome
-) -> None:
-    _configure(own_server, client, "MaxAuthTries 1")
-    _use_key(client, own_server.folder / "stranger_key")
-    with pytest.raises(TransientDeviceError, match=r"ended the connection.*IdentitiesOnly"):
-        SshTransport(own_server.address).run(["true"], 30)
-
-
-def test_a_server_that_wants_more_than_a_key_is_named(
-    own_server: Sshd, client: SshClientHome
-) -> None:
-    methods = "AuthenticationMethods publickey,password"
-    _configure(own_server, client, "PasswordAuthentication yes", methods)
-    _use_key_of(client, own_server)
-    with pytest.raises(StableDeviceError, match="wants password besides"):
-        SshTransport(own_server.address).run(["true"], 30)
-
-
-@pytest.mark.parametrize("host", ["rpi..local", "a" * 64 + ".local"])
-def test_a_host_that_is_no_name_is_said(client: SshClientHome, host: str) -> None:
-    with pytest.raises(TransientDeviceError, match=r"is not found.*written right"):
-        SshTransport(f"//root@{host}").run(["true"], 30)
-
-
 # -- the way -----------------------------------------------------------------------------------------
 
 
@@ -340,7 +185,7 @@ def test_an_alias_leads_through_several_servers(
             f"Host hop\n HostName 127.0.0.1\n User root\n Port {second.port}\n"
             f" IdentityFile {second.user_key}\n"
         )
-        _use_key_of(client, first)
+        client.use_key(first.user_key)
         transport = SshTransport("//board")
         done = transport.run(["sh", "-c", "echo $HOME $SSH_CONNECTION"], 30)
         assert done.stdout.split()[0] == str(server.home).encode()
@@ -402,7 +247,7 @@ def test_refused_and_unknown_addresses_are_named(client: SshClientHome, own_serv
 def test_a_server_that_dies_under_a_program_is_a_lost_connection(
     own_server: Sshd, client: SshClientHome
 ) -> None:
-    _use_key_of(client, own_server)
+    client.use_key(own_server.user_key)
     client.known_hosts.write_text(own_server.known_hosts_line)
     transport = SshTransport(own_server.address)
     process = transport.start(["cat"])
@@ -427,7 +272,7 @@ def test_a_server_that_dies_under_a_program_is_a_lost_connection(
 def test_a_session_that_is_ended_leaves_the_server_usable(
     own_server: Sshd, client: SshClientHome
 ) -> None:
-    _use_key_of(client, own_server)
+    client.use_key(own_server.user_key)
     client.known_hosts.write_text(own_server.known_hosts_line)
     transport = SshTransport(own_server.address)
     process = transport.start(["sleep", "60"])
@@ -443,7 +288,7 @@ def test_a_session_that_is_ended_leaves_the_server_usable(
 def test_a_frozen_server_ends_every_call_at_its_limit(
     own_server: Sshd, client: SshClientHome, tmp_path: Path
 ) -> None:
-    _use_key_of(client, own_server)
+    client.use_key(own_server.user_key)
     client.known_hosts.write_text(own_server.known_hosts_line)
     transport = SshTransport(own_server.address, limits=SHORT)
     process = transport.start(["cat"])
@@ -481,7 +326,7 @@ def test_a_read_only_and_a_full_home_are_named(tmp_path: Path, client: SshClient
     mounted = f"mount -t tmpfs -o size=64k none {inside.home} && exec "
     inside.start(prefix=("unshare", "--mount", "--propagation", "private", "sh", "-c", mounted))
     try:
-        _use_key_of(client, inside)
+        client.use_key(inside.user_key)
         transport = SshTransport(inside.address, ACCEPT)
         with pytest.raises(StableDeviceError, match=r"No space left on device.*make room"):
             transport.push(os.urandom(1 << 18), "large.bin")
@@ -507,11 +352,3 @@ def test_paramiko_has_a_silent_place_to_log_to() -> None:
 def test_settings_are_read_when_it_connects(client: SshClientHome, server: Sshd) -> None:
     hops = ssh_settings.resolve(ssh_settings.SshUrl.parse(server.address))
     assert [hop.port for hop in hops] == [server.port]
-
-
-def _use_key_of(client: SshClientHome, server: Sshd) -> None:
-    _use_key(client, server.user_key)
-
-
-def _use_key(client: SshClientHome, key: Path) -> None:
-    (client.ssh / "id_ed25519").write_bytes(key.read_bytes())
