@@ -13,10 +13,12 @@ A campaign's folder::
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +225,31 @@ def make_folder(folder: str | Path) -> Path:
             "new folder"
         )
     return folder
+
+
+@contextlib.contextmanager
+def held_folder(folder: str | Path) -> Iterator[Path]:
+    """Yield the folder, made if needed, and keep other campaigns off it while the block runs.
+
+    Raises:
+        InputError: As `make_folder`, or another campaign holds it.
+    """
+    folder = make_folder(folder)
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(fd)
+        raise InputError(
+            f"another joulemap campaign is writing to {folder}; wait for it, or choose another folder"
+        ) from error
+    except OSError:
+        # Some network file systems lock files only: the journal's own lock remains.
+        pass
+    try:
+        yield folder
+    finally:
+        os.close(fd)
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:

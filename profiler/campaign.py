@@ -29,7 +29,7 @@ from joulemap import InputError, JoulemapError, __version__
 
 from ..datasets import Conditions, CostDataset, NetworkSpec, Timing, Visit
 from ..datasets.journal import FILE_NAME, CampaignRecord, Journal
-from ..datasets.store import export_campaign, make_folder
+from ..datasets.store import export_campaign, held_folder
 from ..device_agents.device import Device, Preparation, StartGate
 from ..device_agents.errors import DeviceError, TransientDeviceError
 from ..device_agents.interfaces import ConnectOptions
@@ -152,8 +152,7 @@ def profile(
         if isinstance(url, str)
         else url
     )
-    with opened as device:
-        folder = make_folder(out)
+    with opened as device, held_folder(out) as folder:
         device.token, device.on_message = link_token(folder), observer.message
         fingerprint = device.probe()
         observer.message(f"device: {fingerprint.get('cpu_model')} ({fingerprint['device_id']})")
