@@ -193,7 +193,7 @@ def test_where_auto_s_first_choice_is_of_no_use_the_next_one_is_taken() -> None:
     agent = MeteredAgent(power, [dead, slow], "auto")
     meters = agent.prepared["result"]["meters"]
     assert meters["chosen"] == []
-    assert "raise max_energy_window_s" in meters["why"]
+    assert "--max-energy-window-s" in meters["why"]
     visit = agent.answer({"id": 2, "op": "visit", "widths": [2], "protocol": agent.protocol}, b"")
     assert visit["result"].get("energy") is None
 
