@@ -31,6 +31,7 @@ from .errors import (
 )
 from .interfaces import Process, Transport
 from .onboard import frames
+from .onboard.meter import remembered
 
 T = TypeVar("T")
 MAX_MESSAGE = 2000
@@ -167,15 +168,16 @@ class KeeperClient:
             DeviceError: The agent says that it cannot.
             LinkLostError: The device was not reached for too long.
         """
-        text = json.dumps(request, sort_keys=True).encode()
-        digest = hashlib.sha256(text + b"\0" + payload).hexdigest()
+        digest = preparation_digest(request, payload)
         header = {**request, "digest": digest, "limit_s": timeout_s}
         self._preparation = None
         limit_s = timeout_s + self._limits.silence_s
         answer = self._through(lambda: self._exchange("prepare", header, payload, limit_s))
         self._has_progressed()
         result = result_of("prepare", answer)
-        self._preparation = (header, payload, limit_s)
+        # A keeper that forgot it reads the same meters again, whatever is best by then.
+        before = remembered(result.get("meters"))
+        self._preparation = ({**header, "meters_before": before}, payload, limit_s)
         return result
 
     def send(self, visits: Sequence[VisitRequest]) -> None:
@@ -460,6 +462,12 @@ class KeeperClient:
         if self._process is not None:
             self._process.kill()
         self._process = None
+
+
+def preparation_digest(request: Mapping[str, Any], payload: bytes) -> str:
+    """Return what a keeper knows a preparation by, in digits of base 16."""
+    text = json.dumps(request, sort_keys=True).encode()
+    return hashlib.sha256(text + b"\0" + payload).hexdigest()
 
 
 def result_of(operation: str, answer: Mapping[str, Any]) -> dict[str, Any]:

@@ -84,7 +84,8 @@ def meter_sentences(meters: Mapping[str, Any]) -> list[str]:
         if meter.get("is_partial"):
             unseen.append("taken by name only, never by --meter auto")
         notes = meter.get("notes")
-        said = [*unseen, *(map(str, notes) if isinstance(notes, list) else ())]
+        said = ["; ".join(unseen)] if unseen else []
+        said += map(str, notes) if isinstance(notes, list) else ()
         if said:
             found.append(f"{_meter_name(meter)}: {'. '.join(each.rstrip('.') for each in said)}.")
     for meter in _mappings(meters.get("missing")):

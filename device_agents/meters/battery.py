@@ -12,6 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from ..onboard.files import Files
 from ..onboard.meter import COUNTER, SAMPLER, Meter, MeterError, MeterGone, MeterInfo, Missing
@@ -167,7 +168,6 @@ class BatteryMeter:
         state = self._supply.state()
         if learned is not None:
             state["learned"] = f"sign {learned.sign:+d}, factor {learned.factor:g}"
-            state["charge_counter"] = "agrees" if learned.is_confirmed else "has no say"
         return state
 
     def calibrate(
@@ -209,6 +209,10 @@ class BatteryMeter:
             num_charge_steps=before.num_charge_steps + after.num_charge_steps,
         )
         self.calibration = learn_sign_and_unit(idle, load)
+        # No part of the state: whether the counter moved in time is chance.
+        said = "agrees" if self.calibration.is_confirmed else "moved too little to tell"
+        note = f"Sign and unit were learned from a step of the load; the charge counter {said}."
+        self.info = replace(self.info, notes=(*self.info.notes, note))
         return self.calibration
 
     def close(self) -> None:

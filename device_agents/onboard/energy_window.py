@@ -224,6 +224,7 @@ def energy_of(
     # taken off for too long or too short, not by the window's.
     window_w2 = window.fixed_w2
     window_w2 -= (window.power_w**2 - idle_w**2) * window.moments_s2 / window.duration_s**2
+    window_w2 = max(0.0, window_w2)
     net_parts = [*parts, (window_w2, math.inf)]
     if info.kind == SAMPLER:
         of_window = long_run([window.pieces])

@@ -22,8 +22,10 @@ which lags these are is not certain.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 # Lags that are kept; beyond them pieces are taken to be independent.
 MAX_LAG = 12
@@ -172,7 +174,7 @@ def _freedom(stretches: Sequence[Pieces], covariances: Sequence[float]) -> float
 
 def _satterthwaite(count: int, covariances: Sequence[float]) -> float:
     size = len(covariances) + 1
-    expected = _expected(count, size)
+    expected = _expected(count)
     # The weights of the sums of products: transposed equations.
     weights = _solved(
         [[expected[k][j] for k in range(size)] for j in range(size)], [1.0] + [2.0] * (size - 1)
@@ -206,34 +208,35 @@ def _satterthwaite(count: int, covariances: Sequence[float]) -> float:
 def _covariances(stretches: Sequence[Pieces], lags: int) -> list[float]:
     """Return the covariances of pieces 0, ..., `lags` apart, those beyond being 0."""
     size = lags + 1
+    used = [s for s in stretches if len(s.sums_w2) >= size and s.count >= 2 * lags + 2]
     matrix = [[0.0] * size for _ in range(size)]
-    right = [0.0] * size
-    for stretch in stretches:
-        if len(stretch.sums_w2) < size or stretch.count < 2 * lags + 2:
-            continue
-        expected = _expected(stretch.count, size)
+    right = [sum(stretch.sums_w2[k] for stretch in used) for k in range(size)]
+    for count, number in Counter(stretch.count for stretch in used).items():
+        expected = _expected(count)
+        own_w2 = sum(stretch.own_w2 for stretch in used if stretch.count == count)
         for k in range(size):
             # What moments add alternates between neighbours, half of it each.
-            own = expected[k][0] - (expected[k][1] / 2 if size > 1 else 0.0)
-            right[k] += stretch.sums_w2[k] - own * stretch.own_w2
+            right[k] -= own_w2 * (expected[k][0] - (expected[k][1] / 2 if size > 1 else 0.0))
             for j in range(size):
-                matrix[k][j] += expected[k][j]
+                matrix[k][j] += number * expected[k][j]
     return _solved(matrix, right)
 
 
-def _expected(count: int, size: int) -> list[list[float]]:
+# The same few counts come back with every visit, while the device should be idle.
+@lru_cache(maxsize=256)
+def _expected(count: int) -> tuple[tuple[float, ...], ...]:
     """Return B: what covariances add to the expected sums of products around the own mean."""
     rows = []
-    for k in range(size):
+    for k in range(MAX_LAG + 2):
         terms = count - k
         row = []
-        for j in range(size):
+        for j in range(MAX_LAG + 2):
             pairs = count if j == 0 else 2 * (count - j)
             # How often pieces of the first and the last `terms` have another one j apart.
             inside = terms if j == 0 else min(terms, count - j) + max(0, terms - j)
             row.append(terms * ((k == j) + pairs / count**2) - 2 * inside / count)
-        rows.append(row)
-    return rows
+        rows.append(tuple(row))
+    return tuple(rows)
 
 
 def _solved(matrix: list[list[float]], right: list[float]) -> list[float]:

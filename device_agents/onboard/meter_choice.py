@@ -32,6 +32,7 @@ FEW_UPDATES = 4
 SINGLE_GAP = 1.6
 # Where no update can be seen and none is stated.
 UNKNOWN_GAUGE_PERIOD_S = 1.0
+_OTHERWISE = "or choose another meter"
 
 Found = Union[Meter, Missing]
 
@@ -190,9 +191,9 @@ def choose_usable(
             check_windows(chosen, protocol)
         except MeterChoiceError as error:
             if wanted != AUTO:
-                raise
+                raise MeterChoiceError(f"{error}; {_OTHERWISE}") from error
             (failed,) = (meter.info for meter in meters)
-            unusable = Missing(failed.name, failed.channel, str(error), "or name another one")
+            unusable = Missing(failed.name, failed.channel, str(error), _OTHERWISE)
             left = [unusable if item in meters else item for item in left]
         else:
             return chosen, why
@@ -301,8 +302,7 @@ def check_windows(chosen: Sequence[ChosenMeter], protocol: dict[str, Any]) -> No
         if least > most:
             raise MeterChoiceError(
                 f"meter {_name(item.info)} updates every {item.period_s:.3g} s and needs windows of "
-                f"{least:.0f} s; the protocol allows {most:.0f} s: give more with --max-energy-window-s, or "
-                "choose another meter"
+                f"{least:.0f} s; the protocol allows {most:.0f} s: give more with --max-energy-window-s"
             )
 
 

@@ -103,7 +103,7 @@ class _KeyAgent(AgentSSH):
             except TimeoutError:
                 self.problem = f"gives no answer within {self._timeout_s:.0f} s"
             except (paramiko.SSHException, OSError, ValueError) as error:
-                self.problem = f"cannot be used ({_said(error)})"
+                self.problem = f"cannot be used ({said(error)})"
         return self.get_keys()
 
     def find(self, blob: bytes | None) -> AgentKey | None:
@@ -133,7 +133,7 @@ def _keys(hop: Hop, agent: _KeyAgent) -> Iterator[tuple[str, paramiko.PKey | str
         except (paramiko.PasswordRequiredException, TypeError):
             why = "is locked by a passphrase (run ssh-add first)"
         except (paramiko.SSHException, UnknownKeyType, OSError, ValueError) as error:
-            why = f"cannot be read ({_said(error)})"
+            why = f"cannot be read ({said(error)})"
         else:
             given.append(loaded.asbytes())
             yield str(path), loaded
@@ -164,5 +164,6 @@ def _public_half(path: Path) -> bytes | None:
     return None
 
 
-def _said(error: BaseException) -> str:
+def said(error: BaseException) -> str:
+    """Return what an error says, its kind where it says nothing."""
     return str(error)[:300] or type(error).__name__

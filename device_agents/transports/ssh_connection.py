@@ -21,7 +21,7 @@ from typing import Any
 import paramiko
 
 from ..errors import StableDeviceError, TransientDeviceError
-from .ssh_authentication import authenticate
+from .ssh_authentication import authenticate, said
 from .ssh_host_keys import check_host_key, known_keys
 from .ssh_settings import Hop
 
@@ -148,7 +148,7 @@ class SshConnection:
                 transport.start_client(timeout=min(left, self._limits.banner_s + 5))
             except (paramiko.SSHException, OSError, EOFError) as error:
                 raise TransientDeviceError(
-                    f"{where} takes connections, but no SSH session begins: {_said(error)}. Is it "
+                    f"{where} takes connections, but no SSH session begins: {said(error)}. Is it "
                     "frozen or overloaded, or is this another service's port?"
                 ) from error
             key = transport.get_remote_server_key()
@@ -164,7 +164,7 @@ class SshConnection:
                 authenticate(transport, hop, self._limits.auth_s)
             except (paramiko.SSHException, OSError, EOFError) as error:
                 raise TransientDeviceError(
-                    f"{where} broke off while {hop.user} logged in: {_said(error)}"
+                    f"{where} broke off while {hop.user} logged in: {said(error)}"
                 ) from error
         transport.set_keepalive(KEEPALIVE_S)
 
@@ -180,7 +180,7 @@ class SshConnection:
             except (paramiko.SSHException, OSError, EOFError) as error:
                 raise TransientDeviceError(
                     f"the jump host does not reach {hop.alias} ({hop.host}, port {hop.port}): "
-                    f"{_said(error)}"
+                    f"{said(error)}"
                 ) from error
         if hop.proxy_command is not None:
             return self._start_proxy(hop.proxy_command, hop.alias)
@@ -251,7 +251,3 @@ def _prefer_known_key_types(transport: paramiko.Transport, hop: Hop) -> None:
         known |= {"rsa-sha2-512", "rsa-sha2-256"}
     options = transport.get_security_options()
     options.key_types = sorted(options.key_types, key=lambda name: name not in known)
-
-
-def _said(error: BaseException) -> str:
-    return str(error)[:300] or type(error).__name__

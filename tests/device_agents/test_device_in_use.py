@@ -231,7 +231,13 @@ def test_the_agent_of_a_killed_keeper_is_waited_for(remote: Remote) -> None:
     (agent,) = remote.agents()
     remote.kill([agent], signal.SIGSTOP)
     remote.kill(remote.keepers())
-    threading.Timer(1.0, remote.kill, ([agent], signal.SIGCONT)).start()
+
+    def let_end(text: str) -> None:
+        remote.said.append(text)
+        if "the agent of a campaign that was killed" in text:
+            remote.kill([agent], signal.SIGCONT)
+
+    device.on_message = let_end
     answer = device.visit(WIDTHS, remote.protocol, "one")
     assert answer["pid"] != agent
     assert any("the agent of a campaign that was killed" in text for text in remote.said)
@@ -263,11 +269,16 @@ def test_a_keeper_without_host_and_work_leaves_the_device(remote: Remote, tmp_pa
             with pytest.raises(DeviceInUseError):
                 again.prepare(prepared(remote.preparation, 0.2))
         # The one whose link broke tries again, as with any other trouble.
-        closing = threading.Timer(1.0, second.close)
-        closing.start()
+        said: list[str] = []
+
+        def end_second(text: str) -> None:
+            said.append(text)
+            if "another campaign measures on the device" in text:
+                second.close()
+
+        first.on_message = end_second
         Timing.from_dict(first.visit(WIDTHS, remote.protocol, "one"))
-        closing.join()
-    assert any("another campaign measures on the device" in text for text in remote.said)
+        assert any("another campaign measures on the device" in text for text in said)
     first.close()
 
 

@@ -11,7 +11,12 @@ import pytest
 
 from joulemap.device_agents.device import Device, Preparation
 from joulemap.device_agents.errors import DeviceError, LinkLostError, StableDeviceError
-from joulemap.device_agents.keeper_client import KeeperClient, LinkLimits, VisitRequest
+from joulemap.device_agents.keeper_client import (
+    KeeperClient,
+    LinkLimits,
+    VisitRequest,
+    preparation_digest,
+)
 from joulemap.device_agents.simulated.loopback import LoopbackProcess, LoopbackTransport
 from joulemap.profiler.device_text import print_probe
 
@@ -174,6 +179,30 @@ def test_a_link_that_takes_nothing_does_not_block_the_host(clients: list[KeeperC
     for visit in many:
         client.send([visit])
     assert [client.collect(visit.key)["x"] for visit in many] == ["0", "1", "2"]
+
+
+def test_a_device_that_forgot_the_preparation_is_told_which_meters_were_chosen(
+    clients: list[KeeperClient],
+) -> None:
+    meter = {"name": "hwmon", "channel": "in", "state": {"mode": "slow"}}
+    meters = {"chosen": [{**meter, "kind": "sampler"}], "why": "it is the best"}
+    first = f"send({{'id': read()['id'], 'result': {{'meters': {meters}}}}})"
+    again = """
+request = read()
+send({'id': request['id'], 'result': {}})
+told = {name: request[name] for name in ('digest', 'meters_before')}
+request = read()
+send({'id': request['id'], 'key': request['key'], 'result': told})
+read()
+"""
+    client = client_of(clients, f"greet()\n{first}", f"greet(){again}")
+    request = {"meter": "auto", "meters_before": None}
+    client.prepare(request, b"template", 1.0)
+    client.send([VisitRequest("one", {"widths": [1]}, 0.5)])
+    told = client.collect("one")
+    assert told["meters_before"] == [meter]
+    # It is the same preparation: a device that has it still is not prepared again.
+    assert told["digest"] == preparation_digest(request, b"template")
 
 
 class HostileDevice(HostileTransport):

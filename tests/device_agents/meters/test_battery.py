@@ -162,6 +162,22 @@ def test_a_step_of_the_load_teaches_sign_and_unit(tmp_path: Path, sign: int, uni
     assert meter.state()["learned"] == f"sign {sign:+d}, factor {unit:g}"
 
 
+def test_whether_the_charge_counter_moved_in_time_does_not_part_the_agents_of_a_campaign(
+    tmp_path: Path,
+) -> None:
+    device = Phone(tmp_path, 1, 1.0, charge_step_uah=2700.0)
+    states, notes = [], set()
+    for phase_s in range(30):
+        device.burn(1.7 * phase_s)
+        meter = gauge(tmp_path)
+        meter.calibrate(device.burn, device.idle, clock=device.clock)
+        states.append(meter.state())
+        notes.add(meter.info.notes[-1].rpartition("; ")[2])
+        meter.close()
+    assert notes == {"the charge counter agrees.", "the charge counter moved too little to tell."}
+    assert all(state == states[0] for state in states)
+
+
 def test_milliamperes_are_not_believed_without_the_charge_counter(tmp_path: Path) -> None:
     device = Phone(tmp_path, -1, 1e3, charge_step_uah=50_000.0)
     with pytest.raises(MeterError, match="calibrate for longer"):

@@ -175,3 +175,11 @@ def test_moments_of_edges_count_by_idle_power() -> None:
     energy = energy_of(*parts, info, 2.0, 10, LongRun(0.0, 0.0, 0))
     assert energy.net_j == pytest.approx(4.0)
     assert energy.net_standard_error_j == pytest.approx(1.0 * 0.01 / 10)
+    # Beside no idle power they count nothing, whatever rounding leaves.
+    idle = power(0.0, 0.0, 0.0), power(0.0, 4.0, 0.0)
+    for tenths in range(1, 200):
+        watts, squares_s2 = tenths / 10, 2 * 0.0123**2
+        fixed = (watts**2 * squares_s2 / 12) / 1.9**2
+        loaded = MeanPower(watts, fixed, NOTHING, 2.1, 4.0, 20, 0.0, squares_s2 / 12)
+        energy = energy_of(idle[0], loaded, idle[1], info, 1.9, 10, LongRun(0.0, 0.0, 0))
+        assert energy.net_standard_error_j == pytest.approx(0.0, abs=1e-6)

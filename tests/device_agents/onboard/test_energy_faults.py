@@ -193,7 +193,13 @@ def test_where_auto_s_first_choice_is_of_no_use_the_next_one_is_taken() -> None:
     agent = MeteredAgent(power, [dead, slow], "auto")
     meters = agent.prepared["result"]["meters"]
     assert meters["chosen"] == []
-    assert "--max-energy-window-s" in meters["why"]
+    assert (
+        "the protocol allows 120 s: give more with --max-energy-window-s; or choose another meter"
+        in (meters["why"])
+    )
+    named = MeteredAgent(power, [slow], "slow").prepared["error"]["message"]
+    assert named.endswith("give more with --max-energy-window-s; or choose another meter")
+    assert named.count("another") == 1
     visit = agent.answer({"id": 2, "op": "visit", "widths": [2], "protocol": agent.protocol}, b"")
     assert visit["result"].get("energy") is None
 
