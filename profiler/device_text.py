@@ -82,7 +82,7 @@ def meter_sentences(meters: Mapping[str, Any]) -> list[str]:
     for meter in _mappings(meters.get("available")):
         unseen = [f"does not see {meter['unmeasured']}"] if meter.get("unmeasured") else []
         if meter.get("is_partial"):
-            unseen.append("taken by name only, never by --meter auto")
+            unseen.append("Taken by name only, never by --meter auto")
         notes = meter.get("notes")
         said = [*unseen, *(map(str, notes) if isinstance(notes, list) else ())]
         if said:
