@@ -82,10 +82,9 @@ def meter_sentences(meters: Mapping[str, Any]) -> list[str]:
     for meter in _mappings(meters.get("available")):
         unseen = [f"does not see {meter['unmeasured']}"] if meter.get("unmeasured") else []
         if meter.get("is_partial"):
-            unseen.append("taken by name only, never by --meter auto")
+            unseen.append("Taken by name only, never by --meter auto")
         notes = meter.get("notes")
-        said = ["; ".join(unseen)] if unseen else []
-        said += map(str, notes) if isinstance(notes, list) else ()
+        said = [*unseen, *(map(str, notes) if isinstance(notes, list) else ())]
         if said:
             found.append(f"{_meter_name(meter)}: {'. '.join(each.rstrip('.') for each in said)}.")
     for meter in _mappings(meters.get("missing")):

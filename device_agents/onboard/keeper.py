@@ -24,7 +24,7 @@ between two visits if `deliver_s` have passed since the last time. After `beat_s
 says that work goes on. Without a host the queue is worked off; after `idle_limit_s` without a host
 or work the keeper ends, and with it the agent, which restores what it changed. The spool stays.
 The device is this campaign's from the first preparation on (see `device_lock`), until the keeper
-ends or has been without host and work for a minute.
+ends, or has no work and has heard nothing from a host for a minute.
 """
 
 from __future__ import annotations

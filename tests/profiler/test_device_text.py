@@ -107,7 +107,7 @@ def test_a_board_fits_into_eighty_columns(
 def test_a_meter_that_sees_a_part_only_says_so() -> None:
     part = {"name": "nvml", "channel": "gpu0", "unmeasured": "the host", "is_partial": True}
     (text,) = device_text.meter_sentences({"available": [part]})
-    assert text == "nvml:gpu0: does not see the host; taken by name only, never by --meter auto."
+    assert text == "nvml:gpu0: does not see the host. Taken by name only, never by --meter auto."
 
 
 def test_a_missing_runtime_is_refused_with_the_line_that_installs_it() -> None:
