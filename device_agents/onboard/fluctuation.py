@@ -14,9 +14,10 @@ covariances are what makes these sums what is expected of them::
 These are linear equations: nothing is inflated by a ratio of two noisy numbers, and the estimate
 is unbiased for each q. q is the least after which two more lags are within chance (the rule of
 Politis, 2003). The estimate is a quadratic form x' Q x of the pieces, so its degrees of freedom are
-those of Satterthwaite, tr(Q G)^2 / tr(Q G Q G) for each stretch, with G the covariances; of long
-stretches about m / (2 q + 1) - 1. They are counted for one more lag than was found necessary, for
-which lags these are is not certain.
+those of Satterthwaite, tr(Q G)^2 / tr(Q H Q H) for each stretch, with G the covariances and H those
+with what the meter adds: it does not move the estimate but scatters it. Of long stretches they are
+about m / (2 q + 1) - 1 if the meter adds nothing. They are counted for one more lag than was found
+necessary, for which lags these are is not certain.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ MIN_FREEDOM = 0.5
 LEAST_FREEDOM = 0.1
 # Of longer stretches the degrees of freedom are those of infinitely long ones.
 MAX_EXACT = 40
+# What the meter adds moves from a piece to the next; where it is so much of all variance, one lag is
+# kept at least: then the sum holds none of it, however well it is known.
+NOTABLE_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -77,13 +81,17 @@ class LongRun:
 
     Args:
         w2_s: Its value: the variance of a mean times the mean's duration; not negative.
-        freedom: Degrees of freedom of the estimate.
+        freedom: Degrees of freedom of the estimate: twice its square over its squared error.
         lags: So many pieces away the power is still remembered.
+        squared_error: Of the value.
+        most_freedom: Degrees of freedom if the meter added nothing.
     """
 
     w2_s: float
     freedom: float
     lags: int
+    squared_error: float = 0.0
+    most_freedom: float = 0.0
 
 
 NOTHING = Pieces(0, 0.0, (0.0,))
@@ -122,12 +130,15 @@ def long_run(stretches: Sequence[Pieces]) -> LongRun:
     total = sum(stretch.count for stretch in known)
     if not known:
         return LongRun(0.0, 0.0, 0)
+    own_w2 = sum(stretch.count * stretch.own_w2 for stretch in known) / total
     chance = CHANCE / math.sqrt(total)
     lags, most = 0, 0
     while most < MAX_LAG and _about_free(known, most + 1) >= MIN_FREEDOM:
         most += 1
+    if most > 0 and own_w2 > NOTABLE_SHARE * (own_w2 + max(0.0, _covariances(known, 0)[0])):
+        lags = 1
     while lags < most:
-        near = _covariances(known, lags)[0]
+        near = max(0.0, _covariances(known, lags)[0]) + own_w2
         ahead = [_covariances(known, lag)[lag] for lag in range(lags + 1, min(lags + 2, most) + 1)]
         if near <= 0 or all(covariance <= chance * near for covariance in ahead):
             break
@@ -137,8 +148,13 @@ def long_run(stretches: Sequence[Pieces]) -> LongRun:
     value = length * (found[0] + 2 * sum(found[1:]))
     if value <= 0:
         # Nothing but what the meter adds.
-        return LongRun(0.0, _freedom(known, [1.0]), 0)
-    return LongRun(value, max(LEAST_FREEDOM, _freedom(known, found)), lags)
+        freedom = _freedom(known, [1.0], 0.0)
+        most_w2_s = length * (max(0.0, found[0]) + own_w2)
+        error = 2 * most_w2_s**2 / freedom if freedom > 0 else 0.0
+        return LongRun(0.0, LEAST_FREEDOM if error else freedom, lags, error, freedom)
+    freedom = max(LEAST_FREEDOM, _freedom(known, found, own_w2))
+    most_freedom = max(freedom, _freedom(known, found, 0.0))
+    return LongRun(value, freedom, lags, 2 * value**2 / freedom, most_freedom)
 
 
 def levelled(stretch: Pieces, slope2_w2_s2: float) -> Pieces:
@@ -157,23 +173,41 @@ def _about_free(stretches: Sequence[Pieces], lags: int) -> float:
     return sum(max(0.0, stretch.count / (2 * lags + 1) - 1) for stretch in stretches)
 
 
-def _freedom(stretches: Sequence[Pieces], covariances: Sequence[float]) -> float:
-    """Return the degrees of freedom of what several stretches tell, as if of one lag more."""
+def _freedom(stretches: Sequence[Pieces], covariances: Sequence[float], own_w2: float) -> float:
+    """Return the degrees of freedom of what several stretches tell, as if of one lag more.
+
+    Args:
+        stretches: The stretches.
+        covariances: Of pieces 0, 1, ... apart.
+        own_w2: What the meter adds to the variance of a piece.
+    """
     found: dict[int, float] = {}
     lags = len(covariances)
     for count in {stretch.count for stretch in stretches}:
-        if count > MAX_EXACT:
-            found[count] = count / (2 * lags + 1) - 1
-        elif count < 2 * lags + 2:
+        if count < 2 * lags + 2:
             # Too short for one more lag: what it adds is little.
             found[count] = max(0.0, count / (2 * lags - 1) - 1) if lags > 1 else count - 1.0
+            if own_w2 > 0:
+                found[count] *= (covariances[0] / (covariances[0] + own_w2)) ** 2
+            continue
+        near = min(count, MAX_EXACT)
+        squares = _squares(near, lags, covariances)
+        scattered = [*covariances, 0.0]
+        scattered[0] += own_w2
+        scattered[1] -= own_w2 / 2
+        all_squares = _squares(near, lags, scattered) if own_w2 > 0 else squares
+        if all_squares <= 0:
+            found[count] = 0.0
+        elif count > MAX_EXACT:
+            found[count] = (count / (2 * lags + 1) - 1) * squares / all_squares
         else:
-            found[count] = _satterthwaite(count, covariances)
+            found[count] = (covariances[0] + 2 * sum(covariances[1:])) ** 2 / all_squares
     return sum(found[stretch.count] for stretch in stretches)
 
 
-def _satterthwaite(count: int, covariances: Sequence[float]) -> float:
-    size = len(covariances) + 1
+def _squares(count: int, lags: int, covariances: Sequence[float]) -> float:
+    """Return tr(Q G Q G), half the variance of the estimate from a stretch of so many pieces."""
+    size = lags + 1
     expected = _expected(count)
     # The weights of the sums of products: transposed equations.
     weights = _solved(
@@ -200,9 +234,7 @@ def _satterthwaite(count: int, covariances: Sequence[float]) -> float:
         ]
         for i in range(count)
     ]
-    trace = sum(product[i][i] for i in range(count))
-    squares = sum(product[i][j] * product[j][i] for i in range(count) for j in range(count))
-    return trace**2 / squares if squares > 0 else 0.0
+    return sum(product[i][j] * product[j][i] for i in range(count) for j in range(count))
 
 
 def _covariances(stretches: Sequence[Pieces], lags: int) -> list[float]:

@@ -13,7 +13,8 @@ Fluctuation is what is left. Within an idle time its pieces tell it, the line's 
 
     slow L = (sum w_i (d_i - b E_i)^2 - sum w_i known_i) / (n - 1),   w_i = 1 / (1/before + 1/after)
 
-Both are long-run variances of the same power, averaged by their degrees of freedom.
+Both are long-run variances of the same power. Each counts by its degrees of freedom, at most twice
+the square of the larger one over its own squared error: what the meter's moments drown says little.
 
 In the window the path is bent. With the body's time constant T, the slopes s_b and s_a in the middles
 of both idle times, `r` from such a middle to the window and `w` the window's duration, the mean in
@@ -142,12 +143,20 @@ def idle_fluctuation(visits: Sequence[IdleTimes], more: Sequence[Pieces] = ()) -
         ).sure_square
         pieces += [levelled(item, square * net_j**2) for item, net_j in zip(side, energies)]
     fast = long_run(_calmed(pieces))
-    slow_w2_s, freedom = _slow(visits)
-    total = fast.freedom + freedom
-    if total <= 0:
+    slow = _slow(visits)
+    most_w2_s = max(fast.w2_s, slow.w2_s)
+    weights = [_freedom_at(most_w2_s, found) for found in (fast, slow)]
+    if sum(weights) <= 0:
         return LongRun(0.0, 0.0, 0)
-    value = (fast.w2_s * fast.freedom + slow_w2_s * freedom) / total
-    return LongRun(max(0.0, value), total, fast.lags)
+    value = (fast.w2_s * weights[0] + slow.w2_s * weights[1]) / sum(weights)
+    return LongRun(max(0.0, value), sum(weights), fast.lags)
+
+
+def _freedom_at(w2_s: float, found: LongRun) -> float:
+    """Return the degrees of freedom that an estimate would have if this were its value."""
+    if found.squared_error <= 0:
+        return found.most_freedom
+    return min(found.most_freedom, 2 * w2_s**2 / found.squared_error)
 
 
 def bend_of(
@@ -236,20 +245,22 @@ def _line(
     return Line(slope, variance / squares, freedom)
 
 
-def _slow(visits: Sequence[IdleTimes]) -> tuple[float, float]:
-    """Return what is slower than the pieces show, and its degrees of freedom."""
+def _slow(visits: Sequence[IdleTimes]) -> LongRun:
+    """Return what is slower than the pieces show; it may be negative."""
     differences = [visit.difference_w for visit in visits]
     weights, nothing = [visit.duration_s for visit in visits], [0.0] * len(visits)
     line = _line([visit.net_j for visit in visits], differences, weights, nothing, nothing)
     if line.freedom <= 0:
-        return 0.0, 0.0
+        return LongRun(0.0, 0.0, 0)
     scatter = [
         visit.duration_s * (visit.difference_w - line.slope * visit.net_j) ** 2 for visit in visits
     ]
     most = MAX_EXCESS * median(scatter)
-    found = sum(min(value, most) for value in scatter)
-    found -= sum(visit.duration_s * visit.known_w2 for visit in visits)
-    return found / line.freedom, line.freedom
+    found = sum(min(value, most) for value in scatter) / line.freedom
+    known = sum(visit.duration_s * visit.known_w2 for visit in visits) / line.freedom
+    return LongRun(
+        found - known, line.freedom, 0, 2 * found**2 / line.freedom, most_freedom=line.freedom
+    )
 
 
 def _calmed(pieces: Sequence[Pieces]) -> list[Pieces]:

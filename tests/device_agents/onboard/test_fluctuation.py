@@ -15,6 +15,7 @@ from joulemap.device_agents.onboard.fluctuation import (
     long_run,
     pieces_of,
 )
+from joulemap.device_agents.onboard.idle_power import IdleTimes, idle_fluctuation
 
 
 def fading(draw: random.Random, count: int, memory: float) -> list[float]:
@@ -86,15 +87,49 @@ def test_units_scale_and_order_does_not_matter() -> None:
     assert other.freedom == pytest.approx(one.freedom)
 
 
-def test_what_the_meter_adds_is_no_fluctuation() -> None:
+@pytest.mark.parametrize("level_w", [0.5, 2.0])
+def test_what_the_meter_adds_is_no_fluctuation_but_scatters_what_is_found(level_w: float) -> None:
     """Uncertain moments between pieces give to one what they take from its neighbour."""
     draw = random.Random(8)
-    stretches = []
-    for _ in range(40):
-        moments = [draw.gauss(0, 1) for _ in range(21)]
-        means = [draw.gauss(0, 0.5) + b - a for a, b in pairwise(moments)]
-        stretches.append(pieces_of(means, 1.0, own_w2=2.0))
-    assert long_run(stretches).w2_s == pytest.approx(0.25, rel=0.35)
+    found: list[LongRun] = []
+    for _ in range(100):
+        stretches = []
+        for _ in range(160):
+            moments = [draw.gauss(0, 1) for _ in range(21)]
+            means = [draw.gauss(0, level_w) + b - a for a, b in pairwise(moments)]
+            stretches.append(pieces_of(means, 1.0, own_w2=2.0))
+        found.append(long_run(stretches))
+    values = [item.w2_s for item in found]
+    mean = sum(values) / len(values)
+    assert mean == pytest.approx(level_w**2, rel=0.2)
+    variance = sum((value - mean) ** 2 for value in values) / len(values)
+    stated = sum(item.squared_error for item in found) / len(found)
+    assert 0.6 < stated / variance < 1.7
+
+
+def test_drowned_pieces_do_not_outweigh_the_difference_of_idle_times() -> None:
+    """Where moments add most of the pieces' variance, what these tell by chance is little is little
+    known: idle times of 0.5 s with ten pieces, whose power is drawn anew every fourth piece."""
+    draw = random.Random(12)
+    found: list[LongRun] = []
+    for _ in range(200):
+        visits = [drowned(draw) for _ in range(20)]
+        found.append(idle_fluctuation(visits))
+    mean = sum(item.w2_s for item in found) / len(found)
+    assert 0.7 < mean / 4.0 < 1.4
+    assert all(item.w2_s > 4.0 / 3 for item in found)
+
+
+def drowned(draw: random.Random) -> IdleTimes:
+    """Return idle times whose fluctuation has a variance of 1 W^2; the moments add four times that."""
+    powers, pieces = [], []
+    for _ in range(2):
+        moments = [draw.gauss(0, math.sqrt(2)) for _ in range(11)]
+        level = redrawn(draw, 10, 4.0)
+        shown = [x + b - a for x, (a, b) in zip(level, pairwise(moments), strict=True)]
+        pieces.append(pieces_of(shown, 1.0, own_w2=4.0))
+        powers.append(sum(level) / len(level))
+    return IdleTimes(pieces[0], pieces[1], powers[1] - powers[0], 0.0, 5.0, 1.0)
 
 
 def test_a_known_slope_is_taken_off() -> None:
