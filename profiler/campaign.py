@@ -35,13 +35,13 @@ from ..device_agents.errors import DeviceError, TransientDeviceError
 from ..device_agents.interfaces import ConnectOptions
 from ..device_agents.registry import check_meters, runtime_entry
 from . import networks
-from .console import duration_text
 from .device_text import require_runtime
 from .devices import is_simulated, open_device, runs_networks
 from .link_token import link_token, name_of
 from .metering import energy_fields, meter_text, metered_visit_s, meters_of
 from .noise import NoiseTracker
 from .plan import VisitPlan
+from .plan_text import plan_text
 from .protocol import Protocol, reference_widths
 from .sampling import WidthTuple, sample, sampler_named
 from .templates import cached_template
@@ -270,30 +270,6 @@ def _tell_meters(
     if not meters and wanted != "none" and runs_networks(device.url):
         why = str(device.meters.get("why") or "the device says nothing about meters")
         observer.message(f"no energy is measured: {why[:1000]}")
-
-
-def plan_text(plan: VisitPlan, num_open: int, visit_s: float, clock: str = "") -> str:
-    """Return what is to come as a sentence: visits, how long they take, what may follow.
-
-    Args:
-        plan: The visits.
-        num_open: How many are known to remain.
-        visit_s: What one takes, roughly.
-        clock: Whose time that is, where it is not this world's.
-    """
-    if not num_open:
-        return f"all {plan.num_done} visits are there already: nothing to measure"
-    before = f", {plan.num_done} made before" if plan.num_done else ""
-    total = plan.num_done + num_open
-    text = f"{total} visits{before}; about {duration_text(num_open * visit_s)}{clock} to go"
-    further = plan.protocol.max_further_visits * len(plan.ids)
-    if not further:
-        return text
-    aim = f"+-{100 * plan.protocol.rel_error:g} %"
-    return (
-        f"{text}, then at most {further} further visits ({duration_text(further * visit_s)}) of "
-        f"variants whose latency misses the aim of {aim}"
-    )
 
 
 def _export(folder: Path, plan: VisitPlan) -> None:

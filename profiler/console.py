@@ -15,6 +15,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
+from .plan_text import duration
+
 if TYPE_CHECKING:
     from ..datasets import CostDataset, LayerProfiles, Visit
     from ..datasets.metrics import NoiseFloor
@@ -157,18 +159,6 @@ def quantity(value: float, unit: str) -> str:
             if value >= factor:
                 return f"{value / factor:.3g} {prefix}{unit}"
     return f"{value:.4g} {unit}"
-
-
-def duration(seconds: float) -> str:
-    """Return a duration as `1:02:03` or `2:03`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def duration_text(seconds: float) -> str:
-    """Return a duration in words where it is long: `2:03`, `3.4 hours`."""
-    return duration(seconds) if seconds < 3600 else f"{seconds / 3600:.1f} hours"
 
 
 class CampaignProgress:
