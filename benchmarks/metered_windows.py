@@ -47,6 +47,8 @@ CALL_S = 0.01
 CALLS_PER_LOOK = 5
 # On a busy machine the load fluctuates: windows would grow towards the protocol's two minutes.
 MAX_WINDOW_S = 15.0
+# ... of a slow meter so many updates.
+MAX_WINDOW_UPDATES = 75
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Window:
         true_j: Net of idle.
         net_j: As the agent says.
         half_j: Half the stated 95 % interval.
+        standard_error_j: As stated.
         gross_naive_j: Mean power of the readings times time.
         net_naive_j: Likewise, minus one idle reading times time.
         idle_share: Of the true energy.
@@ -66,6 +69,7 @@ class Window:
     true_j: float
     net_j: float
     half_j: float
+    standard_error_j: float
     gross_naive_j: float
     net_naive_j: float
     idle_share: float
@@ -99,6 +103,13 @@ class Windows:
     def num_covered(self) -> int:
         """How often the truth lies in the stated interval."""
         return sum(window.is_covered for window in self.accepted)
+
+    @property
+    def stated_over_true(self) -> float:
+        """The stated standard error over the error, root mean squares of shares of the energy."""
+        true = np.array([window.true_j for window in self.accepted])
+        stated = np.array([window.standard_error_j for window in self.accepted]) / true
+        return float(np.sqrt(np.mean(stated**2) / np.mean(self.errors() ** 2)))
 
     def __add__(self, other: Windows) -> Windows:
         return Windows(self.accepted + other.accepted, self.refused + other.refused)
@@ -135,7 +146,8 @@ class Metering:
         self.clock = clock
         self.make_recorder = make_recorder
         self.truth = truth
-        self.protocol = Protocol(max_energy_window_s=MAX_WINDOW_S).to_dict()
+        most_s = max(MAX_WINDOW_S, MAX_WINDOW_UPDATES * self.chosen.period_s)
+        self.protocol = Protocol(max_energy_window_s=most_s).to_dict()
 
     def windows(
         self, run: Callable[[], None], number: int, seed: int, most_s: float = float("inf")
@@ -195,6 +207,7 @@ class Metering:
             true_j=true_j,
             net_j=energy["net_j"] * calls,
             half_j=half_j,
+            standard_error_j=energy["net_standard_error_j"] * calls,
             gross_naive_j=power_w * busy_s,
             net_naive_j=(power_w - idle_w) * busy_s,
             idle_share=idle_j / whole_j,

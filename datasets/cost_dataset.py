@@ -355,7 +355,9 @@ class CostDataset:
         y = self.cost(target)
         kept = np.isfinite(y)
         if not kept.any():
-            raise InputError(f"no row of the dataset has a value of '{target}'")
+            meters = self.device.get("meters") if target.startswith("energy") else None
+            why = f" (its device's meters: {meters})" if isinstance(meters, str) else ""
+            raise InputError(f"no row of the dataset has a value of '{target}'{why}")
         if dropped := int((~kept).sum()):
             warnings.warn(
                 f"{dropped} of {len(y)} rows have no '{target}' and were left out",

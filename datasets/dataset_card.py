@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,7 +24,7 @@ def dataset_card(dataset: CostDataset) -> str:
     ]
     device = dataset.device
     known = [(key, device[key]) for key in sorted(device) if device[key] not in (None, {}, [])]
-    lines += [f"- {key}: {value}" for key, value in known] or ["- not stated"]
+    lines += [f"- {key}: {_words(value)}" for key, value in known] or ["- not stated"]
     lines += ["", "## Conditions", ""]
     fixed = dataset.fixed_conditions
     for name in dataset.conditions.columns:
@@ -45,6 +46,8 @@ def dataset_card(dataset: CostDataset) -> str:
             "",
             "`energy_j` is empty: no meter was read, or none of its readings can be used.",
         ]
+    if "simulated" in set(dataset.to_pandas().get("energy_source", ())):
+        lines += ["", "Energies are simulated: no meter of a real device was read."]
     lines += ["", "## Noise floor", ""]
     floor = dataset.noise_floor(dataset.cost_names[0])
     if floor is None:
@@ -58,7 +61,7 @@ def dataset_card(dataset: CostDataset) -> str:
         )
     if dataset.protocol:
         lines += ["", "## Protocol", ""]
-        lines += [f"- {key}: {value}" for key, value in sorted(dataset.protocol.items())]
+        lines += [f"- {key}: {_words(value)}" for key, value in sorted(dataset.protocol.items())]
     lines += ["", "## Widths", "", "| width | smallest | largest | in the network |"]
     lines.append("|---|---|---|---|")
     for spec_id, part in dataset.by_spec().items():
@@ -67,3 +70,18 @@ def dataset_card(dataset: CostDataset) -> str:
             column = part.widths[:, index]
             lines.append(f"| {width.name} | {column.min()} | {column.max()} | {width.max} |")
     return "\n".join(lines)
+
+
+def _words(value: object) -> str:
+    """Return a value of a device's or protocol's description for people."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        parts = {key: _words(item) for key, item in value.items() if item is not None}
+        return ", ".join(f"{key} {text}" for key, text in parts.items())
+    if isinstance(value, (list, tuple)):
+        mark = "; " if any(isinstance(item, (Mapping, str)) for item in value) else ", "
+        return mark.join(map(_words, value))
+    return str(value)

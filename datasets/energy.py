@@ -93,7 +93,7 @@ class EnergyStatistics:
             freedom = len(group) - 1
             if not freedom or mean <= 0:
                 continue
-            own = float(np.mean([(r.standard_error_j or 0.0) ** 2 for r in group])) / mean**2
+            own = float(np.mean(_variances(group))) / mean**2
             found = float(np.var([r.energy_j for r in group], ddof=1)) / mean**2
             weight = freedom * (METERED_PRIOR_SD**2 / (METERED_PRIOR_SD**2 + own)) ** 2
             # One variant with a disturbed visit must not speak for all.
@@ -144,13 +144,21 @@ class EnergyStatistics:
     def _weighted(self, readings: Sequence[EnergyReading], freedom: float) -> tuple[float, float]:
         """Return the weighted mean and its standard error in joules."""
         energies = np.array([reading.energy_j for reading in readings])
-        own = np.array([(reading.standard_error_j or 0.0) ** 2 for reading in readings])
-        variance = own + (self.spread * float(np.mean(np.abs(energies)))) ** 2
+        variance = _variances(readings) + (self.spread * float(np.mean(np.abs(energies)))) ** 2
         weights = 1.0 / np.maximum(variance, (1e-9 * np.abs(energies).max()) ** 2)
         center = float(np.sum(weights * energies) / np.sum(weights))
         scatter = float(np.sum(weights * (energies - center) ** 2))
         inflation = (PRIOR_FREEDOM + scatter) / freedom
         return center, math.sqrt(inflation / float(np.sum(weights)))
+
+
+def _variances(readings: Sequence[EnergyReading]) -> np.ndarray:
+    """Return what readings state of their variances in J^2; one that states none is like the others."""
+    stated = [r.standard_error_j**2 for r in readings if r.standard_error_j is not None]
+    usual = float(np.mean(stated)) if stated else 0.0
+    return np.array(
+        [usual if r.standard_error_j is None else r.standard_error_j**2 for r in readings]
+    )
 
 
 def _has_errors(readings: Sequence[EnergyReading]) -> bool:

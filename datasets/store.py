@@ -13,10 +13,12 @@ A campaign's folder::
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -225,6 +227,31 @@ def make_folder(folder: str | Path) -> Path:
     return folder
 
 
+@contextlib.contextmanager
+def held_folder(folder: str | Path) -> Iterator[Path]:
+    """Yield the folder, made if needed, and keep other campaigns off it while the block runs.
+
+    Raises:
+        InputError: As `make_folder`, or another campaign holds it.
+    """
+    folder = make_folder(folder)
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(fd)
+        raise InputError(
+            f"another joulemap campaign is writing to {folder}; wait for it, or choose another folder"
+        ) from error
+    except OSError:
+        # Some network file systems lock files only: the journal's own lock remains.
+        pass
+    try:
+        yield folder
+    finally:
+        os.close(fd)
+
+
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Write a file beside its final place and move it there when it is complete and on disk.
 
@@ -248,7 +275,9 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+        # Arrow wraps the system's words in its own.
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise InputError(f"cannot write {path}: {reason}") from error
 
 
 def _write_dataset(dataset: CostDataset, folder: Path) -> None:

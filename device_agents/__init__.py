@@ -4,12 +4,19 @@ Importing this loads neither torch nor numpy: transports and runtimes come when 
 """
 
 from .device import Device, Preparation
-from .errors import DeviceError, LinkLostError, StableDeviceError, TransientDeviceError
+from .errors import (
+    DeviceError,
+    DeviceInUseError,
+    LinkLostError,
+    StableDeviceError,
+    TransientDeviceError,
+)
 from .keeper_client import LinkLimits
 
 __all__ = [
     "Device",
     "DeviceError",
+    "DeviceInUseError",
     "LinkLimits",
     "LinkLostError",
     "Preparation",

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any
 
-from .errors import StableDeviceError, TransientDeviceError
+from .errors import StableDeviceError, TransientDeviceError, failure_text
 from .interfaces import Process
 from .onboard import frames
 
@@ -66,7 +66,7 @@ class AgentClient:
             raise TransientDeviceError(message) from error
         if "error" in answer:
             problem = answer["error"] if isinstance(answer["error"], dict) else {}
-            message = f"{operation} failed on the device: {str(problem.get('message'))[:2000]}"
+            message = failure_text(operation, str(problem.get("message"))[:2000])
             if problem.get("is_transient"):
                 raise TransientDeviceError(message)
             raise StableDeviceError(message)

@@ -6,7 +6,8 @@ import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Self
+from functools import partial
+from typing import Any, Self, TypeVar
 
 from joulemap import InputError
 
@@ -16,8 +17,12 @@ from .clock_offset import compare_clocks
 from .errors import DeviceError, StableDeviceError
 from .interfaces import Transport
 from .keeper_client import KeeperClient, LinkLimits, VisitRequest
+from .onboard import device_lock
+from .onboard.meter import remembered
 from .registry import open_transport, runtime_entry
+from .turn import acquire, when_free
 
+T = TypeVar("T")
 PROBE_TIMEOUT_S = 60.0
 PREPARE_TIMEOUT_S = 120.0
 # Beyond the time that a visit means to take: load, three slow blocks, two references.
@@ -30,6 +35,8 @@ MAX_SENT_AHEAD = 16
 CLEAN_TIMEOUT_S = 60.0
 # Beyond the time that the start gate means to take.
 READY_GRACE_S = 30.0
+# For another campaign to end, where the protocol does not say how long the start may take.
+IN_USE_WAIT_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -138,7 +145,8 @@ class Device:
         self.frequency_lock: Mapping[str, Any] = {}
         # Likewise `chosen`, a description of each meter in use, `why`, and `warnings`.
         self.meters: Mapping[str, Any] = {}
-        self._meter_states: list[Any] = []
+        # What the first agent chose, so that the next ones read the same.
+        self._meters_before: list[dict[str, Any]] | None = None
 
     def probe(self) -> dict[str, Any]:
         """Return the device's fingerprint (see `onboard.fingerprint`).
@@ -146,7 +154,12 @@ class Device:
         Raises:
             DeviceError: The device cannot be reached or has no usable Python.
         """
-        return self._agent().ask("probe", timeout_s=PROBE_TIMEOUT_S)
+        answer = self._agent().ask("probe", timeout_s=PROBE_TIMEOUT_S)
+        if not isinstance(answer.get("device_id"), str):
+            raise StableDeviceError(
+                "the device's answer to what it is makes no sense: it names no device_id"
+            )
+        return answer
 
     @property
     def is_remote(self) -> bool:
@@ -173,13 +186,17 @@ class Device:
     def prepare(self, preparation: Preparation) -> None:
         """Set what the following visits measure; start the agent with it.
 
+        From here until `close_agent` the device is this campaign's. Another one that measures there
+        is waited for as long as the protocol's `start_timeout_s` says.
+
         Raises:
             InputError: The runtime is not known.
+            DeviceInUseError: Another campaign measures on the device, and goes on.
             DeviceError: The agent cannot be started or cannot load the reference.
         """
         runtime_entry(preparation.runtime)
         self._preparation = preparation
-        self._meter_states = []
+        self._meters_before = None
         self._stop_agent()
         self._prepared_agent()
 
@@ -307,7 +324,8 @@ class Device:
             answer = json.loads(done.stdout)
             return {name: [str(item) for item in answer[name]] for name in ("removed", "kept")}
         except (ValueError, TypeError, KeyError, RecursionError) as error:
-            said = done.stderr.decode(errors="replace").strip()[-300:]
+            lines = done.stderr.decode(errors="replace").strip().splitlines()
+            said = lines[-1][:300] if lines else "its answer makes no sense"
             raise StableDeviceError(f"the device could not be cleaned: {said}") from error
 
     def close_agent(self, *, keep: bool = False) -> None:
@@ -320,6 +338,8 @@ class Device:
         if self._keeper is not None:
             self._keeper.close(keep=keep)
         self._keeper = None
+        if self._transport.device_lock is not None:
+            self._transport.device_lock.release()
 
     def close(self, *, keep: bool = False) -> None:
         """End the agent and let go of the device; `keep` as in `close_agent`."""
@@ -351,12 +371,16 @@ class Device:
             "lock_frequency": wanted.lock_frequency,
             "meter": wanted.meter,
             "protocol": dict(wanted.protocol),
-            "meter_states": self._meter_states,
+            "meters_before": self._meters_before,
         }
+        self._hold()
         client = self._agent()
         try:
             if isinstance(client, KeeperClient):
-                answer = client.prepare(request, wanted.template, PREPARE_TIMEOUT_S)
+                answer = self._when_free(
+                    partial(client.prepare, request, wanted.template, PREPARE_TIMEOUT_S),
+                    partial(_wait_there, client),
+                )
             else:
                 answer = client.ask(
                     "prepare", request, payload=wanted.template, timeout_s=PREPARE_TIMEOUT_S
@@ -365,17 +389,33 @@ class Device:
             self._stop_agent()
             raise
         self.runtime_version = str(answer.get("runtime_version"))
-        self.cpus = tuple(int(cpu) for cpu in answer.get("cpus", ()))
-        self.affinity = dict(answer.get("affinity") or {})
-        self.frequency_lock = dict(answer.get("frequency_lock") or {})
+        cpus = answer.get("cpus")
+        self.cpus = tuple(cpu for cpu in cpus if type(cpu) is int) if type(cpus) is list else ()
+        self.affinity = _mapping(answer.get("affinity"))
+        self.frequency_lock = _mapping(answer.get("frequency_lock"))
         meters = answer.get("meters")
         self.meters = dict(meters) if isinstance(meters, Mapping) else {}
-        chosen = self.meters.get("chosen")
-        if not self._meter_states and isinstance(chosen, list):
-            self._meter_states = [
-                item.get("state") or {} for item in chosen if isinstance(item, Mapping)
-            ]
+        if self._meters_before is None:
+            self._meters_before = remembered(meters)
         return client
+
+    def _hold(self) -> None:
+        """Take this machine's lock, if that is the device; agents inherit it."""
+        lock = self._transport.device_lock
+        if lock is None or lock.is_held:
+            return
+        # It would measure without the lock.
+        self._stop_agent()
+        self._when_free(partial(acquire, lock), device_lock.wait)
+        if lock.reason is not None:
+            self.on_message(
+                f"warning: campaigns on this device are not kept apart, since {lock.reason}"
+            )
+
+    def _when_free(self, attempt: Callable[[], T], wait: Callable[[float], object]) -> T:
+        protocol = self._preparation.protocol if self._preparation else {}
+        limit_s = float(protocol.get("start_timeout_s", IN_USE_WAIT_S))
+        return when_free(attempt, wait, limit_s, self.on_message)
 
     def _visit_limit_s(self, protocol: Mapping[str, Any]) -> float:
         """Return how long a visit may take, idle times and window of a meter included, in seconds."""
@@ -418,5 +458,14 @@ class Device:
         self.runtime_version = None
 
 
+def _wait_there(client: KeeperClient, timeout_s: float) -> None:
+    client.ask("free", {"timeout_s": timeout_s}, timeout_s=timeout_s + READY_GRACE_S)
+
+
 def _chunk(visit_s: float) -> int:
     return max(1, min(MAX_SENT_AHEAD, round(SENT_AHEAD_S / max(visit_s, 1e-3))))
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    """Return what an answer should hold here, nothing where it holds something else."""
+    return dict(value) if isinstance(value, Mapping) else {}

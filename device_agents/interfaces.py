@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from .onboard.device_lock import DeviceLock
+
 
 @dataclass(frozen=True)
 class Completed:
@@ -69,6 +71,13 @@ class Transport(Protocol):
     """
 
     is_remote: bool
+
+    @property
+    def device_lock(self) -> DeviceLock | None:
+        """What this program holds while it measures, and all that it starts inherits.
+
+        None where the device's keeper does that, or nothing real is measured.
+        """
 
     def push(self, content: bytes, name: str) -> str:
         """Store bytes in joulemap's cache folder on the device and return their path there.

@@ -21,9 +21,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from .errors import DeviceError, LinkLostError, StableDeviceError, TransientDeviceError
+from .errors import (
+    DeviceError,
+    DeviceInUseError,
+    LinkLostError,
+    StableDeviceError,
+    TransientDeviceError,
+    failure_text,
+)
 from .interfaces import Process, Transport
 from .onboard import frames
+from .onboard.meter import remembered
 
 T = TypeVar("T")
 MAX_MESSAGE = 2000
@@ -31,6 +39,7 @@ MAX_MESSAGE = 2000
 CLOSE_S = 15.0
 CLOSE_TRIES = 3
 _SAFE = "What was measured is safe, here and on the device; the same command continues"
+MAX_BUSY_S = 86400.0
 # Of requests that are sent in one go.
 MAX_SENT_BYTES = 256 * 1024
 
@@ -79,6 +88,10 @@ class _BrokenLink(Exception):
     """The link failed, or what came over it makes no sense."""
 
 
+class _DeviceTaken(_BrokenLink):
+    """Another campaign took the device while this one's host was away."""
+
+
 class KeeperClient:
     """Asks a keeper, over as many links as it takes.
 
@@ -114,6 +127,8 @@ class KeeperClient:
         self._num_failures = 0
         self._was_attached = self._is_prepared = self._has_given_up = False
         self._warning: str | None = None
+        # How long the device may go on with what it did when this side attached.
+        self._busy_s = 0.0
 
     @property
     def num_outstanding(self) -> int:
@@ -153,15 +168,16 @@ class KeeperClient:
             DeviceError: The agent says that it cannot.
             LinkLostError: The device was not reached for too long.
         """
-        text = json.dumps(request, sort_keys=True).encode()
-        digest = hashlib.sha256(text + b"\0" + payload).hexdigest()
+        digest = preparation_digest(request, payload)
         header = {**request, "digest": digest, "limit_s": timeout_s}
         self._preparation = None
         limit_s = timeout_s + self._limits.silence_s
         answer = self._through(lambda: self._exchange("prepare", header, payload, limit_s))
         self._has_progressed()
         result = result_of("prepare", answer)
-        self._preparation = (header, payload, limit_s)
+        # A keeper that forgot it reads the same meters again, whatever is best by then.
+        before = remembered(result.get("meters"))
+        self._preparation = ({**header, "meters_before": before}, payload, limit_s)
         return result
 
     def send(self, visits: Sequence[VisitRequest]) -> None:
@@ -236,12 +252,13 @@ class KeeperClient:
     ) -> dict[str, Any]:
         """Return the answer to one request; visits' answers that come before it are kept."""
         number = self._write(operation, header, payload)
-        deadline = time.monotonic() + limit_s
+        deadline = time.monotonic() + limit_s + self._busy_s
         while True:
             answer = self._read(deadline)
             if "key" in answer:
                 self._keep_visit(answer)
             elif answer.get("id") == number:
+                self._busy_s = 0.0
                 return answer
             else:
                 raise _BrokenLink(f"an answer to request {answer.get('id')!r:.50}, not {number}")
@@ -345,10 +362,14 @@ class KeeperClient:
         give_up_s = limits.give_up_s if self._was_attached else min(limits.give_up_s, 5.0)
         if now - self._failing_since > give_up_s:
             self._has_given_up = True
+            if isinstance(error, _DeviceTaken):
+                raise LinkLostError(f"{error}. {_SAFE}")
             raise LinkLostError(self._farewell(error, now - self._failing_since))
         wait_s = min(limits.longest_wait_s, limits.first_wait_s * 2**self._num_failures)
         self._num_failures += 1
-        if self._was_attached:
+        if isinstance(error, _DeviceTaken):
+            self._on_message(f"{error}; next try in {wait_s:.0f} s")
+        elif self._was_attached:
             self._on_message(
                 f"the link to the device broke ({_printable(str(error), 200)}); the device goes on "
                 f"measuring, next try in {wait_s:.0f} s"
@@ -391,6 +412,8 @@ class KeeperClient:
                 header, payload, limit_s = self._preparation
                 result_of("prepare", self._exchange("prepare", header, payload, limit_s))
             self._submit(list(self._outstanding.values()))
+        except DeviceInUseError as error:
+            raise _DeviceTaken(str(error)) from error
         except TransientDeviceError as error:
             raise _BrokenLink(str(error)) from error
         except StableDeviceError as error:
@@ -417,6 +440,11 @@ class KeeperClient:
         if answer.get("id") != number or not isinstance(state, Mapping):
             raise _BrokenLink("the device's answer to the first request makes no sense")
         self._was_attached = True
+        # A visit for a host before this one may have to end first; `close` ends that too.
+        busy_s = state.get("busy_s")
+        self._busy_s = 0.0
+        if isinstance(busy_s, (int, float)) and 0 < busy_s <= MAX_BUSY_S:
+            self._busy_s = float(busy_s)
         digest = self._preparation[0]["digest"] if self._preparation else None
         self._is_prepared = digest is not None and state.get("prepared") == digest
         self._warn(state.get("warning"))
@@ -436,6 +464,12 @@ class KeeperClient:
         self._process = None
 
 
+def preparation_digest(request: Mapping[str, Any], payload: bytes) -> str:
+    """Return what a keeper knows a preparation by, in digits of base 16."""
+    text = json.dumps(request, sort_keys=True).encode()
+    return hashlib.sha256(text + b"\0" + payload).hexdigest()
+
+
 def result_of(operation: str, answer: Mapping[str, Any]) -> dict[str, Any]:
     """Return the result that an answer holds.
 
@@ -445,7 +479,10 @@ def result_of(operation: str, answer: Mapping[str, Any]) -> dict[str, Any]:
     if "error" in answer:
         problem = answer["error"] if isinstance(answer["error"], dict) else {}
         said = _printable(str(problem.get("message")), MAX_MESSAGE)
-        message = f"{operation} failed on the device: {said}"
+        if isinstance(other := problem.get("in_use"), Mapping):
+            who = _printable(str(other.get("holder")), MAX_MESSAGE)
+            raise DeviceInUseError(who, is_ending=other.get("is_ending") is True)
+        message = failure_text(operation, said)
         raise (TransientDeviceError if problem.get("is_transient") else StableDeviceError)(message)
     result = answer.get("result")
     if not isinstance(result, dict):

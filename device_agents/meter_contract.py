@@ -54,7 +54,12 @@ class FaultyFiles(Files):
 
     def list(self, path: str) -> list[str]:
         """Return the names in a folder, none once the hardware is gone."""
-        return [] if self.failure else super().list(path)
+        return [] if self.failure or self.is_closed(path) else super().list(path)
+
+    def is_closed(self, path: str) -> bool:
+        """Return whether a folder is among those that may not be read."""
+        denied = any(fnmatch.fnmatch(path.strip("/"), pattern) for pattern in self.denied)
+        return denied or super().is_closed(path)
 
     def check(self, path: str) -> None:
         """Raise the error that a file now ends in."""

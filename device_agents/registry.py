@@ -47,6 +47,9 @@ TRANSPORTS: Mapping[str, TransportEntry] = MappingProxyType(
     }
 )
 
+# Simulated devices are reached by no transport (see `profiler.devices`).
+SIMULATED_FORM = "sim:NAME"
+
 RUNTIMES: Mapping[str, RuntimeEntry] = MappingProxyType(
     {
         "onnxruntime": RuntimeEntry("onnx_runtime", "pip install onnxruntime"),
@@ -85,12 +88,30 @@ def open_transport(url: str, options: ConnectOptions | None = None) -> Transport
     scheme, colon, rest = url.partition(":")
     entry = TRANSPORTS.get(scheme) if colon else None
     if entry is None:
-        forms = ", ".join(entry.url_form for entry in TRANSPORTS.values())
+        forms = ", ".join([*(entry.url_form for entry in TRANSPORTS.values()), SIMULATED_FORM])
         raise InputError(f"device '{url}' has no known form; write one of: {forms}")
     module = importlib.import_module(f"{__package__}.transports.{entry.module}")
     make = getattr(module, entry.class_name)
     opened = make(rest, options or ConnectOptions()) if entry.takes_options else make(rest)
     return cast(Transport, opened)
+
+
+def check_meters(wanted: str) -> None:
+    """Do nothing if a choice of meters names known ones; whether a device has them is its matter.
+
+    Args:
+        wanted: `auto`, `none` or `NAME[:CHANNEL][,NAME[:CHANNEL]]`.
+
+    Raises:
+        InputError: There is no meter of such a name.
+    """
+    if wanted in ("auto", "none"):
+        return
+    for name in wanted.split(","):
+        if name.partition(":")[0] not in METERS:
+            raise InputError(
+                f"unknown meter '{name}'; write auto, none, or one of: {', '.join(METERS)}"
+            )
 
 
 def runtime_entry(name: str) -> RuntimeEntry:

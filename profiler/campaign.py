@@ -18,6 +18,7 @@ same call, which plans the same visits and skips what the journal holds.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,11 +29,11 @@ from joulemap import InputError, JoulemapError, __version__
 
 from ..datasets import Conditions, CostDataset, NetworkSpec, Timing, Visit
 from ..datasets.journal import FILE_NAME, CampaignRecord, Journal
-from ..datasets.store import export_campaign, make_folder
+from ..datasets.store import export_campaign, held_folder
 from ..device_agents.device import Device, Preparation, StartGate
 from ..device_agents.errors import DeviceError, TransientDeviceError
 from ..device_agents.interfaces import ConnectOptions
-from ..device_agents.registry import runtime_entry
+from ..device_agents.registry import check_meters, runtime_entry
 from . import networks
 from .device_text import require_runtime
 from .devices import is_simulated, open_device, runs_networks
@@ -40,6 +41,7 @@ from .link_token import link_token, name_of
 from .metering import energy_fields, meter_text, metered_visit_s, meters_of
 from .noise import NoiseTracker
 from .plan import VisitPlan
+from .plan_text import plan_text
 from .protocol import Protocol, reference_widths
 from .sampling import WidthTuple, sample, sampler_named
 from .templates import cached_template
@@ -142,20 +144,26 @@ def profile(
     size = "x".join(map(str, spec.input_shape[1:]))
     conditions = Conditions(batch, size, precision, runtime, threads)
     runtime_entry(runtime)
+    if isinstance(url, str):
+        check_meters(meter)
 
     opened = (
         open_device(url, spec, batch=batch, agent_visits=protocol.agent_visits, connect=connect)
         if isinstance(url, str)
         else url
     )
-    with opened as device:
-        folder = make_folder(out)
+    with opened as device, held_folder(out) as folder:
         device.token, device.on_message = link_token(folder), observer.message
         fingerprint = device.probe()
         observer.message(f"device: {fingerprint.get('cpu_model')} ({fingerprint['device_id']})")
         require_runtime(fingerprint, runtime, device.url)
         # A simulated device computes costs from widths and never sees a network.
         has_template = runs_networks(device.url)
+        if has_template:
+            metering = (
+                "" if meter == "none" else ", and looking for meters (a battery takes a minute)"
+            )
+            observer.message(f"preparing the network and its reference variant{metering}")
         template = cached_template(spec, batch).to_json().encode() if has_template else b""
         device.prepare(
             Preparation(
@@ -202,14 +210,19 @@ def profile(
             )
             num_open = 0 if plan.is_out_of_time else plan.num_open
             visit_s = protocol.visit_duration_s + metered_visit_s(meters, protocol)
-            observer.started(plan.num_done + num_open, plan.num_done, visit_s)
+            clock = "" if has_template else " of simulated time"
+            observer.message(plan_text(plan, num_open, visit_s, clock))
             if num_open:
                 _settle(device, protocol, observer)
+            observer.started(plan.num_done + num_open, plan.num_done, visit_s)
             try:
                 _measure_all(device, plan, journal, observer, visit_s)
-            finally:
-                if any(visit.timing for visit in plan.visits):
-                    export_campaign(folder)
+            except BaseException:
+                # What ended the campaign is to be told, not what it may do to the export as well.
+                with contextlib.suppress(JoulemapError):
+                    _export(folder, plan)
+                raise
+            _export(folder, plan)
     if not plan.num_done:
         rejected = f"; the first rejected: {next(iter(plan.rejections.values()), None)}"
         raise JoulemapError(
@@ -251,15 +264,30 @@ def _tell_meters(
     """Say what energy is read from, or why it is not."""
     for meter in meters:
         observer.message(meter_text(meter))
-    for text in device.meters.get("warnings") or ():
+    warnings = device.meters.get("warnings")
+    for text in warnings if isinstance(warnings, list) else ():
         observer.message(f"warning: {str(text)[:500]}")
     if not meters and wanted != "none" and runs_networks(device.url):
         why = str(device.meters.get("why") or "the device says nothing about meters")
         observer.message(f"no energy is measured: {why[:1000]}")
 
 
+def _export(folder: Path, plan: VisitPlan) -> None:
+    """Write the dataset of what was measured so far, if anything was."""
+    if not any(visit.timing for visit in plan.visits):
+        return
+    try:
+        export_campaign(folder)
+    except InputError as error:
+        raise JoulemapError(
+            f"{error}; the measurements themselves are safe, and the same command continues once "
+            "the folder can be written"
+        ) from error
+
+
 def _settle(device: Device, protocol: Protocol, observer: Observer) -> None:
     """Wait for an idle, cool machine; say what could not be had."""
+    observer.message(f"waiting until the device is idle, at most {protocol.start_timeout_s:.0f} s")
     gate = device.wait_until_ready(
         StartGate(
             max_busy_share=protocol.max_busy_share,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +14,7 @@ import typer
 from joulemap import JoulemapError, __version__
 
 from . import console
+from . import profile_options as options
 
 app = typer.Typer(
     name="joulemap",
@@ -26,19 +28,10 @@ app = typer.Typer(
 
 # What typer makes of Ctrl-C.
 INTERRUPTED = 130
+# Commands that find what they did before.
+CONTINUED = {"profile", "demo"}
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-From = Annotated[
-    list[Path] | None,
-    typer.Option("--from", help="Predictor file of another device. Repeat for several."),
-]
-AcceptNewHostKey = Annotated[
-    bool,
-    typer.Option(
-        "--accept-new-host-key",
-        help="Trust an SSH host without any known key this first time, and store its key.",
-    ),
-]
 Target = Annotated[str, typer.Option(help="Cost column, several separated by commas.")]
 
 
@@ -96,9 +89,9 @@ def devices(
 
 @app.command()
 def probe(
-    url: Annotated[str, typer.Argument(help="The device, such as local:")],
+    url: options.Url,
     *,
-    accept_new_host_key: AcceptNewHostKey = False,
+    accept_new_host_key: options.AcceptNewHostKey = False,
     as_json: Json = False,
 ) -> None:
     """Say what a device is, which runtimes it has, and how to get what is missing."""
@@ -123,52 +116,32 @@ def probe(
 
 @app.command()
 def profile(
-    url: Annotated[str, typer.Argument(help="The device, such as local:")],
-    network: Annotated[str, typer.Option(help="A network of the zoo, or module:factory.")],
-    out: Annotated[
-        Path, typer.Option(help="Folder of the campaign; an interrupted one continues.")
-    ],
-    samples: Annotated[int, typer.Option(help="Width vectors to measure.")] = 100,
-    sampling: Annotated[
-        str, typer.Option(help="sobol, uniform, lhs, aligned or active.")
-    ] = "sobol",
-    runtime: Annotated[str, typer.Option(help="What executes variants.")] = "onnxruntime",
-    batch: Annotated[int, typer.Option(help="Samples per call.")] = 1,
-    resolution: Annotated[int | None, typer.Option(help="Height and width of the input.")] = None,
-    precision: Annotated[str, typer.Option(help="Number format.")] = "fp32",
-    threads: Annotated[int, typer.Option(help="Threads inside one operator.")] = 1,
-    visits: Annotated[int, typer.Option(help="Visits per variant.")] = 3,
-    visit_s: Annotated[float, typer.Option(help="Seconds of warm-up and blocks per visit.")] = 0.6,
-    rel_error: Annotated[
-        float, typer.Option(help="Aim: half the 95 % interval over the latency.")
-    ] = 0.03,
-    time_cap: Annotated[
-        float | None, typer.Option(help="Seconds on the device after which it stops.")
-    ] = None,
-    max_temperature: Annotated[
-        float | None,
-        typer.Option(help="Let the device cool to this many deg C before each visit."),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of the sample and the visits' order.")] = 0,
-    layers: Annotated[
-        int, typer.Option(help="Variants whose single layers are timed as well.", min=0)
-    ] = 0,
-    sources: From = None,
-    meter: Annotated[
-        str,
-        typer.Option(
-            help="What energy is read from: auto, none, or NAME[:CHANNEL], after a comma a second "
-            "one that checks the first; see joulemap probe."
-        ),
-    ] = "auto",
+    url: options.Url,
+    network: options.Network,
+    out: options.Out,
+    samples: options.Samples = 100,
+    sampling: options.Sampling = "sobol",
+    runtime: options.Runtime = "onnxruntime",
+    batch: options.Batch = 1,
+    resolution: options.Resolution = None,
+    precision: options.Precision = "fp32",
+    threads: options.Threads = 1,
+    seed: options.Seed = 0,
+    sources: options.Sources = None,
+    visits: options.Visits = 3,
+    visit_s: options.VisitS = 0.6,
+    rel_error: options.RelError = 0.03,
+    time_cap: options.TimeCap = None,
+    layers: options.Layers = 0,
+    meter: options.Meter = "auto",
+    energy_rel_error: options.EnergyRelError = 0.03,
+    energy_window_s: options.EnergyWindowS = 1.0,
+    max_energy_window_s: options.MaxEnergyWindowS = 120.0,
     *,
-    lock_frequency: Annotated[
-        bool, typer.Option(help="Hold the processor's clock while measuring, if permitted.")
-    ] = False,
-    clean: Annotated[
-        bool, typer.Option("--clean", help="Remove joulemap from the device afterwards.")
-    ] = False,
-    accept_new_host_key: AcceptNewHostKey = False,
+    max_temperature: options.MaxTemperature = None,
+    lock_frequency: options.LockFrequency = False,
+    clean: options.Clean = False,
+    accept_new_host_key: options.AcceptNewHostKey = False,
     as_json: Json = False,
 ) -> None:
     """Measure how a device's cost depends on a network's widths. Continues where it stopped.
@@ -190,6 +163,9 @@ def profile(
         rel_error=rel_error,
         time_cap_s=time_cap,
         max_temperature_c=max_temperature,
+        energy_rel_error=energy_rel_error,
+        energy_window_s=energy_window_s,
+        max_energy_window_s=max_energy_window_s,
     )
     with console.CampaignProgress() as progress:
         dataset = run_campaign(
@@ -221,6 +197,7 @@ def profile(
             runtime=runtime,
             batch=batch,
             threads=threads,
+            on_message=console.print_error,
         )
         advice = [*advice, console.layers_text(profiles)]
     if clean:
@@ -263,7 +240,7 @@ def fit(
         ),
     ] = "aligned",
     target: Target = "latency_s",
-    sources: From = None,
+    sources: options.From = None,
     *,
     as_json: Json = False,
 ) -> None:
@@ -410,6 +387,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code: 0 done, 1 the job failed, 2 bad input."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     is_debug = "--debug" in arguments
+    with warnings.catch_warnings():
+        if not is_debug:
+            warnings.showwarning = console.WarningPrinter()
+        return _run(arguments, is_debug=is_debug)
+
+
+def _run(arguments: list[str], *, is_debug: bool) -> int:
     try:
         result = app(arguments, standalone_mode=False)
     except JoulemapError as error:
@@ -426,6 +410,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             console.ERRORS.print(f"joulemap: {error.format_message()}", markup=False)
         return code
     if result == INTERRUPTED:
-        console.ERRORS.print("joulemap: interrupted; the same command continues")
+        command = next((each for each in arguments if not each.startswith("-")), "")
+        goes_on = "continues" if command in CONTINUED else "begins again"
+        console.ERRORS.print(f"joulemap: interrupted; the same command {goes_on}")
         return 1
     return result if isinstance(result, int) else 0

@@ -15,6 +15,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
+from .plan_text import duration
+
 if TYPE_CHECKING:
     from ..datasets import CostDataset, LayerProfiles, Visit
     from ..datasets.metrics import NoiseFloor
@@ -38,6 +40,20 @@ def print_error(text: str) -> None:
     ERRORS.print(printable(text), markup=False)
 
 
+class WarningPrinter:
+    """Prints each warning once, as a sentence and not with the line of code that gave it."""
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+
+    def __call__(self, message: Warning | str, *_: object, **__: object) -> None:
+        """Print the warning; whoever warned and where is left out."""
+        text = str(message)
+        if text not in self._said:
+            self._said.add(text)
+            print_error(f"warning: {text}")
+
+
 def printable(text: str) -> str:
     """Return the text with lines but without what would steer a terminal."""
     return "".join(each if each.isprintable() or each == "\n" else "?" for each in text)
@@ -58,7 +74,8 @@ def print_table(
     table = Table(show_edge=False)
     for index, column in enumerate(columns):
         justify: JustifyMethod = "right" if index and has_numbers else "left"
-        table.add_column(column, justify=justify, overflow="fold")
+        # Names stay whole: they are typed again, or copied.
+        table.add_column(column, justify=justify, overflow="fold", no_wrap=not index)
     for row in rows:
         table.add_row(*map(escape, row))
     RESULTS.print(table)
@@ -144,25 +161,13 @@ def quantity(value: float, unit: str) -> str:
     return f"{value:.4g} {unit}"
 
 
-def duration(seconds: float) -> str:
-    """Return a duration as `1:02:03` or `2:03`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def duration_text(seconds: float) -> str:
-    """Return a duration in words where it is long: `2:03`, `3.4 hours`."""
-    return duration(seconds) if seconds < 3600 else f"{seconds / 3600:.1f} hours"
-
-
 class CampaignProgress:
     """Shows a campaign on standard error: a bar with remaining time and noise, or log lines."""
 
     def __init__(self) -> None:
         self._bar: Progress | None = None
         self._task: Any = None
-        self._total = self._done = 0
+        self._total = self._planned = self._done = 0
         self._recent: deque[float] = deque(maxlen=60)
         self._logged = 0.0
 
@@ -171,14 +176,10 @@ class CampaignProgress:
         print_error(text)
 
     def started(self, total: int, done: int, visit_s: float) -> None:
-        """Say what is to come and show the bar."""
-        self._total, self._done = total, done
-        remaining = total - done
-        if remaining == 0:
-            self.message(f"all {total} visits are there already: nothing to measure")
+        """Show the bar."""
+        self._total, self._planned, self._done = total, total, done
+        if total == done:
             return
-        before = f", {done} made before" if done else ""
-        self.message(f"{total} visits{before}; about {duration_text(remaining * visit_s)} to go")
         self._recent.append(time.monotonic())
         self._logged = time.monotonic()
         if ERRORS.is_terminal:
@@ -203,8 +204,10 @@ class CampaignProgress:
         # Rejected visits are made again and imprecise variants visited further: the total grows.
         self._done, self._total = done, max(self._total, done)
         per_visit = (now - self._recent[0]) / max(1, len(self._recent) - 1)
-        left = duration(per_visit * (self._total - self._done))
-        status = f"{left} left, noise {percent(noise)}"
+        left = duration(per_visit * (self._total - self._done)) + " left"
+        if done >= self._planned:
+            left = "further ones"  # How many is seen when each round is judged.
+        status = f"{left}, noise {percent(noise)}"
         if self._bar is not None:
             self._bar.update(self._task, completed=self._done, total=self._total, status=status)
             self._bar.refresh()
@@ -241,9 +244,10 @@ def fingerprint_rows(fingerprint: Mapping[str, Any]) -> list[list[str]]:
         if key in _NOT_ROWS:
             continue
         name, shown = key, "not readable" if value is None else str(value)
-        if key == "memory_bytes" and value is not None:
+        is_number = isinstance(value, (int, float))
+        if key == "memory_bytes" and is_number:
             name, shown = "memory", f"{value / 2**30:.1f} GiB"
-        elif key == "max_frequency_hz" and value is not None:
+        elif key == "max_frequency_hz" and is_number:
             name, shown = "max_frequency", f"{value / 1e9:.2f} GHz"
         elif isinstance(value, Mapping):
             shown = ", ".join(f"{part}: {item}" for part, item in value.items() if item is not None)

@@ -11,6 +11,7 @@ from .. import models
 from . import console
 from .campaign import profile
 from .fitting import fit_and_save
+from .plan_text import duration
 from .protocol import Protocol
 from .report import write_report
 
@@ -65,7 +66,7 @@ def run_demo(out: Path, samples: int) -> None:
     _show_gradient(predictor)
     write_report(out / "campaign", predictor, out / "report.html")
 
-    print_(f"\nDone in {console.duration(time.monotonic() - began)}. In {out}:", soft_wrap=True)
+    print_(f"\nDone in {duration(time.monotonic() - began)}. In {out}:", soft_wrap=True)
     for name, what in (
         ("report.html", "everything on one page: open it in a browser"),
         ("campaign/", "the measurements: journal, Parquet, dataset card"),

@@ -81,10 +81,12 @@ def meter_sentences(meters: Mapping[str, Any]) -> list[str]:
     found = []
     for meter in _mappings(meters.get("available")):
         unseen = [f"does not see {meter['unmeasured']}"] if meter.get("unmeasured") else []
+        if meter.get("is_partial"):
+            unseen.append("Taken by name only, never by --meter auto")
         notes = meter.get("notes")
         said = [*unseen, *(map(str, notes) if isinstance(notes, list) else ())]
         if said:
-            found.append(f"{_meter_name(meter)}: {'; '.join(said)}")
+            found.append(f"{_meter_name(meter)}: {'. '.join(each.rstrip('.') for each in said)}.")
     for meter in _mappings(meters.get("missing")):
         said = [str(meter.get("reason") or "no reason given"), str(meter.get("remedy") or "")]
         found.append(f"{_meter_name(meter)} cannot be read: {'. '.join(filter(None, said))}")
@@ -137,7 +139,7 @@ def cluster_rows(fingerprint: Mapping[str, Any]) -> list[list[str]]:
         core = str(group.get("core") or "not named")
         rows.append(
             [
-                _spans([cpu for cpu in group.get("cpus") or () if isinstance(cpu, int)]),
+                _spans([cpu for cpu in _items(group.get("cpus")) if isinstance(cpu, int)]),
                 core + (f", capacity {capacity:.0f}" if capacity is not None else ""),
                 str(group.get("governor") or "not readable"),
                 span,
@@ -180,7 +182,7 @@ def runtime_rows(fingerprint: Mapping[str, Any]) -> list[list[str]]:
             name,
             str(versions.get(name) or "missing"),
             ", ".join(
-                str(each).removesuffix("ExecutionProvider") for each in providers.get(name) or ()
+                str(each).removesuffix("ExecutionProvider") for each in _items(providers.get(name))
             ),
         ]
         for name in RUNTIMES
@@ -245,8 +247,11 @@ def _mapping(value: object) -> Mapping[str, Any]:
 
 
 def _mappings(value: object) -> list[Mapping[str, Any]]:
-    items = value if isinstance(value, list) else []
-    return [item for item in items if isinstance(item, Mapping)]
+    return [item for item in _items(value) if isinstance(item, Mapping)]
+
+
+def _items(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _real(value: object) -> float | None:

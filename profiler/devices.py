@@ -15,6 +15,7 @@ from ..device_agents.registry import open_transport
 from ..device_agents.simulated import PRESETS, simulated_device
 from ..device_agents.simulated.board_options import BoardOptions
 from ..device_agents.simulated.board_transport import BoardDevice
+from ..models.systolic_hardware import PRESETS as ARRAYS
 from ..models.systolic_hardware import SystolicHardware, hardware_named
 
 SCHEME = "sim:"
@@ -172,6 +173,12 @@ _Cost = Callable[[tuple[int, ...]], float]
 
 def _array(hardware: str) -> SystolicHardware:
     """Return the hardware with all that a device needs."""
+    if hardware not in ARRAYS and not hardware.endswith(".toml"):
+        known = ", ".join(f"{SCHEME}{name}" for name in (*sorted(ARRAYS), BOARD))
+        raise InputError(
+            f"there is no simulated device '{SCHEME}{hardware}'; known: {known}, or write a file of "
+            f"hardware, {SCHEME}FILE.toml"
+        )
     array = hardware_named(hardware)
     if array.clock_hz is None:
         raise InputError(

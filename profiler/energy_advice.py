@@ -59,25 +59,36 @@ def _disagreements(readings: Sequence[EnergyReading]) -> list[str]:
     if not checks:
         return []
     said = []
-    apart = [(r, c) for r, c in checks if c.is_disagreement and c.net_j is not None]
+    apart = [(r, c) for r, c in checks if c.is_disagreement and c.gross_j is not None]
     if apart:
         r, c = apart[len(apart) // 2]
+        # A battery's own counter knows nothing of idle times.
+        pair = (r.energy_j, c.net_j) if c.net_j is not None else (r.gross_j, c.gross_j)
+        what = "J a call" if c.net_j is not None else "J a call with idle"
         shares = [c.disagreement for _, c in apart if c.disagreement is not None]
         supply = "the same supply" if c.is_same_rail else "different supplies, which may explain it"
         said.append(
-            f"The meters disagree in {len(apart)} of {len(checks)} visits, by "
-            f"{100 * float(np.median(shares)):+.0f} % (median); in one of them {r.meter}:{r.channel} "
-            f"says {r.energy_j:.4g} J a call and {c.meter}:{c.channel} {c.net_j:.4g} J. They read "
+            f"The meters disagree in {len(apart)} of {len(checks)} visits, by {_apart(shares)}; in "
+            f"one of them {r.meter}:{r.channel} says {pair[0]:.4g} {what} and {c.meter}:{c.channel} "
+            f"{pair[1]:.4g} J. They read "
             f"{supply}. Energies are those of {r.meter}:{r.channel}: find out which one is right "
             "before they are used."
         )
-    silent = [c.refused for _, c in checks if c.net_j is None]
+    silent = [c.refused for _, c in checks if c.gross_j is None]
     if silent:
         said.append(
             f"The second meter could not check {len(silent)} of {len(checks)} visits, the first one "
             f"because {silent[0]}."
         )
     return said
+
+
+def _apart(shares: Sequence[float]) -> str:
+    """Return how far two meters are apart: signs that differ must not cancel each other."""
+    signs = set(np.sign(shares))
+    if len(signs) > 1:
+        return f"{100 * float(np.median(np.abs(shares))):.0f} % in either direction (median)"
+    return f"{100 * float(np.median(shares)):+.0f} % (median)"
 
 
 def _imprecise(measurements: Sequence[Measurement], rel_error: float) -> list[str]:
@@ -90,7 +101,8 @@ def _imprecise(measurements: Sequence[Measurement], rel_error: float) -> list[st
     if lost:
         said.append(
             f"{lost} of {len(measurements)} variants use too little on top of the idle power to tell "
-            "it from zero, so their net energy is missing. Measure larger batches or longer windows."
+            "it from zero, so their net energy is missing. Measure larger batches (--batch) or "
+            "longer windows (--energy-window-s)."
         )
     known = [energy for energy in energies if energy is not None]
     widths = [(energy.high_j - energy.low_j) / 2 / energy.energy_j for energy in known]
@@ -99,7 +111,8 @@ def _imprecise(measurements: Sequence[Measurement], rel_error: float) -> list[st
         said.append(
             f"The energies of {len(wide)} of {len(measurements)} variants miss the aim of "
             f"+-{100 * rel_error:.0f} % (half of them have more than "
-            f"+-{100 * float(np.median(wide)):.0f} %). More visits (--visits) and longer windows help; "
+            f"+-{100 * float(np.median(wide)):.0f} %). More visits (--visits) and longer windows (--energy-rel-error, "
+            "--energy-window-s) help; "
             "a steadier device (no other work, locked frequency) helps more."
         )
     return said

@@ -39,6 +39,7 @@ def profile_layers(
     resolution: int | None = None,
     threads: int = 1,
     on_variant: Callable[[int, int], None] = lambda done, total: None,
+    on_message: Callable[[str], None] = lambda text: None,
 ) -> LayerProfiles:
     """Return what each layer of some variants took, in seconds, run by run.
 
@@ -61,6 +62,7 @@ def profile_layers(
         resolution: Height and width of the input; the network's own when None.
         threads: Threads inside one operator.
         on_variant: Called after each variant with how many are done, and how many there are.
+        on_message: Is told what the user should know, such as that another campaign is waited for.
 
     Raises:
         InputError: Something given cannot be used, or the file holds profiles of another network,
@@ -81,6 +83,7 @@ def profile_layers(
     opened = open_device(url, spec, batch=batch, agent_visits=50) if isinstance(url, str) else url
     conditions: dict[str, Any] = {"batch": batch, "threads": threads, "runtime": runtime}
     with opened as device:
+        device.on_message = on_message
         fingerprint = device.probe()
         template = cached_template(spec, batch)
         device.prepare(

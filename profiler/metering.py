@@ -9,6 +9,7 @@ from typing import Any
 from joulemap import InputError
 
 from ..datasets.energy_records import EnergyEstimateReading, EnergyReading, PowerTrace
+from ..datasets.field_checks import finite, not_negative
 from ..device_agents.device import Device
 from ..device_agents.errors import StableDeviceError, TransientDeviceError
 from ..device_agents.onboard.energy_visit import FALL_S, MIN_IDLE_S, SETTLE_S, least_window_s
@@ -36,11 +37,12 @@ def meters_of(device: Device) -> tuple[Mapping[str, Any], ...]:
                     raise TypeError(f"its {name} is no text")
             if meter["kind"] not in (COUNTER, SAMPLER, ESTIMATE):
                 raise ValueError(f"a meter of kind {meter['kind'][:50]!r}")
-            if not 0 < float(meter["observed_update_period_s"]) < 3600:
+            if not 0 < finite("its period", meter["observed_update_period_s"]) < 3600:
                 raise ValueError("a meter without an update period")
+            not_negative("its averaging time", meter.get("averaging_s", 0.0))
             if not isinstance(meter.get("state", {}), dict):
                 raise TypeError("its state is no table")
-    except (KeyError, TypeError, ValueError) as error:
+    except (InputError, KeyError, TypeError, ValueError) as error:
         raise StableDeviceError(
             f"the device's description of its meters makes no sense: {error}"
         ) from error

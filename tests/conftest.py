@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from joulemap.datasets import Block, Conditions, LayerSpec, NetworkSpec, Timing, Visit, Width
 from joulemap.datasets.journal import CampaignRecord
+from joulemap.device_agents.onboard import device_lock
 
 # The shipped test classes explain a failed assert as test files do.
 for folder in ("datasets", "device_agents", "models", "profiler"):
@@ -31,6 +32,9 @@ settings.load_profile("ci" if os.environ.get("CI") else "default")
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 threadpool_limits(limits=1)
+
+# Test processes that run at the same time, and real campaigns beside them, are devices of their own.
+os.environ[device_lock.VARIABLE] = f"tests-{os.getpid()}"
 
 AnyReport = TypeVar("AnyReport", pytest.TestReport, pytest.CollectReport)
 

@@ -31,17 +31,24 @@ def find(files: Files) -> list[Meter | Missing]:
     for index, folder in enumerate(cards):
         names = set(files.list(folder))
         kinds: set[str] = set()
+        refused: list[Missing] = []
         for file, kind, averaging_s, note in _SOURCES:
             if file not in names or kind in kinds:
                 continue
             channel = f"gpu{index}" if not kinds else f"gpu{index}-power"
+            meter = _open(files, folder, file, kind, channel, averaging_s, note)
+            if isinstance(meter, Missing):
+                # A file may be there for what the card does not tell; then the next one does.
+                refused.append(meter)
+                continue
             kinds.add(kind)
-            found.append(_open(files, folder, file, kind, channel, averaging_s, note))
+            found.append(meter)
         if not kinds:
             reason = (
                 f"/{folder} has neither power1_average nor power1_input: this card does not tell"
             )
-            found.append(Missing("amdgpu", f"gpu{index}", reason, "use an external meter"))
+            silent = Missing("amdgpu", f"gpu{index}", reason, "use an external meter")
+            found += refused[:1] or [silent]
     return found
 
 
@@ -63,6 +70,7 @@ def _open(
         averaging_s=averaging_s or meter.info.averaging_s,
         max_power_w=limit_uw * 1e-6 * _PEAK_FACTOR if limit_uw else meter.info.max_power_w,
         read_s=max(_READ_S, meter.info.read_s),
+        is_partial=True,
         notes=(note, "In a laptop, reading wakes a card that sleeps.", *meter.info.notes),
     )
     return meter

@@ -86,6 +86,9 @@ def find(files: Files) -> list[Meter | Missing]:
     rails: list[_Rail] = []
     for name in files.list(_IIO):
         folder = f"{_IIO}/{name}"
+        if files.is_closed(folder):
+            missing.append(_missing(f"/{folder} may not be read"))
+            continue
         if "energy_value" not in files.list(folder):
             continue
         path = f"/{folder}/energy_value"
@@ -176,6 +179,7 @@ def _open(
         resolution=_STEP_J,
         max_power_w=_MAX_POWER_W,
         read_s=_READ_S,
+        is_partial=channel != "total",
         notes=("Counts since boot, also while asleep.", "Charging does not disturb it."),
     )
     return OdpmMeter(info, monitors, chosen)

@@ -6,16 +6,18 @@ load, and only while nothing charges it: a reading with a cable plugged in is an
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from ..onboard.files import Files
-from ..onboard.meter import COUNTER, SAMPLER, Meter, MeterError, MeterInfo, Missing
+from ..onboard.meter import COUNTER, SAMPLER, Meter, MeterError, MeterGone, MeterInfo, Missing
 from .battery_sign import NO_VALUES, Calibration, Stretch, learn_sign_and_unit
-from .readings import NumberFile, channel_name, check_power, known_number, parse_number
+from .readings import NumberFile, channel_name, check_power, known_number
 
 _CLASS = "sys/class/power_supply"
 _AVERAGING_S = 1.0
@@ -32,7 +34,8 @@ _UNPLUG = (
     "echo 1 > /sys/class/power_supply/battery/input_suspend"
 )
 _PERMIT = "as root, or on a phone by `adb root`; the kernel shows this file to the system only"
-_UNMEASURED = "what a charger supplies; nothing else, as long as none is plugged in"
+
+_SILENT = "use another meter: this gauge tells no power"
 
 
 class Supply:
@@ -41,14 +44,25 @@ class Supply:
     Args:
         files: The machine's files.
         name: Such as `battery` or `BAT0`.
-        chargers: Names of the other supplies.
+        chargers: Names of the supplies that are no batteries.
+        others: Names of the device's other batteries.
     """
 
-    def __init__(self, files: Files, name: str, chargers: Sequence[str]) -> None:
+    def __init__(
+        self, files: Files, name: str, chargers: Sequence[str], others: Sequence[str] = ()
+    ) -> None:
         self.files = files
         self.folder = f"{_CLASS}/{name}"
         self.name = channel_name(name, "battery")
         self.chargers = tuple(chargers)
+        self.others = tuple(channel_name(other, "another battery") for other in others)
+
+    @property
+    def unmeasured(self) -> str:
+        """What the battery's power leaves out, in words."""
+        if self.others:
+            return f"what {', '.join(self.others)} and a charger supply"
+        return "what a charger supplies; nothing else, as long as none is plugged in"
 
     def state(self) -> dict[str, str]:
         """Return `status` and `plugged` (names of the supplies that are, or `none`).
@@ -132,13 +146,28 @@ class BatteryMeter:
         most_w = min(self.info.max_power_w, _MAX_OF_LOAD * self.calibration.load_a * voltage_v)
         return check_power(power_w, most_w, self._flow.path)
 
+    def reserve(self) -> tuple[float, float] | None:
+        """Return what is left in the battery, and how many joules one of it is; None if unknown.
+
+        It moves in large steps: to check the gauge against, over several visits.
+
+        Raises:
+            MeterError: The voltage cannot be read now.
+        """
+        full = _charge_factor(self._supply)
+        for name in ("charge_counter", "charge_now"):
+            charge = known_number(self._supply.files, f"{self._supply.folder}/{name}")
+            if charge is not None and full is not None:
+                return charge * _MICRO * full * 3600, self._voltage_v()
+        energy = known_number(self._supply.files, f"{self._supply.folder}/energy_now")
+        return None if energy is None else (energy * _MICRO * 3600, 1.0)
+
     def state(self) -> dict[str, str]:
         """Return whether it is charged, by what, and what its sign and unit are."""
         learned = self.calibration
         state = self._supply.state()
         if learned is not None:
             state["learned"] = f"sign {learned.sign:+d}, factor {learned.factor:g}"
-            state["charge_counter"] = "agrees" if learned.is_confirmed else "has no say"
         return state
 
     def calibrate(
@@ -180,6 +209,10 @@ class BatteryMeter:
             num_charge_steps=before.num_charge_steps + after.num_charge_steps,
         )
         self.calibration = learn_sign_and_unit(idle, load)
+        # No part of the state: whether the counter moved in time is chance.
+        said = "agrees" if self.calibration.is_confirmed else "moved too little to tell"
+        note = f"Sign and unit were learned from a step of the load; the charge counter {said}."
+        self.info = replace(self.info, notes=(*self.info.notes, note))
         return self.calibration
 
     def close(self) -> None:
@@ -196,23 +229,31 @@ class BatteryMeter:
         clock: Callable[[], float],
     ) -> Stretch:
         raw: list[float] = []
-        charges: list[float] = []
+        left: list[tuple[float, float]] = []
         began = clock()
         for _ in range(count):
-            charge_c = self._charge_c()
-            if charge_c is not None:
-                charges.append(charge_c)
+            with contextlib.suppress(MeterError):
+                reserve = self.reserve()
+                if reserve is not None:
+                    left.append((reserve[0], reserve[1] / self._voltage_v()))
             spend(slice_s)
             self._check_supply()
-            value = parse_number(self._flow.text(), self._flow.path)
-            # Current is what is learned, also where the file gives power.
-            if self._gives_power and value not in NO_VALUES:
-                value /= self._voltage_v()
-            raw.append(value)
+            raw.append(self._current())
         duration_s = clock() - began
-        moves = sum(1 for a, b in zip(charges, charges[1:]) if a != b)
-        used_c = charges[0] - charges[-1] if len(charges) == count else None
+        # Step by step: of energy in J the voltage, which sags under load, makes the charge.
+        steps_c = [(a - b) * (f + g) / 2 for (a, f), (b, g) in zip(left, left[1:])]
+        moves = sum(1 for step_c in steps_c if step_c)
+        used_c = sum(steps_c) if len(left) == count else None
         return Stretch(raw, duration_s, used_c, moves)
+
+    def _current(self) -> float:
+        """Return the current as the file says it, the first of `NO_VALUES` where it says none now."""
+        try:
+            return self._raw()
+        except MeterGone:
+            raise
+        except MeterError:
+            return NO_VALUES[0]
 
     def _raw(self) -> float:
         value = self._flow.read()
@@ -220,6 +261,7 @@ class BatteryMeter:
             raise MeterError(
                 f"{self._flow.path} holds {value:.0f}, which gauges write without a value"
             )
+        # Current is what is learned, also where the file gives power.
         return value / self._voltage_v() if self._gives_power else value
 
     def _check_supply(self) -> None:
@@ -230,15 +272,6 @@ class BatteryMeter:
     def _voltage_v(self) -> float:
         # Power without a voltage beside it is learned as the current of a battery of one cell.
         return 3.8 if self._voltage is None else voltage_v(self._voltage.read(), self._voltage.path)
-
-    def _charge_c(self) -> float | None:
-        full = _charge_factor(self._supply)
-        for name in ("charge_counter", "charge_now"):
-            charge = known_number(self._supply.files, f"{self._supply.folder}/{name}")
-            if charge is not None and full is not None:
-                return charge * _MICRO * full * 3600
-        energy = known_number(self._supply.files, f"{self._supply.folder}/energy_now")
-        return None if energy is None else energy * _MICRO * 3600 / self._voltage_v()
 
 
 class ChargeMeter:
@@ -281,13 +314,12 @@ class ChargeMeter:
         charging = self._supply.charging()
         if charging:
             raise MeterError(f"{charging}: its charge is no measure of the device; {_UNPLUG}")
-        if self._last is not None:
-            last, last_volts = self._last
-            if now > last:
-                self._last = (now, volts)
-                raise MeterError(f"{self._charge.path} rose: the battery was charged")
-            self._joules += (last - now) * (volts + last_volts) / 2
+        last, last_volts = self._last or (now, volts)
         self._last = (now, volts)
+        # What was charged is taken off, so that whoever adds up sees a counter that went backwards.
+        self._joules += (last - now) * (volts + last_volts) / 2
+        if now > last:
+            raise MeterError(f"{self._charge.path} rose: the battery was charged")
         return self._joules
 
     def state(self) -> dict[str, str]:
@@ -340,14 +372,13 @@ def find(files: Files) -> list[Meter | Missing]:
     kinds = {name: files.text(f"{_CLASS}/{name}/type") or "" for name in names}
     chargers = [name for name in names if kinds[name] != "Battery"]
     found: list[Meter | Missing] = []
-    for name in names:
-        folder = f"{_CLASS}/{name}"
-        # Mice and keyboards have batteries of their own.
-        if kinds[name] != "Battery" or files.text(f"{folder}/scope") == "Device":
-            continue
-        if files.text(f"{folder}/present") == "0":
-            continue
-        supply = Supply(files, name, chargers)
+    batteries = [name for name in names if kinds[name] == "Battery" and _is_of_device(files, name)]
+    if not batteries and any(files.is_closed(f"{_CLASS}/{name}") for name in ("", *names)):
+        return [Missing("battery", "", f"/{_CLASS} may not be read", _PERMIT)]
+    for name in batteries:
+        # On phones the one of this name is the device's; beside it may stand single gauge chips.
+        others = [] if name == "battery" else [other for other in batteries if other != name]
+        supply = Supply(files, name, chargers, others)
         charging = supply.charging()
         if charging:
             reason = f"{charging}: the battery's power is not the device's"
@@ -357,15 +388,19 @@ def find(files: Files) -> list[Meter | Missing]:
     return found
 
 
+def _is_of_device(files: Files, name: str) -> bool:
+    """Return whether a battery feeds the device: mice and keyboards have batteries of their own."""
+    folder = f"{_CLASS}/{name}"
+    return files.text(f"{folder}/scope") != "Device" and files.text(f"{folder}/present") != "0"
+
+
 def _gauge(files: Files, supply: Supply) -> Meter | Missing:
     names = files.list(supply.folder)
     gives_power = "current_now" not in names
     flow_name = "power_now" if gives_power else "current_now"
     if flow_name not in names:
         reason = f"/{supply.folder} has neither current_now nor power_now"
-        return Missing(
-            "battery", supply.name, reason, "use another meter: this gauge tells no power"
-        )
+        return Missing("battery", supply.name, reason, _SILENT)
     opened: list[NumberFile] = []
     path = ""
     try:
@@ -378,7 +413,8 @@ def _gauge(files: Files, supply: Supply) -> Meter | Missing:
         for file in opened:
             file.close()
         reason = f"/{path} cannot be read ({error.strerror})"
-        return Missing("battery", supply.name, reason, _PERMIT)
+        remedy = _PERMIT if isinstance(error, PermissionError) else _SILENT
+        return Missing("battery", supply.name, reason, remedy)
     voltage = opened[1] if len(opened) > 1 else None
     if voltage is None and not gives_power:
         opened[0].close()
@@ -389,7 +425,8 @@ def _gauge(files: Files, supply: Supply) -> Meter | Missing:
         channel=supply.name,
         kind=SAMPLER,
         domain="the whole device, from its battery",
-        unmeasured=_UNMEASURED,
+        unmeasured=supply.unmeasured,
+        is_partial=bool(supply.others),
         rail=files.resolve(supply.folder),
         averaging_s=_AVERAGING_S,
         max_power_w=_MAX_POWER_W,
@@ -428,7 +465,8 @@ def _charge(files: Files, supply: Supply) -> list[Meter | Missing]:
             channel=f"{supply.name}-charge",
             kind=COUNTER,
             domain="the whole device, from its battery's charge",
-            unmeasured=_UNMEASURED,
+            unmeasured=supply.unmeasured,
+            is_partial=bool(supply.others),
             rail=files.resolve(supply.folder),
             resolution=None,
             max_power_w=_MAX_POWER_W,

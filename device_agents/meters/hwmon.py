@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..onboard.files import Files
 from ..onboard.meter import COUNTER, SAMPLER, Meter, MeterInfo, Missing
-from .readings import NumberFile, channel_name, check_power, known_number, rail_name
+from .readings import NumberFile, channel_name, check_power, chip_folder, known_number, rail_name
 
 _HWMON = "sys/class/hwmon"
 _IIO = "sys/bus/iio/devices"
 # Chips that other modules read.
 _ELSEWHERE = {"amdgpu", "odpm"}
+# Graphics cards that have no backend of their own; a variant on the processor is not in them.
+_GRAPHICS = {"i915", "xe", "nouveau"}
 _MAX_POWER_W = 1_000.0
 _MAX_ACPI_POWER_W = 10_000.0
 # Readings of small bidirectional chips scatter around zero by a few steps.
@@ -115,15 +117,41 @@ class Rail:
 def find(files: Files) -> list[Meter | Missing]:
     """Return every rail; `Missing` where one cannot be read."""
     found: list[Meter | Missing] = []
-    names: set[str] = set()
-    for rail in rails(files):
-        channel = channel_name(rail.label, f"{channel_name(rail.chip, 'rail')}-{rail.number}")
-        folder_name = channel_name(rail.folder.rpartition("/")[2].replace(":", "-"), "chip")
-        while channel in names:
-            channel = f"{channel}@{folder_name}" if "@" not in channel else f"{channel}+"
-        names.add(channel)
-        found.append(open_rail(files, rail, "hwmon", channel, domain(rail)))
+    all_rails = rails(files)
+    supplies = {_supply(files, rail) for rail in all_rails}
+    for channel, rail in zip(_channels(files, all_rails), all_rails):
+        meter = open_rail(files, rail, "hwmon", channel, domain(rail))
+        if not isinstance(meter, Missing):
+            is_one_of_several = len(supplies) > 1 and not _is_whole_machine(rail)
+            meter.info = replace(meter.info, is_partial=is_one_of_several or rail.chip in _GRAPHICS)
+        found.append(meter)
     return found
+
+
+def _channels(files: Files, all_rails: Sequence[Rail]) -> list[str]:
+    """Return a name for each rail that is the same after the next start of the machine.
+
+    The kernel numbers chips in the order in which they answer, so of two rails of one name each is
+    told by its chip's place, such as `1-0040`.
+    """
+    plain = [
+        channel_name(rail.label, f"{channel_name(rail.chip, 'rail')}-{rail.number}")
+        for rail in all_rails
+    ]
+    names: list[str] = []
+    for name, rail in zip(plain, all_rails):
+        channel = name
+        if plain.count(name) > 1:
+            chip = files.resolve(chip_folder(files, rail.folder)).rpartition("/")[2]
+            channel = f"{name}@{channel_name(chip.replace(':', '-'), 'chip')}"
+        while channel in names:
+            channel += "+"
+        names.append(channel)
+    return names
+
+
+def _is_whole_machine(rail: Rail) -> bool:
+    return rail.chip == "power_meter" and not rail.label
 
 
 def rails(files: Files) -> list[Rail]:
@@ -202,7 +230,7 @@ def iio_rails(files: Files, folder: str, chip: str) -> list[Rail]:
 
 def domain(rail: Rail) -> str:
     """Return what a rail's energy is the energy of, in words."""
-    if rail.chip == "power_meter" and not rail.label:
+    if _is_whole_machine(rail):
         return "whole machine, by its supply (ACPI power meter)"
     of = f"rail '{channel_name(rail.label, '')}'" if rail.label else f"input {rail.number}"
     return f"{of} of the sensor {channel_name(rail.chip, 'without a name')}"
@@ -231,7 +259,7 @@ def open_rail(
     except OSError as error:
         for number in numbers:
             number.close()
-        return _refused(rail, backend, channel, path, error)
+        return _refused(files, rail, backend, channel, path, error)
     resolution = _resolution_w(files, rail)
     settings, update_s, num_samples = _settings(files, rail)
     notes = list(settings)
@@ -243,7 +271,7 @@ def open_rail(
         kind=rail.kind,
         domain=what,
         unmeasured="what this rail does not supply" if unmeasured is None else unmeasured,
-        rail=rail_name(files, rail.folder, re.sub(r"[^0-9]", "", rail.number)),
+        rail=_supply(files, rail),
         resolution=_OTHER_STEP_W if rail.kind == COUNTER else resolution,
         update_period_s=update_s,
         averaging_s=update_s if update_s is not None and num_samples > 1 else 0.0,
@@ -254,11 +282,20 @@ def open_rail(
     return RailMeter(info, numbers, rail.to_si)
 
 
-def _refused(rail: Rail, backend: str, channel: str, path: str, error: OSError) -> Missing:
-    remedy = _REMEDY.format(f"/{path}")
-    switch = f"in{rail.number}_enable"
-    if not isinstance(error, PermissionError):
-        remedy = f"if the input is switched off, as root: echo 1 > /{rail.folder}/{switch}"
+def _supply(files: Files, rail: Rail) -> str:
+    return rail_name(files, rail.folder, re.sub(r"[^0-9]", "", rail.number))
+
+
+def _refused(
+    files: Files, rail: Rail, backend: str, channel: str, path: str, error: OSError
+) -> Missing:
+    switch = f"{rail.folder}/in{rail.number}_enable"
+    if isinstance(error, PermissionError):
+        remedy = _REMEDY.format(f"/{path}")
+    elif files.text(switch) == "0":
+        remedy = f"the input is switched off; as root: echo 1 > /{switch}"
+    else:
+        remedy = f"see what `dmesg` says of {channel_name(rail.chip, 'this sensor')}"
     return Missing(backend, channel, f"/{path} cannot be read ({error.strerror})", remedy)
 
 
@@ -266,9 +303,12 @@ def _iio_number(files: Files, folder: str, names: set[str], stem: str) -> tuple[
     """Return the file of an IIO channel and the factor to mW, mV or mA; None if there is none."""
     if f"{stem}_input" in names:
         return f"{stem}_input", 1.0
+    shared = re.sub(r"[0-9]+\Z", "", stem)
+    if any(known_number(files, f"{folder}/{of}_offset") for of in (stem, shared)):
+        # What is no mere factor is not multiplied here.
+        return f"{stem}_raw", None
     scale = known_number(files, f"{folder}/{stem}_scale")
     if scale is None:
-        shared = re.sub(r"[0-9]+\Z", "", stem)
         scale = known_number(files, f"{folder}/{shared}_scale")
     return f"{stem}_raw", scale
 

@@ -141,6 +141,9 @@ def find(files: Files) -> list[Meter | Missing]:
         )
         for label, rail in by_label.items()
     }
+    for meter in opened.values():
+        if not isinstance(meter, Missing):
+            meter.info = replace(meter.info, is_partial=True)
     if board is None:
         reason = f"this board is not in the table of boards ({marks[:60]}); no rail is its total"
         remedy = f"name a rail: --meter jetson:{next(iter(by_label))}; known: {', '.join(by_label)}"
@@ -156,7 +159,13 @@ def find(files: Files) -> list[Meter | Missing]:
         if not isinstance(total, Missing):
             what = f"{board.name}: the whole module ({labels[0]})"
             notes = (board.never, *total.info.notes)
-            total.info = replace(total.info, domain=what, unmeasured=board.unmeasured, notes=notes)
+            total.info = replace(
+                total.info,
+                domain=what,
+                unmeasured=board.unmeasured,
+                notes=notes,
+                is_partial=False,
+            )
         found.append(total)
     else:
         found.append(_total(files, board, [by_label[label] for label in labels]))

@@ -134,8 +134,12 @@ def _cards(library: Any) -> list[Meter | Missing]:
 
 def _meters(library: Any, index: int, handle: Any) -> list[Meter | Missing]:
     """Return the meters of a card, the best first."""
-    name = _ask(library, lambda: str(library.nvmlDeviceGetName(handle))) or "unknown card"
-    uuid = _ask(library, lambda: str(library.nvmlDeviceGetUUID(handle))) or f"card {index}"
+    name = _text(_ask(library, lambda: library.nvmlDeviceGetName(handle))) or "unknown card"
+    uuid = _text(_ask(library, lambda: library.nvmlDeviceGetUUID(handle))) or f"card {index}"
+    modes = _ask(library, lambda: library.nvmlDeviceGetMigMode(handle))
+    shared: tuple[str, ...] = ()
+    if modes and modes[0] == 1:
+        shared = ("MIG is on: what runs on the card's other instances is in its energy.",)
     limits = _ask(library, lambda: library.nvmlDeviceGetPowerManagementLimitConstraints(handle))
     max_power_w = _MAX_POWER_W
     if limits and 0 < limits[1] < _NO_UINT:
@@ -151,7 +155,7 @@ def _meters(library: Any, index: int, handle: Any) -> list[Meter | Missing]:
             errors.append(error)
             return False
 
-    def meter(channel: str, query: Callable[[], int], **details: Any) -> NvmlMeter:
+    def meter(channel: str, query: Callable[[], int], *notes: str, **details: Any) -> NvmlMeter:
         info = MeterInfo(
             name="nvml",
             channel=channel,
@@ -160,6 +164,9 @@ def _meters(library: Any, index: int, handle: Any) -> list[Meter | Missing]:
             rail=f"nvml/{channel_name(uuid, str(index))}",
             max_power_w=max_power_w,
             read_s=_READ_S,
+            is_partial=True,
+            resolution=_MILLI,
+            notes=(identity, *shared, *notes),
             **details,
         )
         return NvmlMeter(info, library, query)
@@ -179,33 +186,19 @@ def _meters(library: Any, index: int, handle: Any) -> list[Meter | Missing]:
             meter(
                 f"gpu{index}",
                 energy,
+                "It moves in steps of about 100 ms.",
                 kind=COUNTER,
-                resolution=_MILLI,
                 update_period_s=_COUNTER_UPDATE_S,
-                notes=(identity, "It moves in steps of about 100 ms."),
             )
         )
     channel = f"gpu{index}-power" if meters else f"gpu{index}"
     if works(instant):
-        moment = (identity, "Power of the moment (field 186).")
-        meters.append(meter(channel, instant, kind=SAMPLER, resolution=_MILLI, notes=moment))
+        meters.append(meter(channel, instant, "Power of the moment (field 186).", kind=SAMPLER))
     elif works(average):
-        notes: tuple[str, ...] = (
-            identity,
-            "Power averaged over up to 1 s: discard the first second of a window.",
-        )
+        notes = ["Power averaged over up to 1 s: discard the first second of a window."]
         if any(part in name for part in _PARTLY_SAMPLED):
-            notes += ("Only about 25 % of the time goes into this average on A100 and H100.",)
-        meters.append(
-            meter(
-                channel,
-                average,
-                kind=SAMPLER,
-                resolution=_MILLI,
-                averaging_s=_AVERAGING_S,
-                notes=notes,
-            )
-        )
+            notes.append("Only about 25 % of the time goes into this average on A100 and H100.")
+        meters.append(meter(channel, average, *notes, kind=SAMPLER, averaging_s=_AVERAGING_S))
     if meters:
         return meters
     said = "; ".join(sorted({str(error) for error in errors})) or "0 or no value"
@@ -214,7 +207,10 @@ def _meters(library: Any, index: int, handle: Any) -> list[Meter | Missing]:
     if kinds & set(_REFUSED):
         remedy = _REFUSED[min(kinds & set(_REFUSED))]
     elif "NVMLError_NotSupported" in kinds:
-        remedy = "on a Jetson use --meter jetson; on an old card an external meter"
+        remedy = (
+            "on a Jetson use --meter jetson; in a virtual machine (vGPU) measure on its host; on an old "
+            "card use an external meter"
+        )
     reason = f"{identity} It answers neither energy nor power ({said})"
     return [Missing("nvml", f"gpu{index}", reason, remedy)]
 
@@ -232,11 +228,16 @@ def _field_mw(library: Any, handle: Any) -> int:
 
 
 def _ask(library: Any, query: Callable[[], Any]) -> Any:
-    """Return the answer, None if the card has none."""
+    """Return the answer, None if the card has none or the package does not know the question."""
     try:
         return query()
-    except library.NVMLError:
+    except (library.NVMLError, AttributeError):
         return None
+
+
+def _text(answer: Any) -> str:
+    """Return an answer as text: packages before 11.515 give bytes; empty without one."""
+    return answer.decode("utf-8", "replace") if isinstance(answer, bytes) else str(answer or "")
 
 
 def _missing(channel: str, what: str, error: Exception) -> Missing:

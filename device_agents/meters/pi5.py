@@ -32,6 +32,7 @@ _TIME_LIMIT_S = 2.0
 # A program is started for each reading, which takes some milliseconds of a core.
 _READ_S = 0.1
 _MAX_POWER_W = 40.0
+_UPDATE = "update the firmware: sudo apt full-upgrade, then restart"
 _REMEDY = "sudo usermod -aG video $USER, then log in again"
 
 
@@ -80,7 +81,8 @@ def find(files: Files) -> list[Meter | Missing]:
     try:
         powers = parse_rails(_ask(program))
     except MeterError as error:
-        return [Missing("pi5", "", str(error), _REMEDY)]
+        remedy = _UPDATE if "not registered" in str(error) else _REMEDY
+        return [Missing("pi5", "", str(error), remedy)]
     found: list[Meter | Missing] = [
         _meter("total", program, frozenset(powers), f"board: the rails {', '.join(sorted(powers))}")
     ]
@@ -174,6 +176,7 @@ def _meter(channel: str, program: str, rails: frozenset[str], what: str) -> Pmic
         rail="pi5 pmic" if channel == "total" else f"pi5 pmic {channel}",
         max_power_w=_MAX_POWER_W,
         read_s=_READ_S,
+        is_partial=channel != "total",
         notes=(
             "Each reading starts a program, which itself takes energy: the idle is to be measured with it.",
             "Voltage and current are converted one after the other: biased where they step.",

@@ -9,8 +9,8 @@ package its parts. What contains what decides what may be added::
       dram                   memory; beside the package, not in it
 
 The channel `cpu` is the sum of the packages and their memory. Zones of `intel-rapl-mmio` are a
-second view of the same package and are left out; so are two zones of one name, and dies whose
-counters are one and the same (some kernels show an AMD package once per die).
+second view of the same package and are left out where the first one is there; so are two zones of
+one name, and dies whose counters are one and the same (some kernels show an AMD package once per die).
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ _NUM_STEPS = 2**32
 _UPDATE_S = 1e-3
 # Short peaks go beyond the limits that the files state.
 _PEAK_FACTOR = 2.0
+_MMIO = "intel-rapl-mmio"
 _MAX_POWER_W = 10_000.0
 _MAX_DRAM_POWER_W = 500.0
 _DOMAINS = {
@@ -43,6 +44,15 @@ _REMEDY = (
     "as root: chmod a+r /sys/class/powercap/intel-rapl*/energy_uj (until the next start); for good, a "
     'udev rule: SUBSYSTEM=="powercap", ACTION=="add", RUN+="/bin/chmod a+r /sys%p/energy_uj"; other '
     "users can then see what runs here by its power, which is why it is closed"
+)
+
+_HIDDEN = (
+    f"/{_CLASS} lists zones whose files are not there (/sys/devices/virtual/powercap): a container "
+    "hides them (CVE-2020-8694)"
+)
+_SHOW = (
+    "run it outside, or start the container with --security-opt systempaths=unconfined (Docker) or "
+    "--security-opt unmask=/sys/devices/virtual/powercap (Podman)"
 )
 
 
@@ -121,6 +131,8 @@ class RaplMeter:
 def find(files: Files) -> list[Meter | Missing]:
     """Return `cpu` first, then every zone by itself; `Missing` where a counter cannot be read."""
     zones = _zones(files)
+    if not zones and any(_ZONE.match(name) for name in files.list(_CLASS)):
+        return [Missing("rapl", "", _HIDDEN, _SHOW)]
     readable, missing = [], []
     for zone in zones:
         reason = _refusal(files, zone)
@@ -130,10 +142,15 @@ def find(files: Files) -> list[Meter | Missing]:
             missing.append(Missing("rapl", _channel(zone), reason, _REMEDY))
     if missing and not readable:
         return [replace(missing[0], channel="")]
+    open_names = {_channel(zone) for zone in readable}
+    closed = {zone.name for zone in zones if _is_package(zone)} - open_names
+    # What one view denies another one may show.
+    missing = [item for item in missing if item.channel not in open_names]
     readable = _without_copies(files, readable)
     total = [zone for zone in readable if _is_package(zone) or zone.name == "dram"]
     meters: list[Meter | Missing] = []
-    if any(_is_package(zone) for zone in total):
+    # Without one of the packages it would not be the processor's energy.
+    if not closed and any(_is_package(zone) for zone in total):
         meters.append(_open(files, "cpu", total, _domain(total), _unmeasured(total)))
     parts = [_open(files, _channel(zone), [zone], _domain([zone]), "") for zone in readable]
     return [*meters, *parts, *missing]
@@ -152,8 +169,11 @@ def _zones(files: Files) -> list[_Zone]:
                 folders.setdefault(part, f"{_CLASS}/{name}/{part}")
     names = {key: files.text(f"{folder}/name") or "" for key, folder in folders.items()}
     zones = []
-    for key in sorted(folders, key=lambda key: [int(part) for part in key.split(":")[1:]]):
-        if key.startswith("intel-rapl-mmio") or not names[key]:
+    # What is shown in two ways is taken in the first one that can be read.
+    for key in sorted(
+        folders, key=lambda key: (key.startswith(_MMIO), [int(n) for n in key.split(":")[1:]])
+    ):
+        if not names[key]:
             continue
         top = ":".join(key.split(":")[:2])
         package = names.get(top, "")
@@ -289,6 +309,7 @@ def _open(
         update_period_s=_UPDATE_S,
         max_power_w=power_w,
         read_s=_UPDATE_S,
+        is_partial=channel != "cpu",
         notes=tuple(notes),
     )
     return RaplMeter(info, counters, ranges)

@@ -66,7 +66,9 @@ def reading_failed(error: OSError, path: str) -> MeterError:
             f"{path} is gone ({reason}): the meter was unplugged or its driver removed"
         )
     if error.errno in (errno.EACCES, errno.EPERM):
-        return MeterError(f"{path}: {reason}; its permissions changed since the meter was found")
+        return MeterError(
+            f"{path}: {reason}; it could be read when the meter was found: permissions changed, or the device sleeps"
+        )
     return MeterError(f"{path} cannot be read now ({reason})")
 
 
@@ -123,6 +125,12 @@ def channel_name(text: str | None, otherwise: str) -> str:
     return name or otherwise
 
 
+def chip_folder(files: Files, folder: str) -> str:
+    """Return the chip's own folder for a sensor's, such as `sys/class/hwmon/hwmon0/device`."""
+    device = f"{folder}/device"
+    return device if files.list(device) else folder
+
+
 def rail_name(files: Files, folder: str, channel: str) -> str:
     """Return one name for a sensor's supply, whichever way led to the sensor.
 
@@ -131,6 +139,4 @@ def rail_name(files: Files, folder: str, channel: str) -> str:
         folder: The sensor's, such as `sys/class/hwmon/hwmon0`; its `device` is the chip itself.
         channel: Number of the sensor's input.
     """
-    device = f"{folder}/device"
-    chip = files.resolve(device if files.list(device) else folder)
-    return f"{chip}#{channel}"
+    return f"{files.resolve(chip_folder(files, folder))}#{channel}"

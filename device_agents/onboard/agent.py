@@ -11,7 +11,8 @@ probe      -                                                        the device's
 clock      -                                                        its clocks, at this moment
 meters     -                                                        meters: available, missing
 prepare    template (payload), runtime, threads, reference widths,  versions, CPUs, affinity,
-           lock_frequency, meter, protocol, meter_states            frequency lock, meters
+           lock_frequency, meter, protocol, meters_before           frequency lock, meters
+free       timeout_s                                                nothing, once nobody measures
 ready      max_busy_share, max_temperature_c, timeout_s, interval_s whether the machine is ready
 visit      widths, protocol                                         raw times, conditions, energy
 layers     widths, num_runs, max_warm_up_s                          raw times of each node
@@ -28,16 +29,18 @@ import select
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import ModuleType
 from typing import Any, BinaryIO
 
-from . import cooling, fingerprint, frames, layer_times, meter_choice, visit
+from . import cooling, device_lock, fingerprint, frames, layer_times, meter_choice, visit
 from .clock import MachineClock
 from .energy_visit import ChosenMeter, EnergyVisit, RecorderLike
 from .files import Files
 from .frequency import FrequencyLock
 from .host_state import MACHINE, over_visit
 from .materialise import Materialiser
+from .meter import Meter
 from .power_log import PowerLog, Recorder
 from .readiness import wait_until_ready
 
@@ -93,6 +96,7 @@ class Agent:
             "clock": self.read_clocks,
             "meters": self.list_meters,
             "prepare": self.prepare,
+            "free": self.free,
             "ready": self.ready,
             "visit": self.visit,
             "layers": self.layers,
@@ -178,31 +182,36 @@ class Agent:
     ) -> dict[str, Any]:
         """Find, choose, calibrate and watch the meters that visits read.
 
+        Where `auto` chose one that proves unusable, the next one is tried; in the end none.
+
         Returns:
             `chosen`, a description each, `why` these, and `warnings`.
         """
         self.close_meters([item.meter for item in self.chosen])
         self.chosen = []
-        wanted = str(request.get("meter") or meter_choice.NONE)
+        before = request.get("meters_before")
+        wanted = meter_choice.wanted_again(str(request.get("meter") or meter_choice.NONE), before)
         if wanted == meter_choice.NONE:
             return {"chosen": [], "why": "no meter was asked for", "warnings": []}
         found = self.find_meters()
+
+        def use(meter: Meter) -> ChosenMeter:
+            meter_choice.calibrate(meter, run_reference, self.clock, self.is_cancelled)
+            return meter_choice.enrol(meter, self.clock, self.is_cancelled)
+
         try:
-            meters, why = meter_choice.choose(wanted, found)
-            states = request.get("meter_states") or []
-            for index, meter in enumerate(meters):
-                meter_choice.calibrate(meter, run_reference, self.clock, self.is_cancelled)
-                item = meter_choice.enrol(meter, self.clock, self.is_cancelled)
-                if index < len(states):
-                    # What held when the campaign began, not when this agent did.
-                    item = ChosenMeter(item.meter, item.period_s, dict(states[index]))
-                self.chosen.append(item)
-            meter_choice.check_windows(self.chosen, request["protocol"])
+            chosen, why = meter_choice.choose_usable(wanted, found, use, request["protocol"])
         except meter_choice.MeterChoiceError as error:
             self.close_meters(found)
-            self.chosen = []
             raise RequestError(str(error)) from error
-        self.close_meters([item for item in found if item not in meters])
+        # What held when the campaign began, not when this agent did.
+        states = [dict(item.get("state") or {}) for item in before or ()]
+        self.chosen = [
+            replace(item, state=states[index]) if index < len(states) else item
+            for index, item in enumerate(chosen)
+        ]
+        in_use = [item.meter for item in chosen]
+        self.close_meters([item for item in found if item not in in_use])
         warning = meter_choice.same_rail(self.chosen)
         return {
             "chosen": [meter_choice.describe_chosen(item, why) for item in self.chosen],
@@ -215,6 +224,13 @@ class Agent:
         for item in found:
             if hasattr(item, "close"):
                 item.close()
+
+    def free(self, request: dict[str, Any], payload: bytes) -> dict[str, Any]:
+        """Wait until the campaign that measures here ends, or the time limit passes."""
+        device_lock.wait(float(request["timeout_s"]), self.is_cancelled)
+        if self.is_cancelled():
+            raise SystemExit(0)
+        return {}
 
     def ready(self, request: dict[str, Any], payload: bytes) -> dict[str, Any]:
         """Wait until the machine is idle and cool enough, or the time limit passes."""
@@ -399,6 +415,7 @@ def serve(
 
 def main(runtimes: dict[str, str], meters: dict[str, str]) -> None:
     """Serve standard input and output; what libraries print goes to standard error."""
+    device_lock.keep_from_children()
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     try:

@@ -86,6 +86,7 @@ class AgentChild:
 
     Args:
         command: How it is started.
+        inherited: Open files of this process that the agent has as well.
 
     Raises:
         OSError: It cannot be started.
@@ -94,9 +95,11 @@ class AgentChild:
         stream: Its requests and answers.
         num_visits: Visits that it was given.
         is_prepared: Whether it holds the template and the reference.
+        inherited: As given.
     """
 
-    def __init__(self, command: Sequence[str]) -> None:
+    def __init__(self, command: Sequence[str], inherited: tuple[int, ...] = ()) -> None:
+        self.inherited = inherited
         ours, theirs = socket.socketpair()
         try:
             self._process = subprocess.Popen(
@@ -105,6 +108,7 @@ class AgentChild:
                 stdout=theirs.fileno(),
                 stderr=subprocess.PIPE,
                 bufsize=0,
+                pass_fds=inherited,
             )
         except OSError:
             ours.close()

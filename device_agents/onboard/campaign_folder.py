@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import re
@@ -19,15 +20,20 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 # Random and the host's choice; nothing else can be part of a path.
 TOKEN = re.compile(r"[0-9a-f]{16,64}\Z")
 START_TIMEOUT_S = 20.0
+CONNECT_TIMEOUT_S = 5.0
 READY = b"ready\n"
 AGENTS = "agents"
 CAMPAIGNS = "campaigns"
+MAX_TRIES = 100
+
+_T = TypeVar("_T")
 
 
 class FolderError(Exception):
@@ -51,12 +57,30 @@ def enter(agent: str, token: str) -> Path:
     if not TOKEN.match(token):
         raise FolderError("the campaign's token is not 16 to 64 digits of base 16")
     folder = cache_folder(agent) / CAMPAIGNS / token
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.chdir(folder)
-    except OSError as error:
-        raise FolderError(cannot(folder, error)) from error
+    _insist(folder, lambda: None)
     return folder
+
+
+def _insist(folder: Path, then: Callable[[], _T]) -> _T:
+    """Make a folder the working directory and return what is done in it.
+
+    All of it again where an ending keeper removes the folder in between.
+
+    Raises:
+        FolderError: The folder cannot be made or written.
+    """
+    for tries_left in range(MAX_TRIES - 1, -1, -1):
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.chdir(folder)
+            return then()
+        except (FileNotFoundError, FileExistsError) as error:
+            # `mkdir` says the latter of a folder that went while it looked.
+            if not tries_left:
+                raise FolderError(cannot(folder, error)) from error
+        except OSError as error:
+            raise FolderError(cannot(folder, error)) from error
+    raise AssertionError
 
 
 def lock(folder: Path) -> int | None:
@@ -66,27 +90,49 @@ def lock(folder: Path) -> int | None:
         FolderError: The folder cannot be written.
     """
     while True:
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.chdir(folder)
-            fd = os.open("lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise FolderError(cannot(folder, error)) from error
+        fd = _insist(folder, lambda: os.open("lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             os.close(fd)
             return None
-        try:
-            if (folder / "lock").stat().st_ino == os.fstat(fd).st_ino:
+        except OSError as error:
+            os.close(fd)
+            raise FolderError(
+                f"files in {folder} on the device cannot be locked ({error.strerror}): name a "
+                "folder on a disk of its own in the device's URL, ?cache=/path/to/folder, or by "
+                "XDG_CACHE_HOME on the device"
+            ) from error
+        if _is_same(folder / "lock", fd):
+            # For whoever looks; the disk may be full.
+            with contextlib.suppress(OSError):
                 os.ftruncate(fd, 0)
                 os.write(fd, b"%d\n" % os.getpid())
-                return fd
-        except OSError:
-            pass  # An ending keeper removed the folder meanwhile, or the disk is full.
-        if (folder / "lock").exists():
             return fd
-        os.close(fd)
+        os.close(fd)  # An ending keeper removed the folder meanwhile, with this file.
+
+
+def _is_same(path: Path, fd: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(fd))
+    except OSError:
+        return False
+
+
+def remove(folder: Path) -> None:
+    """Remove the campaign's folder that is the working directory; its lock must be held.
+
+    Whoever comes meanwhile finds either all of it, locked, or none. A folder that has taken the
+    place of a lost one is another keeper's.
+    """
+    try:
+        if not os.path.samefile(".", folder):  # noqa: PTH121
+            return
+        gone = folder.with_name(os.urandom(16).hex())
+        folder.rename(gone)
+    except OSError:
+        gone = folder
+    shutil.rmtree(gone, ignore_errors=True)
 
 
 def listen() -> socket.socket:
@@ -106,6 +152,8 @@ def listen() -> socket.socket:
 def connect() -> socket.socket | None:
     """Return a connection to the keeper of the working directory, None if there is none."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # One that hangs takes no more connections, and this would wait without end.
+    connection.settimeout(CONNECT_TIMEOUT_S)
     try:
         connection.connect("socket")
     except OSError:
@@ -140,6 +188,14 @@ def start_keeper(command: Sequence[str]) -> None:
         raise FolderError(said.decode(errors="replace").strip())
 
 
+def tell(word: bytes) -> None:
+    """Answer whoever started this keeper, and let go of standard output."""
+    with contextlib.suppress(OSError):
+        os.write(1, word)
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 1)
+
+
 def clean(agent: str) -> dict[str, list[str]]:
     """Remove what joulemap left on the device: campaigns' folders and agents.
 
@@ -155,12 +211,13 @@ def clean(agent: str) -> dict[str, list[str]]:
         if held is None:
             kept.append(folder.name)
             continue
+        remove(folder)
         os.chdir(cache)
-        shutil.rmtree(folder, ignore_errors=True)
         os.close(held)
         removed.append(folder.name)
     # A keeper starts its next agent from the archive.
-    archives = [] if kept else sorted((cache / AGENTS).glob("agent-*.pyz"))
+    # Beside archives may lie some that never arrived whole.
+    archives = [] if kept else sorted((cache / AGENTS).glob("agent-*.pyz*"))
     for archive in archives:
         archive.unlink()
         removed.append(archive.name)

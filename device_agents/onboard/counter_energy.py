@@ -6,7 +6,8 @@ energy is exact but for the counter's step and the moments' uncertainty::
 
     variance of E1 - E0 = 2 step^2 / 12 + power^2 (width0^2 + width1^2) / 12
 
-`width` is the time from before the reading without to after the reading with the update.
+`width` is the time from before the reading without to after the reading with the update. Where
+updates come evenly and each is seen, all of them together tell both ends' moments better.
 """
 
 from __future__ import annotations
@@ -15,10 +16,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .mean_power import MAX_BATCHES, MIN_BATCHES, MeanPower, Refused, long_run, median
+from .fluctuation import Pieces, pieces_of
+from .mean_power import MeanPower, Refused, median
 
 # A counter may deliver so many periods' energy at once.
 LATE_PERIODS = 3.0
+# Without a change for so long, and so many periods, an awaited update has not come.
+SILENT_S = 0.09
+SILENT_PERIODS = 4.0
 # Without a change for so many periods (and readings) it sticks.
 STUCK_PERIODS = 10.0
 STUCK_READINGS = 4
@@ -29,6 +34,14 @@ STEP_SHARE = 0.02
 STEP_S = 0.02
 # Updates are even when each comes within this share of the period of where it should.
 EVEN_SHARE = 0.05
+# Pieces of a stretch, whose powers tell how power fluctuates, last so long and so many periods.
+PIECE_S = 0.025
+PIECE_PERIODS = 2.0
+# ... the last one at least so much of that.
+LAST_SHARE = 0.75
+# A line is laid through so many updates at least, where so many of all are seen.
+MIN_FITTED = 5
+SEEN_SHARE = 0.8
 
 
 @dataclass(frozen=True)
@@ -79,9 +92,18 @@ class Counter:
                 continue
             if not is_first and self.after_s[i] > time_s:
                 continue
-            if self.energy_j[i] != self.energy_j[i - 1]:
-                return self.edge_at(i)
+            if self.energy_j[i] == self.energy_j[i - 1]:
+                continue
+            if not is_first and time_s - self.after_s[i] > self._silent_s:
+                # The last update that was seen need not be the last one before it stuck.
+                break
+            return self.edge_at(i)
         raise Refused("the counter did not change where its update was awaited: it sticks")
+
+    @property
+    def _silent_s(self) -> float:
+        """After so long without an update, the one that was awaited did not come."""
+        return max(SILENT_S, SILENT_PERIODS * self.period_s)
 
     def edge_at(self, index: int) -> Edge:
         """Return the edge between a reading and the one before."""
@@ -96,9 +118,10 @@ class Counter:
         Raises:
             Refused: The counter stuck in between.
         """
-        duration = last.time_s - first.time_s
-        if duration <= 0:
+        if last.time_s <= first.time_s:
             raise Refused("the counter's updates lie too close together for a power")
+        first, last = self._fitted(first, last)
+        duration = last.time_s - first.time_s
         energy = last.energy_j - first.energy_j
         power = energy / duration
         variance = (2 * self.resolution_j**2 / 12 + self._stamps_j2(first, last, power)) / (
@@ -110,11 +133,48 @@ class Counter:
         return MeanPower(
             power,
             variance,
-            *self._long_run(first, between, last, power),
+            self._pieces(first, between, last, power),
             first.time_s,
             last.time_s,
             max(changes, int(duration / self.period_s)) if changes else 0,
             0.0,
+            (first.width_s**2 + last.width_s**2) / 12,
+        )
+
+    def _fitted(self, first: Edge, last: Edge) -> tuple[Edge, Edge]:
+        """Return two edges sharpened by all updates between them, where they come evenly.
+
+        Where every update is seen, a straight line through the moments over the updates' numbers
+        tells the ends better than these alone. Each moment counts by the inverse of its variance,
+        width^2 / 12; the variance of the duration is that of weighted least squares.
+        """
+        edges = [first, *self._edges(first, last), last]
+        periods = (last.time_s - first.time_s) / self.period_s
+        if len(edges) < MIN_FITTED or len(edges) - 1 < SEEN_SHARE * periods:
+            return first, last
+        total = max(1, round(periods))
+        period = (last.time_s - first.time_s) / total
+        numbers = [round((edge.time_s - first.time_s) / period) for edge in edges]
+        weights = [12 / max(edge.width_s, 1e-6) ** 2 for edge in edges]
+        sum_w = sum(weights)
+        mean_n = sum(w * n for w, n in zip(weights, numbers)) / sum_w
+        mean_t = sum(w * edge.time_s for w, edge in zip(weights, edges)) / sum_w
+        spread = sum(w * (n - mean_n) ** 2 for w, n in zip(weights, numbers))
+        period = sum(w * (n - mean_n) * edge.time_s for w, n, edge in zip(weights, numbers, edges))
+        period /= spread
+        for number, edge in zip(numbers, edges):
+            late = abs(edge.time_s - mean_t - (number - mean_n) * period)
+            if late > edge.width_s / 2 + EVEN_SHARE * self.period_s:
+                return first, last
+        # So that both ends together have the duration's variance; two sharp ends need no line.
+        width = math.sqrt(6 / spread) * total
+        if 2 * width**2 > (first.width_s**2 + last.width_s**2) / 2:
+            return first, last
+        start = mean_t + (numbers[0] - mean_n) * period
+        end = mean_t + (numbers[-1] - mean_n) * period
+        return (
+            Edge(start, width, first.energy_j, first.index),
+            Edge(end, width, last.energy_j, last.index),
         )
 
     def _stamps_j2(self, first: Edge, last: Edge, power: float) -> float:
@@ -134,14 +194,22 @@ class Counter:
                 raise Refused(f"the counter stuck: it did not change for {stuck:.2f} s")
         return changes
 
-    def _between(self, first: Edge, last: Edge) -> list[Edge]:
-        """Return the edges between two sharp ones, sharpened where updates come evenly."""
-        edges = [
+    def _edges(self, first: Edge, last: Edge) -> list[Edge]:
+        return [
             self.edge_at(i)
             for i in range(first.index + 1, last.index)
             if self.energy_j[i] != self.energy_j[i - 1]
         ]
+
+    def _between(self, first: Edge, last: Edge) -> list[Edge]:
+        """Return the edges between two sharp ones, sharpened where updates come evenly.
+
+        Where not every update is seen, which one a reading shows is too often mistaken.
+        """
+        edges = self._edges(first, last)
         duration = last.time_s - first.time_s
+        if len(edges) + 1 < SEEN_SHARE * duration / self.period_s:
+            return edges
         period = duration / max(1, round(duration / self.period_s))
         sharp, slack = [], EVEN_SHARE * period
         for edge in edges:
@@ -175,27 +243,24 @@ class Counter:
                 "power of every other moment"
             )
 
-    def _long_run(
-        self, first: Edge, between: Sequence[Edge], last: Edge, power: float
-    ) -> tuple[float, float]:
-        """Return how mean power varies, from pieces of the stretch (see `long_run`)."""
+    def _pieces(self, first: Edge, between: Sequence[Edge], last: Edge, power: float) -> Pieces:
+        """Return what pieces of the stretch tell about how power varies."""
         edges = [first]
-        duration = last.time_s - first.time_s
-        piece = max(duration / MAX_BATCHES, 2 * self.period_s)
+        # Less by a bit: moments that are computed may be early by as much.
+        piece = 0.99 * max(PIECE_S, PIECE_PERIODS * self.period_s)
         for edge in between:
             late = edge.time_s - edges[-1].time_s >= piece
-            if late and last.time_s - edge.time_s >= piece / 2:
+            if late and last.time_s - edge.time_s >= LAST_SHARE * piece:
                 edges.append(edge)
         edges.append(last)
-        if len(edges) - 1 < MIN_BATCHES:
-            return 0.0, 0.0
         pairs = list(zip(edges, edges[1:]))
         powers = [(b.energy_j - a.energy_j) / (b.time_s - a.time_s) for a, b in pairs]
-        length = duration / len(pairs)
+        length = (last.time_s - first.time_s) / len(pairs)
         # What uncertain moments and the step add to the spread of the pieces is not fluctuation.
         own = median([self._stamps_j2(a, b, power) for a, b in pairs])
         own += 2 * self.resolution_j**2 / 12
-        return long_run(powers, length, own / length**2)
+        ends = self._stamps_j2(first, last, power) + 2 * self.resolution_j**2 / 12
+        return pieces_of(powers, length, own / length**2, ends / length**2)
 
 
 def unwrap(

@@ -16,20 +16,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from . import charge_check
 from .clock import MachineClock
 from .energy_window import (
     Energy,
     Spans,
     counter_of,
     energy_of,
-    idle_long_run,
     outer_edges,
-    pooled,
     powers,
     samples_of,
     trace_of,
 )
-from .mean_power import MeanPower, Refused, median
+from .fluctuation import LongRun
+from .idle_power import IdleTimes, bend_of, idle_fluctuation, idle_times
+from .mean_power import MeanPower, Refused
 from .meter import SAMPLER, Meter, MeterInfo
 from .power_log import PowerLog
 
@@ -39,9 +40,8 @@ SETTLE_S = 0.1
 SLOW_WINDOW_S = 5.0
 SLOW_S = 0.05
 MIN_IDLE_S = 0.5
-# So many visits' idle times are remembered, and believed up to so many times their median.
+# So many visits' idle times are remembered.
 KEPT_IDLES = 20
-MAX_IDLE_EXCESS = 9.0
 # Idle times grow by so much at most where the idle power fluctuates.
 MAX_IDLE_FACTOR = 10.0
 # After the load ends, power takes so long to fall.
@@ -67,31 +67,31 @@ class ChosenMeter:
         meter: The open meter.
         period_s: Time between two of its updates, observed.
         state: What it told about itself when it was chosen.
-        idles: What the idle times of the last visits told about the idle power's fluctuation: its
-            long-run variance and the degrees of freedom.
+        idles: What the idle times of the last visits told about the idle power's fluctuation.
+        drawn: Joules of the last visits by a gauge and by its battery's own counter.
     """
 
     meter: Meter
     period_s: float
     state: dict[str, str]
-    idles: list[tuple[float, float]] = field(default_factory=list)
+    idles: list[IdleTimes] = field(default_factory=list)
+    drawn: list[tuple[float, float]] = field(default_factory=list)
 
     @property
     def info(self) -> MeterInfo:
         """What is known about the meter."""
         return self.meter.info
 
-    def known_idles(self) -> list[tuple[float, float]]:
-        """Return what is known of idle power; a visit that was disturbed does not rule the rest."""
-        if not self.idles:
-            return []
-        most = MAX_IDLE_EXCESS * median([value for value, _ in self.idles])
-        return [(min(value, most), freedom) for value, freedom in self.idles]
-
-    def note_idle(self, told: tuple[float, float]) -> None:
+    def note_idle(self, told: IdleTimes) -> None:
         """Keep what a visit's idle times told."""
         self.idles.append(told)
         del self.idles[:-KEPT_IDLES]
+
+    def note_drawn(self, told: tuple[float, float] | None) -> None:
+        """Keep what a visit took from the battery; None without a counter."""
+        if told is not None:
+            self.drawn.append(told)
+            del self.drawn[: -charge_check.KEPT_VISITS]
 
     def current_state(self) -> dict[str, str]:
         """Return what it tells about itself now."""
@@ -160,6 +160,8 @@ class EnergyVisit:
         self._look_s = self.window_s
         self._idle_before = self._window = self._busy = self._idle_after = (0.0, 0.0)
         self._states: list[dict[str, str]] = []
+        self._reserve: charge_check.Reserve | None = None
+        self._fluctuation = LongRun(0.0, 0.0, 0)
 
     @property
     def min_run_s(self) -> float:
@@ -175,6 +177,7 @@ class EnergyVisit:
         """Idle, then run the variant until all has settled; await a counter's update."""
         self._states = [item.current_state() for item in self.chosen]
         self._recorder.start()
+        self._reserve = self._left()
         self.clock.sleep(self._fall_s())
         self._idle_before = self._idle()
         self._lengthen_idle()
@@ -219,7 +222,11 @@ class EnergyVisit:
         """Idle again; then the recorder ends."""
         self.clock.sleep(self._fall_s())
         self._idle_after = self._idle()
+        left = self._left()
         self._recorder.stop()
+        if self._reserve is not None and left is not None:
+            drawn_j = charge_check.drawn_j(self.logs[0], self._reserve, left)
+            self.chosen[0].note_drawn(drawn_j)
 
     def stop(self) -> None:
         """End the recorder, whatever has happened."""
@@ -236,8 +243,11 @@ class EnergyVisit:
         if len(readings) > 1:
             answer["check"] = _check(readings, [item.info for item in self.chosen])
         else:
-            answer["check"] = None
+            answer["check"] = charge_check.check(readings[0], self.chosen[0].drawn)
         return answer
+
+    def _left(self) -> charge_check.Reserve | None:
+        return charge_check.reserve_of(self.chosen[0].meter, self.clock.monotonic_s())
 
     def _reading(self, index: int, calls: int) -> dict[str, Any]:
         item, log = self.chosen[index], self.logs[index]
@@ -255,7 +265,6 @@ class EnergyVisit:
             self._check_state(item, self._states[index])
             parts = powers(log, item.period_s, spans)
             about["energy"] = self._energy(parts, item, calls).to_dict()
-            item.note_idle(idle_long_run(parts[0], parts[2]))
             self._check_updates(parts[1], item)
         except Refused as error:
             about["energy"] = None
@@ -265,8 +274,12 @@ class EnergyVisit:
     def _energy(
         self, parts: tuple[MeanPower, MeanPower, MeanPower], item: ChosenMeter, calls: int
     ) -> Energy:
+        before, window, after = parts
         busy_s = self._busy[1] - self._busy[0]
-        return energy_of(*parts, item.info, busy_s, calls, item.known_idles())
+        item.note_idle(idle_times(before, window, after))
+        fluctuation = idle_fluctuation(item.idles)
+        bend = bend_of(item.idles, fluctuation, before, window, after)
+        return energy_of(before, window, after, item.info, busy_s, calls, fluctuation, bend)
 
     def _check_state(self, item: ChosenMeter, before: dict[str, str]) -> None:
         for state in (before, item.current_state()):
@@ -303,12 +316,13 @@ class EnergyVisit:
             idle = self._mean_power(0, self._idle_before)
         except Refused:
             return
+        # What the visits before told, and this idle time: it does not change within the window.
+        self._fluctuation = idle_fluctuation(item.idles, [idle.pieces])
         error_w = float(self.protocol["energy_rel_error"]) * idle.power_w
         if error_w <= 0:
             return
         # Half an interval of t = 2; the window is twice as long as each idle time.
-        told = [(idle.long_run_w2_s, idle.freedom), *item.known_idles()]
-        wanted = 4 * pooled(told)[0] / error_w**2
+        wanted = 4 * self._fluctuation.w2_s / error_w**2
         most = min(MAX_IDLE_FACTOR * self.idle_s, float(self.protocol["max_energy_window_s"]) / 2)
         if wanted <= self.idle_s or most <= self.idle_s:
             return
@@ -358,25 +372,18 @@ class EnergyVisit:
         after = MeanPower(
             idle.power_w,
             idle.fixed_w2,
-            idle.long_run_w2_s,
-            idle.freedom,
+            idle.pieces,
             2 * window.middle_s - idle.middle_s - idle.duration_s / 2,
             2 * window.middle_s - idle.middle_s + idle.duration_s / 2,
             idle.updates,
             0.0,
         )
-        history = self.chosen[0].known_idles()
-        energy = energy_of(idle, window, after, info, now - self._busy[0], 1, history)
+        energy = energy_of(idle, window, after, info, now - self._busy[0], 1, self._fluctuation)
         target = float(self.protocol["energy_rel_error"])
         if energy.half_width_j <= target * energy.net_j:
             return True
         # What the idle times leave open does not shrink with a longer window.
-        idle_j2 = (
-            pooled([(idle.long_run_w2_s, idle.freedom), *history])[0]
-            / idle.duration_s
-            / 2
-            * energy.window_s**2
-        )
+        idle_j2 = self._fluctuation.w2_s / idle.duration_s / 2 * energy.window_s**2
         return energy.net_standard_error_j**2 - idle_j2 < idle_j2 / 4
 
 

@@ -5,20 +5,23 @@
     |  idle  | settle |       window: blocks of calls       | reference |  idle  |
        P_b                            P_w                                  P_a
 
-    P_i   = (1 - s) P_b + s P_a              s: where the window's middle lies between the idles'
+    P_i   = (1 - s) P_b + s P_a + bend       s: where the window's middle lies between the idles';
+                                             bend: how heat bends the path (see `idle_power`)
     net   = (P_w - P_i) x window / calls
     gross = net + P_i x busy time / calls
 
     Var P_b = known part + L / duration, likewise P_a             L: the idle power's long-run
-                                                                  variance, pooled from both idles'
-                                                                  pieces, from P_a - P_b, and from
-                                                                  the visits before
+                                                                  variance, from the idle times of
+                                                                  this visit and those before (see
+                                                                  `idle_power`)
     Var P_i = (1 - s)^2 Var P_b + s^2 Var P_a
             + max(0, (P_a - P_b)^2 - Var P_b - Var P_a) / 48      drift need not be straight: a path
                                                                   that bends by up to a quarter
+            + Var bend
             + L / window   (counters)                             the window's own idle power is not
                                                                   seen
-    Var P_w = known part, for gauges + long-run variance of the window / duration
+    Var P_w = known part (the moments of a counter's edges count by P_i: its joules between them are
+              known), for gauges + long-run variance of the window / duration
     Var net = (Var P_w + Var P_i) (window / calls)^2
 
 A counter's window reaches from an update before the first call to one after the last, so a little
@@ -30,11 +33,12 @@ Satterthwaite, so the 95 % interval is net +- t standard errors.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from .counter_energy import Counter, unwrap
+from .fluctuation import LongRun, long_run
+from .idle_power import NO_BEND, Bend
 from .mean_power import MAX_MISSING_SHARE, MeanPower, Refused, combined_freedom, t_quantile
 from .meter import SAMPLER, MeterInfo
 from .power_log import PowerLog
@@ -183,7 +187,8 @@ def energy_of(
     info: MeterInfo,
     busy_s: float,
     calls: int,
-    history: Sequence[tuple[float, float]] = (),
+    fluctuation: LongRun,
+    bend: Bend = NO_BEND,
 ) -> Energy:
     """Return the energy of one call, net of idle.
 
@@ -194,12 +199,13 @@ def energy_of(
         info: The meter.
         busy_s: First call to last call.
         calls: Calls in the window.
-        history: What earlier visits' idle times told (see `idle_long_run`).
+        fluctuation: The idle power's long-run variance.
+        bend: Idle power in the window beyond the line between the idle times.
     """
     share = (window.middle_s - before.middle_s) / (after.middle_s - before.middle_s)
     share = min(1.0, max(0.0, share))
-    idle_w = (1 - share) * before.power_w + share * after.power_w
-    varying, freedom = pooled([idle_long_run(before, after), *history])
+    idle_w = (1 - share) * before.power_w + share * after.power_w + bend.power_w
+    varying, freedom = fluctuation.w2_s, fluctuation.freedom
     known = [before.fixed_w2, after.fixed_w2]
     spread = (after.power_w - before.power_w) ** 2 - sum(known)
     spread -= varying / before.duration_s + varying / after.duration_s
@@ -211,13 +217,19 @@ def energy_of(
         ((1 - share) ** 2 * known[0] + share**2 * known[1], math.inf),
         (varying * rate, freedom),
         (max(0.0, spread) / DRIFT_DIVISOR, max(1.0, freedom)),
+        (bend.variance_w2, max(1.0, bend.freedom)),
     ]
     idle_variance = sum(variance for variance, _ in parts)
-    net_parts = [*parts, (window.fixed_w2, math.inf)]
+    # Between a counter's edges the energy is known: their moments count by the idle power that is
+    # taken off for too long or too short, not by the window's.
     window_w2 = window.fixed_w2
+    window_w2 -= (window.power_w**2 - idle_w**2) * window.moments_s2 / window.duration_s**2
+    window_w2 = max(0.0, window_w2)
+    net_parts = [*parts, (window_w2, math.inf)]
     if info.kind == SAMPLER:
-        net_parts.append((window.long_run_w2_s / window.duration_s, window.freedom))
-        window_w2 += window.long_run_w2_s / window.duration_s
+        of_window = long_run([window.pieces])
+        net_parts.append((of_window.w2_s / window.duration_s, of_window.freedom))
+        window_w2 += of_window.w2_s / window.duration_s
     net_w = window.power_w - idle_w
     per_call = window.duration_s / calls
     net_j = net_w * per_call
@@ -250,30 +262,6 @@ def energy_of(
         window.missing_share,
         tuple(flags),
     )
-
-
-def idle_long_run(before: MeanPower, after: MeanPower) -> tuple[float, float]:
-    """Return the idle power's long-run variance in W^2 s, and its degrees of freedom.
-
-    Each idle time's pieces tell it, and the difference of the two means does: it has one degree of
-    freedom, and knows of slow changes that the pieces do not show.
-    """
-    difference = (after.power_w - before.power_w) ** 2 - before.fixed_w2 - after.fixed_w2
-    slow = max(0.0, difference) / (1 / before.duration_s + 1 / after.duration_s)
-    told = [
-        (before.long_run_w2_s, before.freedom),
-        (after.long_run_w2_s, after.freedom),
-        (slow, 1.0),
-    ]
-    return pooled(told)
-
-
-def pooled(told: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """Return the weighted mean of several variances, and the sum of their degrees of freedom."""
-    freedom = sum(weight for _, weight in told)
-    if freedom <= 0:
-        return 0.0, 0.0
-    return sum(value * weight for value, weight in told) / freedom, freedom
 
 
 def trace_of(log: PowerLog, spans: Spans) -> dict[str, Any]:

@@ -84,6 +84,16 @@ class Files:
         except OSError:
             return []
 
+    def is_closed(self, path: str) -> bool:
+        """Return whether a folder is there and may not be listed."""
+        try:
+            os.listdir(self.path(path))  # noqa: PTH208
+        except PermissionError:
+            return True
+        except OSError:
+            return False
+        return False
+
     def resolve(self, path: str) -> str:
         """Return a path, below the root, without links: two names of one device become equal."""
         real = os.path.realpath(self.path(path))

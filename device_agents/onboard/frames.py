@@ -11,6 +11,7 @@ is allocated, and the header must be a JSON object.
 from __future__ import annotations
 
 import json
+import math
 import struct
 from typing import Any, BinaryIO
 
@@ -62,12 +63,20 @@ def decode_header(text: bytes) -> dict[str, Any]:
         FrameError: Not JSON, or no object.
     """
     try:
-        header = json.loads(text.decode())
+        # What is no number is not JSON, though the parser would take it.
+        header = json.loads(text.decode(), parse_constant=_finite, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise FrameError(f"the header of a frame is not JSON: {error}") from error
     if not isinstance(header, dict):
         raise FrameError("the header of a frame is no JSON object")
     return header
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:20]} is no finite number")
+    return number
 
 
 class FrameBuffer:

@@ -188,7 +188,7 @@ def _refusal(path: str, error: OSError) -> str:
     said = f"{path} cannot be written ({error.strerror}): "
     if error.errno in (errno.EACCES, errno.EPERM):
         return said + (
-            "run the agent as root, or set the governor beforehand with "
+            "measure as root, or set the governor beforehand with "
             "'sudo cpupower frequency-set --governor performance'"
         )
     if error.errno == errno.EROFS:

@@ -23,6 +23,8 @@ While the agent measures, the link is silent: answers are handed over when the q
 between two visits if `deliver_s` have passed since the last time. After `beat_s` of silence a frame
 says that work goes on. Without a host the queue is worked off; after `idle_limit_s` without a host
 or work the keeper ends, and with it the agent, which restores what it changed. The spool stays.
+The device is this campaign's from the first preparation on (see `device_lock`), until the keeper
+ends, or has no work and has heard nothing from a host for a minute.
 """
 
 from __future__ import annotations
@@ -30,7 +32,6 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import shutil
 import signal
 import sys
 import time
@@ -41,6 +42,9 @@ from typing import Any
 
 from . import campaign_folder, frames
 from .agent_child import AgentChild, Stream
+from .device_lock import DeviceLock, refusal
+from .job import Job
+from .meter import remembered
 from .spool import Spool
 
 VERSION = 1
@@ -48,32 +52,10 @@ MAX_DEATHS = 2
 MAX_QUEUE = 10_000
 MAX_KEY = 200
 MAX_LOG = 256 * 1024
-DEFAULT_LIMIT_S = 600.0
 # How often a child is looked at that may have died without closing its socket.
 TICK_S = 5.0
-
-
-class Job:
-    """A request on its way to the agent.
-
-    Args:
-        request: Its header.
-        payload: Its bytes.
-        host: Who is told the answer; None for the keeper's own and for visits, whose answer is
-            owed to whoever asked last.
-    """
-
-    def __init__(self, request: dict[str, Any], payload: bytes, host: Stream | None) -> None:
-        self.operation = str(request.get("op"))
-        self.key = str(request["key"]) if self.operation == "visit" else None
-        self.request, self.payload, self.host = request, payload, host
-        self.limit_s = float(request.get("limit_s") or DEFAULT_LIMIT_S)
-        self.deaths = 0
-
-    def is_same_as(self, request: dict[str, Any]) -> bool:
-        """Return whether a `prepare` request is this one again."""
-        digest = self.request.get("digest")
-        return self.operation == "prepare" and digest is not None and digest == request["digest"]
+# When the device is left to others by who has neither a host nor work.
+REST_S = 60.0
 
 
 class Keeper:
@@ -92,6 +74,7 @@ class Keeper:
         self.spool = Spool(Path("spool"))
         self._command = agent_command
         self._listener = campaign_folder.listen()
+        self._lock = DeviceLock()
         self._host: Stream | None = None
         self._child: AgentChild | None = None
         self._queue: deque[Job] = deque()
@@ -120,6 +103,7 @@ class Keeper:
         finally:
             if self._child is not None:
                 self._child.close()
+            self._lock.release()
             # There may be room again.
             for key, answer in self._unspooled.items():
                 with contextlib.suppress(OSError):
@@ -129,7 +113,7 @@ class Keeper:
             self.spool.close()
             Path("socket").unlink(missing_ok=True)
             if self._is_removed:
-                shutil.rmtree(self._folder, ignore_errors=True)
+                campaign_folder.remove(self._folder)
             if self._host is not None:
                 with contextlib.suppress(OSError):
                     if self._farewell is not None:
@@ -232,6 +216,9 @@ class Keeper:
                 return
             if operation == "prepare":
                 self._forget_preparation()
+                if not self._lock.acquire():
+                    self._say({"id": number, **refusal()})
+                    return
             self._queue.appendleft(Job(request, payload, host))
 
     def _take_visit(self, number: Any, request: dict[str, Any]) -> None:
@@ -254,8 +241,18 @@ class Keeper:
             "prepared": held if self._prepared is not None else None,
             "spooled": len(self.spool),
             "queued": len(self._queue) + (self._running is not None),
+            "busy_s": self._busy_s(),
             "warning": self._warning,
         }
+
+    def _busy_s(self) -> float:
+        """Return how long what runs now may take at most, in seconds."""
+        job, preparation = self._running, self._preparation
+        if job is None:
+            return 0.0
+        again_s = job.limit_s + (preparation.limit_s if preparation is not None else 0.0)
+        left_s = max(0.0, self._deadline - time.monotonic())
+        return left_s + (MAX_DEATHS - 1 - job.deaths) * again_s
 
     def _is_held(self, request: dict[str, Any]) -> bool:
         held = self._preparation
@@ -314,6 +311,11 @@ class Keeper:
                 self._host.flush()
         if not self._has_work and now >= self._heard + self._idle_limit_s:
             self._is_over = True
+        is_alone = self._host is None and not self._has_work
+        if self._lock.is_held and is_alone and now >= self._heard + REST_S:
+            self._forget_preparation()
+            self._stop_child()
+            self._lock.release()
 
     def _begin(self) -> None:
         """Hand the first request of the queue to the agent, or what has to come before it."""
@@ -321,26 +323,28 @@ class Keeper:
         if self._child is not None and (
             (job.key is not None and self._child.num_visits >= self._agent_visits)
             or self._child.has_ended()
+            or (job.operation == "prepare" and self._child.inherited != self._lock.descriptors)
         ):
             self._stop_child()
-        needs_preparation = job.operation in ("visit", "layers")
         is_prepared = self._child is not None and self._child.is_prepared
-        if needs_preparation and not is_prepared:
+        if job.needs_preparation and not is_prepared:
             if self._preparation is None:
                 self._queue.popleft()
                 self._finish(job, _error(f"{job.operation} came before prepare"))
                 return
-            again = {**self._preparation.request, **_remembered(self._prepared)}
+            # It reads the meters of the first agent, in the state in which that one found them.
+            before = remembered((self._prepared or {}).get("meters"))
+            again = {**self._preparation.request, "meters_before": before}
             job = Job(again, self._preparation.payload, None)
         else:
             self._queue.popleft()
         if self._child is None:
             try:
-                self._child = AgentChild(self._command)
+                self._child = AgentChild(self._command, self._lock.descriptors)
             except OSError as error:
                 self._fail(f"cannot be started: {error.strerror}", job)
                 return
-        if job.operation in ("visit", "layers"):
+        if job.needs_preparation:
             self._child.num_visits += 1
         self._num_sent += 1
         self._running = job
@@ -371,8 +375,9 @@ class Keeper:
                 self._preparation, self._prepared = job, answer["result"]
             if job.host is None:
                 # The keeper's own, for a visit that waits: which fails as the preparation did.
-                if has_failed and self._queue:
-                    self._finish(self._queue.popleft(), answer)
+                waiting = self._take_waiting() if has_failed else None
+                if waiting is not None:
+                    self._finish(waiting, answer)
                 return
         self._finish(job, answer)
 
@@ -385,14 +390,21 @@ class Keeper:
         if job is None:
             return
         if job.operation == "prepare" and job.host is None:
-            if not self._queue:
+            job = self._take_waiting()
+            if job is None:
                 return
-            job = self._queue.popleft()
         job.deaths += 1
         if job.deaths < MAX_DEATHS:
             self._queue.appendleft(job)
         else:
             self._finish(job, _error(f"the agent {how}, twice", is_transient=True))
+
+    def _take_waiting(self) -> Job | None:
+        """Take the request for which the keeper prepared an agent by itself; None if it is gone."""
+        job = next((job for job in self._queue if job.needs_preparation), None)
+        if job is not None:
+            self._queue.remove(job)
+        return job
 
     def _finish(self, job: Job, answer: dict[str, Any]) -> None:
         answer = {name: answer[name] for name in ("result", "error") if name in answer}
@@ -427,15 +439,6 @@ class Keeper:
 _OURS = ("key", "limit_s", "digest")
 
 
-def _remembered(prepared: dict[str, Any] | None) -> dict[str, Any]:
-    """Return what a fresh agent has to be told of its meters, as the first one found them."""
-    meters = (prepared or {}).get("meters")
-    chosen = meters.get("chosen") if isinstance(meters, dict) else None
-    if not isinstance(chosen, list) or not chosen:
-        return {}
-    return {"meter_states": [m.get("state") or {} for m in chosen if isinstance(m, dict)]}
-
-
 def _error(message: str, *, is_transient: bool = False) -> dict[str, Any]:
     return {"error": {"message": message, "is_transient": is_transient}}
 
@@ -460,7 +463,7 @@ def keep(agent: str, token: str) -> int:
         folder = campaign_folder.enter(agent, token)
         held = campaign_folder.lock(folder)
         if held is None:
-            _tell(campaign_folder.READY)
+            campaign_folder.tell(campaign_folder.READY)
             return 0
         try:
             command = [sys.executable, "-B", os.path.abspath(agent)]  # noqa: PTH100
@@ -468,9 +471,9 @@ def keep(agent: str, token: str) -> int:
         except OSError as error:
             raise campaign_folder.FolderError(campaign_folder.cannot(folder, error)) from error
     except campaign_folder.FolderError as error:
-        _tell(str(error).encode())
+        campaign_folder.tell(str(error).encode())
         return 1
-    _tell(campaign_folder.READY)
+    campaign_folder.tell(campaign_folder.READY)
     try:
         keeper.run()
     except Exception:  # noqa: BLE001 - nobody else is there to be told
@@ -480,11 +483,3 @@ def keep(agent: str, token: str) -> int:
     finally:
         os.close(held)
     return 0
-
-
-def _tell(word: bytes) -> None:
-    """Answer whoever started this, and let go of standard output."""
-    with contextlib.suppress(OSError):
-        os.write(1, word)
-    nothing = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, 1)

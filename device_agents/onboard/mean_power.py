@@ -6,15 +6,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from .fluctuation import Pieces
+
 # A gap longer than so many update periods is missing time.
 MAX_GAP_PERIODS = 3.0
 # More missing than this and the stretch is refused.
 MAX_MISSING_SHARE = 0.01
-# Batches whose means' spread tells the variance of the mean.
-MAX_BATCHES = 20
-MIN_BATCHES = 5
-# Stronger correlation of neighbouring pieces is not told from a drift.
-MAX_CORRELATION = 0.9
 # Student's t, 0.975, for few degrees of freedom; the series is good beyond.
 _T_975 = (12.706, 4.303, 3.182, 2.776, 2.571)
 _NORMAL_975 = 1.959964
@@ -31,22 +28,23 @@ class MeanPower:
     Args:
         power_w: The mean.
         fixed_w2: The part of its variance that is known: the meter's step and moments, gaps.
-        long_run_w2_s: Variance of a mean by fluctuation and noise, times the mean's duration.
-        freedom: Degrees of freedom of that estimate.
+        pieces: What its pieces tell about fluctuation and noise.
         start_s: The first moment.
         end_s: The last one.
         updates: Updates of the meter in between.
         missing_share: Share of the time without readings.
+        moments_s2: Variance of the duration between a counter's edges; its share of `fixed_w2` is
+            that times the squared power, over the squared duration.
     """
 
     power_w: float
     fixed_w2: float
-    long_run_w2_s: float
-    freedom: float
+    pieces: Pieces
     start_s: float
     end_s: float
     updates: int
     missing_share: float
+    moments_s2: float = 0.0
 
     @property
     def duration_s(self) -> float:
@@ -97,37 +95,6 @@ def sample_variance(values: Sequence[float]) -> float:
         return 0.0
     mean = sum(values) / len(values)
     return sum((value - mean) ** 2 for value in values) / (len(values) - 1)
-
-
-def long_run(means: Sequence[float], length_s: float, own_w2: float) -> tuple[float, float]:
-    """Return the variance of a mean times its duration, and the estimate's degrees of freedom.
-
-    Means of neighbouring pieces depend on each other where power has a memory. That is taken into
-    account as for a first-order autoregression: variance x (1 + r) / (1 - r), with the correlation
-    r of neighbours, corrected for what few pieces make it too small (Kendall).
-
-    Args:
-        means: Mean power of consecutive pieces of a stretch, in W.
-        length_s: Duration of a piece.
-        own_w2: What the meter's moments and step add to the variance of a piece.
-    """
-    count = len(means)
-    if count < 3:
-        return 0.0, 0.0
-    center = sum(means) / count
-    squares = sum((mean - center) ** 2 for mean in means)
-    variance = squares / (count - 1)
-    if variance <= own_w2 or squares <= 0:
-        return 0.0, count - 1.0
-    products = sum((a - center) * (b - center) for a, b in zip(means, means[1:]))
-    # What moments add alternates between neighbours: half of it is taken off the correlation.
-    products += (count - 1) * own_w2 / 2
-    found = products / max(squares - (count - 1) * own_w2, 0.1 * squares)
-    r = min(MAX_CORRELATION, max(0.0, found + (1 + 3 * found) / count))
-    # The variance around a mean that moves along is too small by as much as the mean varies.
-    factor = (1 + r) / (1 - r)
-    factor /= max(0.2, 1 - (factor - 1) / count)
-    return (variance - own_w2) * length_s * factor, max(1.0, (count - 1) * (1 - r) / (1 + r))
 
 
 def median(values: Sequence[float]) -> float:

@@ -11,8 +11,9 @@ absent: a machine without the hardware gives an empty list, hardware that cannot
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 COUNTER = "counter"
 SAMPLER = "sampler"
@@ -45,6 +46,8 @@ class MeterInfo:
         averaging_s: Length of time over which a sampler averages by itself; 0 for none.
         max_power_w: More than this is not believed.
         read_s: Least time between two readings that does not disturb the meter or the device.
+        is_partial: Whether part of what a variant uses on the processor is not in it: one rail of
+            several, a graphics card. `auto` passes it over.
         notes: What else its user must know, sentences.
     """
 
@@ -60,6 +63,7 @@ class MeterInfo:
     averaging_s: float = 0.0
     max_power_w: float = 10_000.0
     read_s: float = 0.0
+    is_partial: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -86,7 +90,8 @@ class Meter(Protocol):
     A meter may have more methods, which are used where they are there: `state() -> dict` with what
     may not change during a campaign, such as a charging cable; `calibrate(burn, wait, *, clock)`,
     which learns what its values mean from a step of the load; `with_setting(text) -> Meter` for
-    what follows its name and a colon.
+    what follows its name and a colon; `reserve() -> (amount, joules_each) | None`, what is left by a
+    coarse counter of its own, against which its watts are checked over several visits.
 
     Attributes:
         info: What is known about it.
@@ -106,3 +111,22 @@ class Meter(Protocol):
 
     def close(self) -> None:
         """Let go of files and libraries."""
+
+
+def remembered(meters: Any) -> list[dict[str, Any]] | None:
+    """Return what a fresh agent is told of a campaign's meters: those that the first agent chose.
+
+    Args:
+        meters: What the first agent said of them.
+
+    Returns:
+        `name`, `channel` and `state` of each, none where it chose none; None before it chose.
+    """
+    chosen = meters.get("chosen") if isinstance(meters, Mapping) else None
+    if not isinstance(chosen, list):
+        return None
+    return [
+        {name: meter.get(name) for name in ("name", "channel", "state")}
+        for meter in chosen
+        if isinstance(meter, Mapping)
+    ]

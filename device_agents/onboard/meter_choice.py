@@ -18,6 +18,8 @@ from .power_log import FINE_S, PowerLog
 AUTO = "auto"
 NONE = "none"
 MAX_METERS = 2
+# So many meters that see a part only are told by name.
+MAX_PARTS_TOLD = 6
 _MODULE_NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 _METERS = __name__.rsplit(".", 2)[0] + ".meters"
 # An update is looked for so long, or until so many were seen.
@@ -26,8 +28,11 @@ ENROL_PERIODS = 12
 MAX_ENROL_S = 15.0
 ENROL_UPDATES = 25
 FEW_UPDATES = 4
+# Updates further apart than so many periods have a repeated value in between.
+SINGLE_GAP = 1.6
 # Where no update can be seen and none is stated.
 UNKNOWN_GAUGE_PERIOD_S = 1.0
+_OTHERWISE = "or choose another meter"
 
 Found = Union[Meter, Missing]
 
@@ -95,15 +100,29 @@ def choose(wanted: str, found: Sequence[Found]) -> tuple[list[Meter], str]:
 
 
 def _best(found: Sequence[Found]) -> tuple[list[Meter], str]:
-    """Return the first meter that measures: the backends come in the order of preference."""
+    """Return the first meter that sees all that a variant uses: the backends come by preference."""
+    in_the_way: list[str] = []
+    parts: list[str] = []
     for item in found:
-        if not isinstance(item, Missing) and item.info.kind != ESTIMATE:
+        if isinstance(item, Missing):
+            in_the_way.append(f"{item.name}: {item.reason}; {item.remedy}")
+        elif item.info.kind != ESTIMATE and item.info.is_partial:
+            parts.append(f"{_name(item.info)} ({item.info.domain})")
+        elif item.info.kind != ESTIMATE:
             words = "a counter of joules" if item.info.kind == COUNTER else "a gauge of power"
-            return [item], f"the first choice of what this device has: {words}"
-    missing = [
-        f"{item.name}: {item.reason}; {item.remedy}" for item in found if isinstance(item, Missing)
-    ]
-    return [], "; ".join(missing) or "this device has no meter that is known here"
+            why = f"the first choice of what can be read on this device: {words}"
+            if in_the_way:
+                why += f"; before it would come {in_the_way[0]}"
+            return [item], why
+    if parts:
+        more = f", and {len(parts) - MAX_PARTS_TOLD} more" if len(parts) > MAX_PARTS_TOLD else ""
+        in_the_way.append(
+            f"{', '.join(parts[:MAX_PARTS_TOLD])}{more}: each sees a part only of what a variant on "
+            "the processor uses; to take one nevertheless, name it by --meter"
+        )
+    return [], "; ".join(in_the_way) or (
+        "this device has no meter that is known here; joulemap probe lists what each one needs"
+    )
 
 
 def _named(name: str, found: Sequence[Found]) -> Any:
@@ -127,8 +146,57 @@ def _named(name: str, found: Sequence[Found]) -> Any:
         f"{item.info.name}:{item.info.channel}" for item in found if not isinstance(item, Missing)
     )
     raise MeterChoiceError(
-        f"this device has no meter '{name}'; it has: {', '.join(known) or 'none'}"
+        f"this device has no meter '{name}'; it has: {', '.join(known) or 'none'} (joulemap probe lists "
+        "what each meter needs)"
     )
+
+
+def wanted_again(wanted: str, before: Sequence[dict[str, Any]] | None) -> str:
+    """Return what a fresh agent reads: what the first one of the campaign chose, whatever is best now.
+
+    Args:
+        wanted: What was asked for.
+        before: What the first agent chose (see `meter.remembered`); None for the first one.
+    """
+    if wanted != AUTO or before is None:
+        return wanted
+    return ",".join(f"{item['name']}:{item['channel']}" for item in before) or NONE
+
+
+def choose_usable(
+    wanted: str,
+    found: Sequence[Found],
+    use: Callable[[Meter], ChosenMeter],
+    protocol: dict[str, Any],
+) -> tuple[list[ChosenMeter], str]:
+    """Return the meters that a campaign reads, ready for use, and why these.
+
+    One that `auto` took and that proves unusable gives way to the next one; without any the
+    campaign goes on without energy, and the reasons are told.
+
+    Args:
+        wanted: See `choose`.
+        found: What the device has, best first.
+        use: Calibrates a meter and watches its updates.
+        protocol: What windows have to be like.
+
+    Raises:
+        MeterChoiceError: A named meter is not there or cannot be used.
+    """
+    left = list(found)
+    while True:
+        meters, why = choose(wanted, left)
+        try:
+            chosen = [use(meter) for meter in meters]
+            check_windows(chosen, protocol)
+        except MeterChoiceError as error:
+            if wanted != AUTO:
+                raise MeterChoiceError(f"{error}; {_OTHERWISE}") from error
+            (failed,) = (meter.info for meter in meters)
+            unusable = Missing(failed.name, failed.channel, str(error), _OTHERWISE)
+            left = [unusable if item in meters else item for item in left]
+        else:
+            return chosen, why
 
 
 def calibrate(
@@ -196,10 +264,11 @@ def enrol(
     state = state_of(meter)
     gaps = [b - a for a, b in zip(changes, changes[1:])]
     if len(gaps) >= FEW_UPDATES - 2:
-        # A value that repeats makes a gap of two periods: the lower half tells one.
-        return ChosenMeter(
-            meter, max(median(sorted(gaps)[: (len(gaps) + 1) // 2 + 1]), pause), state
-        )
+        # A value that repeats makes a gap of two periods: the lower half tells about one. A meter
+        # that is read not much more often than it updates shows gaps that differ: their mean is one.
+        about = median(sorted(gaps)[: (len(gaps) + 1) // 2 + 1])
+        single = [gap for gap in gaps if gap <= SINGLE_GAP * about]
+        return ChosenMeter(meter, max(sum(single) / len(single), pause), state)
     if info.kind != SAMPLER and not changes:
         raise MeterChoiceError(
             f"meter {_name(info)} did not change in {spent:.0f} s: it is stuck, or nothing is "
@@ -233,8 +302,7 @@ def check_windows(chosen: Sequence[ChosenMeter], protocol: dict[str, Any]) -> No
         if least > most:
             raise MeterChoiceError(
                 f"meter {_name(item.info)} updates every {item.period_s:.3g} s and needs windows of "
-                f"{least:.0f} s; the protocol allows {most:.0f} s: raise max_energy_window_s, or "
-                "choose another meter"
+                f"{least:.0f} s; the protocol allows {most:.0f} s: give more with --max-energy-window-s"
             )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import random
 import threading
 from collections.abc import Sequence
 
@@ -17,6 +18,9 @@ from .meter import Meter, MeterError, MeterGone
 
 # Readings a second cost the device little; idle is measured while they are made.
 INTERVAL_S = 0.05
+# Readings come up to so much earlier or later, at random. A meter that updates in step with them would
+# be late by the same at both ends of every stretch, however often that is repeated.
+DITHER = 0.1
 # Least time between two readings where an update is awaited.
 FINE_S = 0.0002
 
@@ -47,11 +51,16 @@ class PowerLog:
         self.reason = ""
         self.gone = ""
         self._lock = threading.Lock()
+        self._random = random.Random(clock.monotonic_s())  # noqa: S311 - a phase, not a secret
 
     @property
     def interval_s(self) -> float:
-        """Time between two readings in the background."""
+        """Time between two readings in the background, on average."""
         return max(INTERVAL_S, self.meter.info.read_s)
+
+    def next_interval_s(self) -> float:
+        """Return the time to the next reading in the background."""
+        return self.interval_s * (1 + DITHER * (2 * self._random.random() - 1))
 
     def read(self) -> bool:
         """Make a reading and keep it; return whether there is one."""
@@ -143,6 +152,6 @@ class Recorder:
                 if now >= due[index]:
                     log.read()
                     # After a stall the lost readings are not made up for: they are missing.
-                    due[index] = max(due[index] + log.interval_s, now)
+                    due[index] = max(due[index] + log.next_interval_s(), now)
             if self._is_over.wait(max(0.0, min(due) - clock.monotonic_s())):
                 return

@@ -75,7 +75,7 @@ def _obstacles(
     if busy is not None and busy > max_busy_share:
         found.append(
             f"other programs still use {busy:.0%} of the CPUs, more than {max_busy_share:.0%}: "
-            "end them, or allow a busier machine"
+            "end them, or measure at a quieter time"
         )
     if (
         temperature is not None

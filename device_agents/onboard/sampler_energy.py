@@ -4,9 +4,8 @@ A gauge shows one value from one update to the next, so a repeated value counts 
 update must have come in between. The mean is the integral by the trapezoidal rule over the moments
 of the readings, with the ends interpolated, divided by the time. Its variance::
 
-    long-run variance / time                                  readings depend on each other: from
-                                                              the means of batches and their
-                                                              correlation, see `long_run`
+    long-run variance / time                                  readings depend on each other, see
+                                                              `fluctuation`
     + step^2 / 12 x max(1 / n, exp(-2 (pi sd / step)^2))      rounding, which noise averages out
     + sum over gaps of (missing time x sd)^2 / time^2         what nobody saw
 """
@@ -18,16 +17,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .mean_power import (
-    MAX_BATCHES,
-    MAX_GAP_PERIODS,
-    MAX_MISSING_SHARE,
-    MIN_BATCHES,
-    MeanPower,
-    Refused,
-    long_run,
-    sample_variance,
-)
+from .fluctuation import pieces_of
+from .mean_power import MAX_GAP_PERIODS, MAX_MISSING_SHARE, MeanPower, Refused, sample_variance
 
 # A value is another update's when it is so many periods old.
 SAME_UPDATE_PERIODS = 1.5
@@ -84,7 +75,6 @@ class Samples:
                 f"{100 * missing:.1f} % of {duration:.2f} s are without readings, more than "
                 f"{100 * MAX_MISSING_SHARE:.0f} %"
             )
-        varying, freedom = self._long_run(times, power, start_s, end_s)
         rounding = 0.0
         step = self.resolution_w
         if step > 0:
@@ -94,8 +84,7 @@ class Samples:
         return MeanPower(
             mean,
             rounding + unseen,
-            varying,
-            freedom,
+            pieces_of(self.power_w[first:last], duration / count),
             start_s,
             end_s,
             count,
@@ -120,32 +109,6 @@ class Samples:
     def _gaps(self, times: Sequence[float]) -> list[float]:
         limit = MAX_GAP_PERIODS * self.period_s
         return [b - a for a, b in zip(times, times[1:]) if b - a > limit]
-
-    def _long_run(
-        self, times: Sequence[float], power: Sequence[float], start_s: float, end_s: float
-    ) -> tuple[float, float]:
-        """Return how mean power varies, from batches of the stretch (see `long_run`)."""
-        duration = end_s - start_s
-        count = min(MAX_BATCHES, (len(times) - 2) // 2)
-        if self.averaging_s > self.period_s:
-            # Batches are no shorter than the gauge's memory, unless too few would remain.
-            count = min(count, max(MIN_BATCHES, int(duration / self.averaging_s)))
-        if count < 3:
-            return sample_variance(power[1:-1]) * duration, 1.0
-        length = duration / count
-        sums = [0.0] * count
-        cuts = [start_s + k * length for k in range(1, count)]
-        which = 0
-        for i in range(1, len(times)):
-            a, b = times[i - 1], times[i]
-            pa, pb = power[i - 1], power[i]
-            while which < count - 1 and cuts[which] < b:
-                cut = cuts[which]
-                middle = pa + (pb - pa) * (cut - a) / (b - a) if b > a else pa
-                sums[which] += (pa + middle) / 2 * (cut - a)
-                a, pa, which = cut, middle, which + 1
-            sums[which] += (pa + pb) / 2 * (b - a)
-        return long_run([total / length for total in sums], length, 0.0)
 
 
 def updates_of(

@@ -77,7 +77,19 @@ class VirtualRecorder:
 
     def start(self) -> None:
         """Begin to read."""
-        self._timers = [self._machine.every(log.interval_s, log.read) for log in self._logs]
+        self._timers = [self._begin(log) for log in self._logs]
+
+    def _begin(self, log: PowerLog) -> Timer:
+        timers: list[Timer] = []
+
+        def read() -> None:
+            log.read()
+            # The first reading is made at once, before there is a timer.
+            for timer in timers:
+                timer.interval_s = log.next_interval_s()
+
+        timers.append(self._machine.every(log.next_interval_s(), read))
+        return timers[0]
 
     def stop(self) -> None:
         """Read no more."""

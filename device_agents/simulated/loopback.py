@@ -114,6 +114,7 @@ class LoopbackTransport(LocalTransport):
 
     def __init__(self, delay_s: float = 0.0) -> None:
         super().__init__()
+        self.device_lock = None
         self.delay_s = delay_s
         self.bytes_to_cut: int | None = None
         self.stalls = self.is_down = False

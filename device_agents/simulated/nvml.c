@@ -19,6 +19,7 @@
  *   window_s=1             length of time over which the average power is taken before that update
  *   energy=0 power=0 instant=0 name=0 limit=0   answers of these queries; 3 is NOT_SUPPORTED,
  *                          4 NO_PERMISSION, 15 GPU_IS_LOST, 999 UNKNOWN
+ *   mig=-1                 whether the card is divided into instances: 0, 1; -1 is NOT_SUPPORTED
  *   energy_offset_mj=1000000   what the counter holds at time 0 of CLOCK_MONOTONIC
  *   energy_mj= power_mw=   shown instead of the model
  *   freeze=0               1: time stands still for the energy counter
@@ -48,6 +49,9 @@ typedef struct card {
     /* CPU time of the process at the last two readings, to place it between them. */
     double earlier_s, earlier_cpu_s, later_s, later_cpu_s;
     double frozen_s;
+    /* What the counter showed last, and of which update: a later look at the process would tell the
+     * same moment a little otherwise. */
+    double shown_s, shown_mj;
 } card;
 
 typedef struct {
@@ -137,6 +141,10 @@ static unsigned int answer_of(const card *c, const char *query) {
     return (unsigned int)setting(c->index, query, OK);
 }
 
+static unsigned long long millijoules(card *c, double t) {
+    return (unsigned long long)(energy_j(c, t) * 1e3 + setting(c->index, "energy_offset_mj", 1e6));
+}
+
 static unsigned long long energy_mj(card *c) {
     double t = now_s(), shown = setting(c->index, "energy_mj", -1);
     look_at_process(c, t);
@@ -149,7 +157,9 @@ static unsigned long long energy_mj(card *c) {
         c->frozen_s = 0;
     }
     t = updated(t, setting(c->index, "energy_step_s", 0.1));
-    return (unsigned long long)(energy_j(c, t) * 1e3 + setting(c->index, "energy_offset_mj", 1e6));
+    if (setting(c->index, "pid", 0) <= 0) return millijoules(c, t);
+    if (t != c->shown_s) c->shown_mj = fmax(c->shown_mj, millijoules(c, t)), c->shown_s = t;
+    return (unsigned long long)c->shown_mj;
 }
 
 static unsigned int power_mw(card *c, double window) {
@@ -228,6 +238,14 @@ unsigned int nvmlDeviceGetUUID(card *device, char *uuid, unsigned int length) {
     if (answer != OK) return answer;
     snprintf(text, sizeof text, "GPU-00000000-0000-0000-0000-%012d", device->index);
     return put(uuid, length, text);
+}
+
+unsigned int nvmlDeviceGetMigMode(card *device, unsigned int *current, unsigned int *pending) {
+    unsigned int answer = answer_of(device, "handle");
+    double mode = answer == OK ? setting(device->index, "mig", -1) : -1;
+    if (answer != OK || mode < 0) return answer == OK ? NOT_SUPPORTED : answer;
+    *current = *pending = (unsigned int)mode;
+    return OK;
 }
 
 unsigned int nvmlDeviceGetTotalEnergyConsumption(card *device, unsigned long long *mj) {

@@ -28,6 +28,7 @@ class SimulatedTransport:
     """
 
     is_remote = False
+    device_lock = None
 
     def __init__(self, machine: VirtualMachine, idle_s: float = 0.0) -> None:
         self.machine = machine

@@ -61,6 +61,7 @@ class AdbTransport:
     """
 
     is_remote = True
+    device_lock = None
 
     def __init__(self, address: str = "") -> None:
         serial, _, option = address.partition("?")
@@ -76,7 +77,6 @@ class AdbTransport:
             )
         self._pythons = (wanted[1],) if wanted else _PYTHONS
         self._address = serial
-        self._host_and_port = bool(re.fullmatch(r".+:\d{1,5}", serial))
         self._serial: str | None = None
         self._folder: str | None = None
         self._python: str | None = None
@@ -190,6 +190,10 @@ class AdbTransport:
 
     # -- the device --------------------------------------------------------------------------------
 
+    @property
+    def _host_and_port(self) -> bool:
+        return re.fullmatch(r".+:\d{1,5}", self._address) is not None
+
     def _name(self) -> str:
         return f"adb:{self._serial or self._address}"
 
@@ -204,7 +208,8 @@ class AdbTransport:
                     f"adb device '{device.serial}' is older than Android 7: it does not say how "
                     "commands end, so nothing can be measured there reliably"
                 )
-            self._serial = device.serial
+            # The only one stays the one that is meant, whatever is plugged in later.
+            self._serial = self._address = device.serial
         return self._serial
 
     def _find(self, timeout_s: float) -> AdbDevice:
@@ -281,7 +286,11 @@ class AdbTransport:
             raise
         process = AdbProcess(link, self._end, max_stderr)
         if announces_pid:
-            process.take_pid(timeout_s)
+            try:
+                process.take_pid(timeout_s)
+            except BaseException:
+                process.close()
+                raise
         return process
 
     def _end(self, pid: int) -> None:

@@ -232,8 +232,8 @@ def _connect_once(timeout_s: float) -> socket.socket:
     if where.startswith("tcp:"):
         named, _, port = where.partition(":")[2].rpartition(":")
         host = named or host
-    if not port.isdigit():
-        raise StableDeviceError(f"the adb server's port '{port}' in the environment is no number")
+    if not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
+        raise StableDeviceError(f"the adb server's port '{port}' in the environment is no port")
     return socket.create_connection((host, int(port)), timeout=timeout_s)
 
 

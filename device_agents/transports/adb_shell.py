@@ -95,7 +95,6 @@ class AdbProcess:
         while len(line) < 12 and not line.endswith(b"\n"):
             line += self.read(1, timeout_s)
         if not re.fullmatch(rb"\d{1,10}\n", line):
-            self.close()
             raise TransientDeviceError(f"the device's shell said {bytes(line)!r}, not its number")
         self._pid = int(line)
 

@@ -15,6 +15,7 @@ from joulemap import InputError
 
 from ..errors import StableDeviceError, TransientDeviceError
 from ..interfaces import Completed
+from ..onboard.device_lock import DeviceLock
 
 STDERR_TAIL = 2000
 
@@ -34,6 +35,7 @@ class LocalTransport:
     def __init__(self, address: str = "") -> None:
         if address.strip("/"):
             raise InputError(f"device 'local:{address}': this machine is written 'local:'")
+        self.device_lock: DeviceLock | None = DeviceLock()
 
     def push(self, content: bytes, name: str) -> str:
         """Store bytes in the cache folder and return their path."""
@@ -43,9 +45,14 @@ class LocalTransport:
             if path.is_file() and path.read_bytes() == content:
                 return str(path)
             folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
-                file.write(content)
-            Path(file.name).replace(path)
+            fd, part = tempfile.mkstemp(dir=folder, prefix=f"{name}.", suffix=".part")
+            try:
+                with os.fdopen(fd, "wb") as file:
+                    file.write(content)
+                Path(part).replace(path)
+            except BaseException:
+                Path(part).unlink(missing_ok=True)
+                raise
         except OSError as error:
             raise StableDeviceError(
                 f"the agent cannot be stored in {folder}: {error.strerror}; set XDG_CACHE_HOME to "
@@ -92,7 +99,8 @@ class LocalTransport:
 
     def start(self, command: Sequence[str]) -> LocalProcess:
         """Start a program as a child process."""
-        return LocalProcess(command)
+        lock = self.device_lock
+        return LocalProcess(command, () if lock is None else lock.descriptors)
 
     def python(self) -> str:
         """Return the interpreter that runs this code."""
@@ -120,12 +128,13 @@ class LocalProcess:
 
     Args:
         command: Program and arguments; no shell is involved.
+        inherited: Open files of this process that the program has as well.
 
     Raises:
         StableDeviceError: The program cannot be started.
     """
 
-    def __init__(self, command: Sequence[str]) -> None:
+    def __init__(self, command: Sequence[str], inherited: Sequence[int] = ()) -> None:
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         try:
             # A session of its own: Ctrl-C reaches the campaign, which then closes the agent.
@@ -135,6 +144,7 @@ class LocalProcess:
                 stdout=subprocess.PIPE,
                 stderr=self._stderr,
                 bufsize=0,
+                pass_fds=inherited,
                 start_new_session=True,
             )
         except OSError as error:

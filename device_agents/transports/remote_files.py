@@ -14,7 +14,7 @@ _PREFIX = 8
 
 # Answers are eight digits, the length, and JSON. Old Pythons and those without packages read this.
 _ANSWER = """
-import hashlib, json, os, sys, tempfile
+import hashlib, json, os, signal, sys, tempfile
 def answer(**fields):
     text = json.dumps(fields).encode()
     sys.stdout.buffer.write(b"%08d" % len(text) + text)
@@ -30,13 +30,22 @@ path = os.path.join(folder, name)
 def is_stored(file):
     with open(file, "rb") as stream:
         return hashlib.sha256(stream.read(length + 1)).hexdigest() == digest
+def end(*_):
+    sys.exit(4)
+# A link that goes ends this so, and nothing half is left.
+signal.signal(signal.SIGHUP, end)
+signal.signal(signal.SIGTERM, end)
 partial = None
 try:
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    for owned, others in ((folder, ()), (os.path.dirname(folder), (0,))):
+        if os.stat(owned).st_uid not in (os.geteuid(),) + others:
+            answer(error="it belongs to another user, who could replace what runs", folder=owned)
+            sys.exit(6)
     if os.path.isfile(path) and is_stored(path):
         answer(path=path, is_stored=True)
         sys.exit(0)
-    os.makedirs(folder, mode=0o700, exist_ok=True)
-    fd, partial = tempfile.mkstemp(dir=folder)
+    fd, partial = tempfile.mkstemp(dir=folder, prefix=name + ".", suffix=".part")
     answer(path=path, is_stored=False)
     content = sys.stdin.buffer.read(length)
     if len(content) < length:

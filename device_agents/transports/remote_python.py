@@ -78,10 +78,11 @@ def _refusal(found: list[tuple[str, str]], wanted: str | None, host: str, board:
     elif broken:
         said = f"the Python of {host} does not run ({', '.join(broken[:3])[:300]})"
     elif wanted:
-        return (
-            f"{host} has no Python at {wanted}, as the device's URL says; make it there with: "
-            f"python3 -m venv {wanted.removesuffix('/bin/python')}, or leave ?python= away"
-        )
+        said = f"{host} has no Python at {wanted}, as the device's URL says"
+        venv = wanted.removesuffix("/bin/python")
+        if venv == wanted:
+            return f"{said}; correct ?python=, or leave it away to have one looked for"
+        return f"{said}; make it there with: python3 -m venv {venv}, or leave ?python= away"
     else:
         said = f"{host} has no Python in the path of its login shell"
     return (

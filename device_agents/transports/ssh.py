@@ -33,6 +33,7 @@ class SshTransport:
     """
 
     is_remote = True
+    device_lock = None
 
     def __init__(
         self,
@@ -127,7 +128,11 @@ class SshTransport:
         mark = f"joulemap-{secrets.token_hex(8)}"
         deadline = time.monotonic() + timeout_s
         process = SshProcess(connection, remote_command(command, mark), mark, timeout_s, max_stderr)
-        process.wait_until_started(command[0], max(0.0, deadline - time.monotonic()))
+        try:
+            process.wait_until_started(command[0], max(0.0, deadline - time.monotonic()))
+        except BaseException:
+            process.kill()
+            raise
         return process
 
 

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import signal
 import socket
 import subprocess
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import paramiko
-from paramiko.pkey import UnknownKeyType
 
 from ..errors import StableDeviceError, TransientDeviceError
+from .ssh_authentication import authenticate, said
 from .ssh_host_keys import check_host_key, known_keys
 from .ssh_settings import Hop
 
@@ -30,7 +31,6 @@ logging.getLogger("paramiko").addHandler(logging.NullHandler())
 KEEPALIVE_S = 20
 # Unanswered for so long, the connection is given up; shorter cuts only delay.
 LINK_TIMEOUT_S = 60
-_DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
 _LIMIT_GRACE_S = 1.0
 
 
@@ -123,9 +123,13 @@ class SshConnection:
             # Whatever a broken connection says when it is closed, it is closed.
             with contextlib.suppress(Exception):
                 transport.close()
-        if self._proxy is not None:
-            self._proxy.kill()
-            self._proxy.wait()
+        # A time limit's thread may close at the same moment.
+        proxy, self._proxy = self._proxy, None
+        if proxy is not None:
+            # It leads a group of its own, with what it started.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(proxy.pid, signal.SIGKILL)
+            proxy.wait()
 
     def _add(self, hop: Hop, deadline: float) -> None:
         left = deadline - time.monotonic()
@@ -144,7 +148,7 @@ class SshConnection:
                 transport.start_client(timeout=min(left, self._limits.banner_s + 5))
             except (paramiko.SSHException, OSError, EOFError) as error:
                 raise TransientDeviceError(
-                    f"{where} takes connections, but no SSH session begins: {_said(error)}. Is it "
+                    f"{where} takes connections, but no SSH session begins: {said(error)}. Is it "
                     "frozen or overloaded, or is this another service's port?"
                 ) from error
             key = transport.get_remote_server_key()
@@ -157,10 +161,10 @@ class SshConnection:
                 accept_new=self._accept_new,
             )
             try:
-                _authenticate(transport, hop)
+                authenticate(transport, hop, self._limits.auth_s)
             except (paramiko.SSHException, OSError, EOFError) as error:
                 raise TransientDeviceError(
-                    f"{where} broke off while {hop.user} logged in: {_said(error)}"
+                    f"{where} broke off while {hop.user} logged in: {said(error)}"
                 ) from error
         transport.set_keepalive(KEEPALIVE_S)
 
@@ -176,15 +180,16 @@ class SshConnection:
             except (paramiko.SSHException, OSError, EOFError) as error:
                 raise TransientDeviceError(
                     f"the jump host does not reach {hop.alias} ({hop.host}, port {hop.port}): "
-                    f"{_said(error)}"
+                    f"{said(error)}"
                 ) from error
         if hop.proxy_command is not None:
             return self._start_proxy(hop.proxy_command, hop.alias)
         try:
             stream = socket.create_connection((hop.host, hop.port), timeout=timeout_s)
-        except socket.gaierror as error:
+        except (socket.gaierror, UnicodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is no name"
             raise TransientDeviceError(
-                f"the name {hop.host} is not found ({error.strerror}): is the device on, is it in "
+                f"the name {hop.host} is not found ({why}): is the device on, is it in "
                 "this network, is the name written right?"
             ) from error
         except ConnectionRefusedError as error:
@@ -246,62 +251,3 @@ def _prefer_known_key_types(transport: paramiko.Transport, hop: Hop) -> None:
         known |= {"rsa-sha2-512", "rsa-sha2-256"}
     options = transport.get_security_options()
     options.key_types = sorted(options.key_types, key=lambda name: name not in known)
-
-
-def _authenticate(transport: paramiko.Transport, hop: Hop) -> None:
-    """Log in with the first key that the server takes.
-
-    Raises:
-        StableDeviceError: It takes none.
-    """
-    tried: list[str] = []
-    unusable: list[str] = []
-    for name, key in _keys(hop):
-        if isinstance(key, str):
-            unusable.append(f"{name} {key}")
-            continue
-        tried.append(name)
-        try:
-            if not transport.auth_publickey(hop.user, key):
-                return
-        except paramiko.BadAuthenticationType as error:
-            raise StableDeviceError(
-                f"{hop.alias} lets nobody in with a key, only by {', '.join(error.allowed_types)}: "
-                "set PubkeyAuthentication yes in its sshd_config"
-            ) from error
-        except paramiko.AuthenticationException:
-            if not transport.is_active():
-                break
-    problem = f"tried {', '.join(tried)}" if tried else "no private key was found"
-    raise StableDeviceError(
-        f"{hop.alias} does not let {hop.user} in ({'; '.join([problem, *unusable])}). Put your key "
-        f"there with: ssh-copy-id -p {hop.port} {hop.user}@{hop.host}"
-    )
-
-
-def _keys(hop: Hop) -> Iterator[tuple[str, paramiko.PKey | str]]:
-    """Yield what private keys are called, and the key or why it cannot be used."""
-    usual = [Path.home() / ".ssh" / name for name in _DEFAULT_KEYS]
-    # As in OpenSSH, files that the configuration names stand instead of the usual ones.
-    for path in hop.identity_files or usual:
-        if not path.is_file():
-            continue
-        try:
-            yield str(path), paramiko.PKey.from_path(path)
-        except (paramiko.PasswordRequiredException, TypeError):
-            yield str(path), "is locked by a passphrase (run ssh-add first)"
-        except (paramiko.SSHException, UnknownKeyType, OSError, ValueError) as error:
-            yield str(path), f"cannot be read ({_said(error)})"
-    try:
-        agent = paramiko.Agent()
-    except (paramiko.SSHException, OSError):
-        return
-    try:
-        for number, key in enumerate(agent.get_keys(), start=1):
-            yield f"key {number} of the SSH agent", key
-    finally:
-        agent.close()
-
-
-def _said(error: BaseException) -> str:
-    return str(error)[:300] or type(error).__name__

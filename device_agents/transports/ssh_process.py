@@ -52,6 +52,7 @@ class SshProcess:
             with connection.limit(timeout_s):
                 self._channel.exec_command(command)
         except (paramiko.SSHException, OSError, EOFError) as error:
+            self._channel.close()
             raise TransientDeviceError(
                 f"the connection to {connection.name} broke while a program was started"
             ) from error
@@ -74,7 +75,6 @@ class SshProcess:
             if found:
                 break
             if len(self._output) > _MAX_GREETING:
-                self._channel.close()
                 raise StableDeviceError(
                     f"{self._connection.name}: the login shell prints without end before any "
                     "program starts: mend its start-up files (.bashrc, .profile)"
@@ -82,7 +82,6 @@ class SshProcess:
             if not self._receive(deadline, timeout_s, program):
                 raise self._not_started(program)
         if found[1] == b"none":
-            self._channel.close()
             raise StableDeviceError(
                 f"cannot start {program} on {self._connection.name}: there is no such program"
             )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import getpass
+import glob
+import os
 import re
 import shlex
 from collections.abc import Iterator
@@ -34,6 +36,10 @@ _OPTIONS = {
 }
 # A shell would have to read these; a command with them is refused, never handed to one.
 _SHELL_ONLY = set(";|&<>$`()")
+# What a Match line may ask for: with a word after it, and alone.
+_CRITERIA = ("host", "originalhost", "user", "localuser")
+_CRITERIA_ALONE = ("all", "canonical", "final")
+_NEVER = "Match originalhost !*"
 
 
 @dataclass(frozen=True)
@@ -100,6 +106,8 @@ class Hop:
         system_known_hosts_files: The system's.
         proxy_command: A program whose standard streams are the connection; None without.
         is_compressed: Whether to ask for compression.
+        identities_only: Whether no keys of the SSH agent are tried but those of the files.
+        agent_socket: The SSH agent's; None where there is none to ask.
     """
 
     alias: str
@@ -112,6 +120,8 @@ class Hop:
     system_known_hosts_files: tuple[Path, ...]
     proxy_command: tuple[str, ...] | None = None
     is_compressed: bool = True
+    identities_only: bool = False
+    agent_socket: str | None = None
 
 
 def resolve(url: SshUrl) -> tuple[Hop, ...]:
@@ -175,10 +185,30 @@ def _configuration() -> str:
         lines.append("Host *")
         for line in config_lines(path):
             keyword, value = _split_line(line)
-            # `Match exec` runs a command of the configuration's in a shell; it never matches here.
-            is_program = keyword == "match" and "exec" in value.lower().split()
-            lines.append("Match originalhost !*" if is_program else line)
+            lines.append(_match_line(value) if keyword == "match" else line)
     return "\n".join(lines)
+
+
+def _match_line(criteria: str) -> str:
+    """Return a Match line that means what OpenSSH reads in it, or never matches.
+
+    `exec` runs a command of the configuration's in a shell, and of criteria that it does not know
+    the reader of the configuration takes each as met: with one of those the block never matches.
+    """
+    try:
+        words = shlex.split(criteria)
+    except ValueError:
+        words = []
+    keywords = []
+    rest = iter(words)
+    for word in rest:
+        keyword = word.lower().removeprefix("!")
+        if keyword not in (*_CRITERIA, *_CRITERIA_ALONE):
+            return _NEVER
+        keywords.append(word.lower())
+        if keyword in _CRITERIA:
+            keywords += [text for text in [next(rest, None)] if text is not None]
+    return f"Match {shlex.join(keywords)}"
 
 
 def _route(
@@ -219,17 +249,22 @@ def _lookup(config: str, alias: str, user: str | None, port: int | None) -> dict
     given += [] if user is None else [f"User {user}"]
     given += [] if port is None else [f"Port {port}"]
     try:
-        return dict(SSHConfig.from_text("\n".join([*given, config])).lookup(alias))
-    except (ConfigParseError, SSHException, KeyError, ValueError) as error:
+        options = dict(SSHConfig.from_text("\n".join([*given, config])).lookup(alias))
+    except (ConfigParseError, SSHException, KeyError, OSError, ValueError) as error:
         raise InputError(
             f"the SSH configuration {user_config_path()} cannot be used for {alias}: {error}"
         ) from error
+    # Of the two ways to go through something, the one that is written first holds, "none" too.
+    ways = [name for name in options if name in ("proxycommand", "proxyjump")]
+    for later in ways[1:]:
+        del options[later]
+    return options
 
 
 def _hop(options: dict[str, Any], alias: str) -> Hop:
     host = str(options.get("hostname") or alias)
     number = _port(str(options.get("port") or DEFAULT_PORT), f"the port of {alias}")
-    login = str(options.get("user") or getpass.getuser())
+    login = str(options.get("user") or _local_user())
     if not _HOST.match(host) or not _USER.match(login):
         raise InputError(f"the SSH configuration for {alias} names '{login}@{host}': no such form")
     key_host = str(options.get("hostkeyalias") or host).lower()
@@ -251,7 +286,19 @@ def _hop(options: dict[str, Any], alias: str) -> Hop:
         ),
         proxy_command=_proxy_command(options.get("proxycommand"), alias),
         is_compressed=str(options.get("compression") or "yes").lower() != "no",
+        identities_only=str(options.get("identitiesonly") or "no").lower() in ("yes", "true"),
+        agent_socket=_agent_socket(options.get("identityagent")),
     )
+
+
+def _agent_socket(value: str | None) -> str | None:
+    if value is not None and value.lower() == "none":
+        return None
+    if value is None or value == "SSH_AUTH_SOCK":
+        value = "$SSH_AUTH_SOCK"
+    if value.startswith("$"):
+        return os.environ.get(value[1:].strip("{}")) or None
+    return str(_expanded(value.strip('"')))
 
 
 def _proxy_command(text: str | None, alias: str) -> tuple[str, ...] | None:
@@ -300,19 +347,42 @@ def _split_line(line: str) -> tuple[str, str]:
 
 
 def _included(pattern: str, file: Path) -> list[Path]:
-    path = Path(pattern).expanduser()
+    path = _expanded(pattern)
     if not path.is_absolute():
         base = file.parent if file.is_relative_to("/etc/ssh") else Path.home() / ".ssh"
         path = base / path
-    found = Path(path.anchor).glob(str(path.relative_to(path.anchor)))
+    found = map(Path, glob.glob(str(path)))  # noqa: PTH207 - Path.glob refuses some patterns
     return [each for each in sorted(found) if each.is_file()]
 
 
+def _expanded(name: str) -> Path:
+    try:
+        return Path(name).expanduser()
+    except RuntimeError as error:
+        raise InputError(
+            f"the SSH configuration names '{name}', and this machine knows no such user"
+        ) from error
+
+
 def _paths(names: list[str]) -> list[Path]:
-    return [Path(name.strip('"')).expanduser() for name in names if name.lower() != "none"]
+    return [_expanded(name.strip('"')) for name in names if name.lower() != "none"]
 
 
 def _known_hosts(value: str | None, usual: tuple[Path, ...]) -> tuple[Path, ...]:
     if value is None:
         return usual
-    return tuple(_paths(shlex.split(value)))
+    try:
+        return tuple(_paths(shlex.split(value)))
+    except ValueError as error:
+        raise InputError(
+            f"the SSH configuration names files that cannot be read: {value}"
+        ) from error
+
+
+def _local_user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, ImportError, OSError) as error:
+        raise InputError(
+            "this machine has no name for its user; write the device's: ssh://user@host"
+        ) from error

@@ -6,6 +6,7 @@ Every error that joulemap raises on purpose is one of this tree::
     ├── InputError                a mistake in what was given: arguments, files (exit code 2)
     ├── DeviceError               the device or the way to it failed (device_agents.errors)
     │   ├── TransientDeviceError  may work when tried again: agent died, time limit, link dropped
+    │   │   └── DeviceInUseError  another campaign measures on the device
     │   └── StableDeviceError     will fail again: no runtime, unsupported operator
     └── LinkLostError             a remote device stayed away too long (device_agents.errors)
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from joulemap import InputError
 from joulemap.datasets import CostDataset, CostTable, DroppedRowsWarning, NetworkSpec, Visit
+from joulemap.datasets.dataset_card import dataset_card
 from joulemap.datasets.journal import CampaignRecord, Journal
 from joulemap.datasets.measurement import measurements_of
 from joulemap.datasets.store import export_campaign, make_folder
@@ -267,3 +268,25 @@ def test_a_cost_table_without_units_is_refused() -> None:
         CostTable(features, pd.DataFrame({"cost_s": [1.0]}))
     with pytest.raises(InputError, match="positive"):
         CostTable(features, pd.DataFrame({"cost_s": [1.0, 0.0]}))
+
+
+def test_the_card_speaks_in_words_and_says_what_is_simulated(
+    tiny_spec: NetworkSpec, make_visits: MakeVisits
+) -> None:
+    measured = measurements_of(make_visits(tiny_spec, variants=3))
+    device = {
+        "affinity": {"is_bound": True, "reason": None},
+        "cpus": [0, 1],
+        "zones": [{"at": 3.5}],
+        "meters": "none: nobody asked",
+    }
+    dataset = CostDataset.from_measurements(
+        measured, tiny_spec, device=device, protocol={"time_cap_s": None}
+    )
+    said = dataset_card(dataset).splitlines()
+    for line in ("affinity: is_bound yes", "cpus: 0, 1", "zones: at 3.5", "time_cap_s: none"):
+        assert f"- {line}" in said
+    with pytest.raises(InputError, match=r"value of 'energy_j' .*meters: none: nobody asked"):
+        dataset.xyw("energy_j")
+    frame = pd.DataFrame({"a": [1], "b": [4], "energy_j": [0.1], "energy_source": ["simulated"]})
+    assert "Energies are simulated" in dataset_card(CostDataset.from_frame(frame, tiny_spec))

@@ -144,3 +144,14 @@ def test_what_is_not_above_zero_stays_missing() -> None:
     visits = [visit(1, reading(-0.1, 0.2)), visit(1, reading(-0.2, 0.2), 1)]
     assert EnergyStatistics(visits).energy(visits) is None
     assert EnergyStatistics([]).energy([visit(1, None)]) is None
+
+
+def test_a_reading_that_states_no_error_is_not_taken_for_exact() -> None:
+    visits = [
+        visit(1, reading(1.0, 0.1)),
+        visit(1, reading(1.0, 0.1)),
+        visit(1, reading(2.0, None)),
+    ]
+    found = EnergyStatistics(visits).energy(visits)
+    assert found is not None
+    assert found.energy_j == pytest.approx(4 / 3)

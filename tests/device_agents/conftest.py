@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from joulemap.datasets import Timing
 from joulemap.device_agents.device import Device, Preparation
 from joulemap.device_agents.keeper_client import LinkLimits
 from joulemap.device_agents.simulated.loopback import LoopbackTransport, write_fixed_time_runtime
@@ -40,6 +41,8 @@ LIMITS = LinkLimits(
     deliver_s=1.0,
     idle_limit_s=60.0,
 )
+# Of LeNet-5.
+WIDTHS = [(6, 16, 120, 84), (2, 4, 30, 21), (1, 4, 30, 21), (3, 8, 60, 42)]
 
 
 class Remote:
@@ -135,3 +138,21 @@ def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lenet: Preparation) 
     remote.reboot()
     for device in remote.devices:
         device.close()
+
+
+def visits(number: int) -> list[tuple[str, tuple[int, ...]]]:
+    return [(f"visit/{index}", WIDTHS[index % len(WIDTHS)]) for index in range(number)]
+
+
+def collect(device: Device, remote: Remote, number: int, first: int = 0) -> list[dict[str, Any]]:
+    """Return the answers of visits as a campaign would ask for them, each checked."""
+    answers = []
+    asked = visits(number)
+    for place in range(first, number):
+        device.send_ahead(asked[place : place + 6], remote.protocol, 3.0)
+        key, widths = asked[place]
+        answer = device.visit(widths, remote.protocol, key)
+        Timing.from_dict(answer)
+        device.acknowledge(key)
+        answers.append(answer)
+    return answers

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from joulemap.device_agents.onboard import device_lock
+
 SSHD = "/usr/sbin/sshd"
 APT_LINE = "apt-get install -y --no-install-recommends openssh-server"
 
@@ -27,7 +29,7 @@ class Sshd:
         folder: For keys, configuration and the far side's home.
         login_shell: Login shell there; the account's own when None.
         environment: What the far side's programs see besides HOME.
-        extra: Further lines of sshd_config.
+        extra: Further lines of sshd_config, which hold before the others.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class Sshd:
         config.write_text(
             "\n".join(
                 [
+                    *self.extra,
                     f"Port {self.port}",
                     "ListenAddress 127.0.0.1",
                     f"HostKey {self.folder / host_key}",
@@ -102,7 +105,6 @@ class Sshd:
                     "UseDNS no",
                     "PrintMotd no",
                     *lines,
-                    *self.extra,
                     "",
                 ]
             )
@@ -187,7 +189,8 @@ class Sshd:
 
     def _environment(self) -> dict[str, str]:
         path = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
-        return {"HOME": str(self.home), "PATH": path, **self.environment}
+        lock = {device_lock.VARIABLE: os.environ[device_lock.VARIABLE]}
+        return {"HOME": str(self.home), "PATH": path, **lock, **self.environment}
 
     def _make_key(self, name: str) -> None:
         path = self.folder / name
@@ -211,9 +214,13 @@ class SshClientHome:
         self.known_hosts.write_text("".join(server.known_hosts_line for server in servers))
         self.config = self.ssh / "config"
         if servers:
-            key = self.ssh / "id_ed25519"
-            key.write_bytes(servers[0].user_key.read_bytes())
-            key.chmod(0o600)
+            self.use_key(servers[0].user_key)
+
+    def use_key(self, file: Path) -> None:
+        """Make a private key the user's."""
+        key = self.ssh / "id_ed25519"
+        key.write_bytes(file.read_bytes())
+        key.chmod(0o600)
 
 
 @contextlib.contextmanager

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from joulemap.device_agents.device import Device, Preparation
 from joulemap.device_agents.errors import DeviceError, LinkLostError, StableDeviceError
-from joulemap.device_agents.keeper_client import KeeperClient, LinkLimits, VisitRequest
-from joulemap.device_agents.simulated.loopback import LoopbackTransport
+from joulemap.device_agents.keeper_client import (
+    KeeperClient,
+    LinkLimits,
+    VisitRequest,
+    preparation_digest,
+)
+from joulemap.device_agents.simulated.loopback import LoopbackProcess, LoopbackTransport
+from joulemap.profiler.device_text import print_probe
 
 LIMITS = LinkLimits(
     first_wait_s=0.01,
@@ -40,6 +48,7 @@ def answer(request, **other):
     send({"id": request["id"], "key": request["key"], "result": {"x": request["key"]}, **other})
 """
 VISIT = "\nrequest = read()\n"
+ANSWER = "send({'id': request['id'], 'result': {'x': 1}}); time.sleep(30)"
 GOOD = "\nwhile True:\n    answer(read())\n"
 
 
@@ -170,3 +179,93 @@ def test_a_link_that_takes_nothing_does_not_block_the_host(clients: list[KeeperC
     for visit in many:
         client.send([visit])
     assert [client.collect(visit.key)["x"] for visit in many] == ["0", "1", "2"]
+
+
+def test_a_device_that_forgot_the_preparation_is_told_which_meters_were_chosen(
+    clients: list[KeeperClient],
+) -> None:
+    meter = {"name": "hwmon", "channel": "in", "state": {"mode": "slow"}}
+    meters = {"chosen": [{**meter, "kind": "sampler"}], "why": "it is the best"}
+    first = f"send({{'id': read()['id'], 'result': {{'meters': {meters}}}}})"
+    again = """
+request = read()
+send({'id': request['id'], 'result': {}})
+told = {name: request[name] for name in ('digest', 'meters_before')}
+request = read()
+send({'id': request['id'], 'key': request['key'], 'result': told})
+read()
+"""
+    client = client_of(clients, f"greet()\n{first}", f"greet(){again}")
+    request = {"meter": "auto", "meters_before": None}
+    client.prepare(request, b"template", 1.0)
+    client.send([VisitRequest("one", {"widths": [1]}, 0.5)])
+    told = client.collect("one")
+    assert told["meters_before"] == [meter]
+    # It is the same preparation: a device that has it still is not prepared again.
+    assert told["digest"] == preparation_digest(request, b"template")
+
+
+class HostileDevice(HostileTransport):
+    """A device on which every program is the hostile one."""
+
+    def start(self, command: Sequence[str]) -> LoopbackProcess:
+        return super().start(self.attach())
+
+
+@pytest.fixture
+def hostile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Device]:
+    """Return a function (operation's answers, as Python) -> a device that gives them."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    def make(**answers: str) -> Device:
+        texts = ", ".join(f"{name!r}: {text}" for name, text in answers.items())
+        program = (
+            f"greet()\nanswers = {{{texts}}}\nwhile True:\n    request = read()\n"
+            "    send({'id': request['id'], 'result': answers.get(request['op'], {})})"
+        )
+        return Device("loopback:", transport=HostileDevice([program]), limits=LIMITS)
+
+    return make
+
+
+@pytest.mark.parametrize("probe", ["{}", "{'device_id': None}", "{'device_id': ['a']}"])
+def test_a_device_that_does_not_say_what_it_is_is_refused(
+    hostile: Callable[..., Device], probe: str
+) -> None:
+    with hostile(probe=probe) as device, pytest.raises(StableDeviceError, match="no device_id"):
+        device.probe()
+
+
+@pytest.mark.parametrize("junk", ["5", "'text'", "['a']", "[[1]]", "[{}]", "{'a': 1}", "True"])
+def test_a_preparation_that_makes_no_sense_says_nothing_of_cpus_and_clocks(
+    hostile: Callable[..., Device], junk: str
+) -> None:
+    answer = f"dict.fromkeys(('cpus', 'affinity', 'frequency_lock', 'meters'), {junk})"
+    with hostile(prepare=answer) as device:
+        device.prepare(Preparation(b"", (1,)))
+        assert all(isinstance(cpu, int) for cpu in device.cpus)
+        assert device.affinity in ({}, {"a": 1})
+
+
+@pytest.mark.parametrize("number", ["float('nan')", "float('inf')"])
+def test_what_is_no_number_breaks_the_link(clients: list[KeeperClient], number: str) -> None:
+    bad = f"send({{'id': 2, 'key': 'one', 'result': {{'x': {number}}}}})\ntime.sleep(30)"
+    client = client_of(clients, f"greet(){VISIT}{bad}", f"greet(){GOOD}")
+    assert collect(client, "one") == ["one"]
+
+
+@pytest.mark.parametrize("busy", ["-1", "1e9", "'long'", "None", "True", "[]"])
+def test_a_device_that_says_to_be_busy_for_ever_is_not_waited_for(
+    clients: list[KeeperClient], busy: str
+) -> None:
+    greeting = f"send({{'id': read()['id'], 'result': {{'prepared': None, 'busy_s': {busy}}}}})"
+    client = client_of(clients, f"{greeting}\ntime.sleep(30)", f"greet(){VISIT}{ANSWER}")
+    assert client.ask("probe", timeout_s=0.1) == {"x": 1}
+
+
+def test_probe_prints_whatever_a_device_says_of_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    for junk in (5, "text", [5], [[5]], [{"cpus": 5}], {"onnxruntime": 5}, True, None):
+        names = ("memory_bytes", "max_frequency_hz", "clusters", "thermal_zones", "control")
+        more = ("runtimes", "execution_providers", "gpus", "android", "os_release", "clocks")
+        print_probe("loopback:", dict.fromkeys((*names, *more), junk), {"available": junk}, "none")
+    assert "Device loopback:" in capsys.readouterr().out

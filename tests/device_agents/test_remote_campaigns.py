@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from joulemap import InputError
 from joulemap.datasets import CostDataset, Visit, drift, estimation
 from joulemap.datasets.journal import read_journal
-from joulemap.datasets.store import DEVICE_LINK
+from joulemap.datasets.store import DEVICE_LINK, held_folder
 from joulemap.device_agents.device import Device
 from joulemap.profiler import profile
 from joulemap.profiler.campaign import Silent
@@ -121,6 +122,22 @@ def test_a_campaign_keeps_its_token_and_never_takes_anothers(tmp_path: Path) -> 
     assert link_token(tmp_path) not in (token, "../../../etc")
     (tmp_path / "journal.jsonl").unlink()
     assert link_token(tmp_path) != token
+
+
+def test_a_second_campaign_in_a_folder_does_not_disturb_the_firsts_device(
+    remote: Remote, tmp_path: Path
+) -> None:
+    def start() -> CostDataset:
+        return profile(
+            remote.device(), "lenet5", samples=2, out=tmp_path / "run", protocol=PROTOCOL
+        )
+
+    with held_folder(tmp_path / "run") as folder:
+        with pytest.raises(InputError, match="another joulemap campaign is writing"):
+            start()
+        assert not list(folder.iterdir())
+    assert not remote.cache.exists()
+    assert len(start()) == 2
 
 
 def test_clean_leaves_nothing_of_joulemap_on_the_device(

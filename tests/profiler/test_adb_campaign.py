@@ -5,15 +5,18 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from joulemap.datasets import CostDataset, Visit
 from joulemap.datasets.journal import read_journal
-from joulemap.profiler import profile
+from joulemap.device_agents import Device, DeviceInUseError, Preparation
+from joulemap.profiler import networks, profile
 from joulemap.profiler.campaign import Silent
-from joulemap.profiler.protocol import Protocol
+from joulemap.profiler.protocol import Protocol, reference_widths
+from joulemap.profiler.templates import cached_template
 
 from ..device_agents.adb_phone import Phone, own_adb_server, phone_root, running_phone
 
@@ -63,6 +66,21 @@ def test_a_campaign_is_the_same_as_on_this_machine(phone: Phone, tmp_path: Path)
     assert set(there.device) == set(here.device)
     assert there.spec == here.spec
     assert there.device["python"] != here.device["python"], "it ran on the phone"
+
+
+def test_two_hosts_do_not_measure_on_one_phone_at_once(phone: Phone) -> None:
+    spec = networks.get("lenet5")
+    template, reference = cached_template(spec).to_json().encode(), reference_widths(spec)
+    url, protocol = f"adb:{phone.address}", PROTOCOL.to_dict()
+    with Device(url) as first, Device(url) as second:
+        first.prepare(Preparation(template, reference))
+        wanted = Preparation(template, reference, protocol={"start_timeout_s": 0.2})
+        with pytest.raises(DeviceInUseError, match=rf"process \d+ \('.*keep {first.token}'"):
+            second.prepare(wanted)
+        first.visit(reference, protocol)
+        second.on_message = lambda text: first.close()
+        second.prepare(replace(wanted, protocol={"start_timeout_s": 200.0}))
+        second.visit(reference, protocol)
 
 
 class Breaks(Silent):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import re
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator
@@ -101,6 +102,25 @@ def test_a_campaign_measures_every_variant_in_every_round(finished: Path) -> Non
     floor = dataset.noise_floor()
     assert floor is not None
     assert floor.num_pairs == 5
+
+
+def test_what_is_to_come_is_told_before_anything_is_waited_for(tmp_path: Path) -> None:
+    """The bar, whose clock tells what is left, begins after the wait for an idle machine."""
+    events: list[str] = []
+
+    class Told(Recorder):
+        def message(self, text: str) -> None:
+            events.append(text)
+
+        def started(self, total: int, done: int, visit_s: float) -> None:
+            events.append("started")
+
+    protocol = dataclasses.replace(FAST, max_further_visits=2)
+    run(tmp_path / "run", 3, protocol=protocol, observer=Told())
+    (plan,) = (each for each in events if " to go" in each)
+    assert re.match(rf"{3 * FAST.visits} visits; about 0:0\d to go, then at most 6 further", plan)
+    (wait,) = (each for each in events if "waiting until the device is idle" in each)
+    assert events.index(plan) < events.index(wait) < events.index("started")
 
 
 def test_the_same_call_on_a_finished_campaign_does_nothing(copy: Path) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import random
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -97,6 +100,87 @@ def test_help_and_version_are_there() -> None:
         assert command in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
     assert joulemap("--version").stdout.startswith("joulemap ")
+
+
+def test_the_help_of_profile_names_every_option_in_full() -> None:
+    """A table that is too narrow cuts names, such as --accept-new-h…; nobody can type those."""
+    shown = joulemap("profile", "--help").stdout
+    assert max(map(len, shown.splitlines())) <= 80
+    for name in inspect.signature(cli.profile).parameters:
+        option = {"url": "url", "sources": "--from", "as_json": "--json"}.get(
+            name, f"--{name.replace('_', '-')}"
+        )
+        assert re.search(rf"(?m)[│ *]{option} ", shown), option
+
+
+def test_ctrl_c_promises_to_continue_only_where_that_is_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "app", lambda arguments, standalone_mode: cli.INTERRUPTED)
+    assert cli.main(["--debug", "profile", "local:"]) == 1
+    assert "the same command continues" in capsys.readouterr().err
+    assert cli.main(["fit", "profile"]) == 1
+    assert "the same command begins again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("meter", ["nonsense", "", "rapl,", "RAPL", "none,rapl"])
+def test_a_meter_that_nobody_knows_is_refused_before_the_device_is_asked(
+    meter: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    said = refused("profile", "ssh://nowhere.invalid", "--network", "lenet5", "--meter", meter,
+                   "--out", out)  # fmt: skip
+    assert f"unknown meter '{meter.split(',')[meter.startswith('rapl')]}'" in said
+    assert "write auto, none, or one of: rapl" in said
+    assert not out.exists()
+
+
+def test_the_energy_s_protocol_can_be_set(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = joulemap(
+        "profile", "sim:eyeriss", "--network", "lenet5", "--samples", 2, "--out", out,
+        "--energy-rel-error", 0.1, "--energy-window-s", 0.5, "--max-energy-window-s", 30,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    protocol = json.loads((out / "protocol.json").read_text())
+    assert protocol["energy_rel_error"] == 0.1
+    assert protocol["energy_window_s"] == 0.5
+    assert protocol["max_energy_window_s"] == 30
+
+
+def test_warnings_are_sentences_and_come_once(table: Path, tmp_path: Path) -> None:
+    """Half of the energies are missing, as where a meter's readings were refused."""
+    frame = pd.read_csv(table).rename(columns={"latency": "energy_j"})
+    frame.loc[::2, "energy_j"] = np.nan
+    frame["latency_s"] = 0.1
+    CostDataset.from_frame(frame, networks.get("lenet5")).save(tmp_path / "half")
+    done = joulemap("fit", tmp_path / "half", "--model", "flops", "--target", "energy_j", "--out",
+                    tmp_path / "x.safetensors")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    said = [line for line in done.stderr.splitlines() if "left out" in line]
+    assert said == ["warning: 30 of 60 rows have no 'energy_j' and were left out"]
+    assert ".py" not in done.stderr
+
+
+def test_a_full_disk_is_told_and_the_same_command_continues(tmp_path: Path) -> None:
+    """The folder is a file system of its own, too small for the campaign, then larger."""
+    program = str(Path(sys.executable).with_name("joulemap"))
+    run = f"{program} profile sim:eyeriss --network lenet5 --samples 30 --out run/out"
+    script = (
+        f"mkdir run && mount -t tmpfs -o size=64k none run && {run}; echo code $? >&2; "
+        f"mount -o remount,size=16m run && {run}; echo code $? >&2"
+    )
+    done = subprocess.run(
+        [shutil.which("unshare") or "unshare", "-r", "--mount", "--propagation", "private", "sh", "-c", script],
+        cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    first, _, second = done.stderr.partition("code 2")
+    # What ended the campaign, not what its end could not write either.
+    assert re.search(r"cannot write to .*journal.jsonl: No space left on device; what was", first)
+    assert "the same command continues" in first
+    assert "made before" in second, done.stderr
+    assert "code 0" in second
+    assert "30 variants" in done.stdout
 
 
 def test_help_does_not_import_what_it_does_not_need() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from joulemap.device_agents import StableDeviceError
 from joulemap.device_agents.registry import METERS as METERS_KNOWN
@@ -103,6 +104,12 @@ def test_a_board_fits_into_eighty_columns(
     assert "Get onnxruntime with: sudo apt-get install -y python3-venv" in " ".join(text.split())
 
 
+def test_a_meter_that_sees_a_part_only_says_so() -> None:
+    part = {"name": "nvml", "channel": "gpu0", "unmeasured": "the host", "is_partial": True}
+    (text,) = device_text.meter_sentences({"available": [part]})
+    assert text == "nvml:gpu0: does not see the host. Taken by name only, never by --meter auto."
+
+
 def test_a_missing_runtime_is_refused_with_the_line_that_installs_it() -> None:
     with pytest.raises(StableDeviceError, match=r"no onnxruntime for its Python /usr/bin/python3"):
         device_text.require_runtime(PI, "onnxruntime", "ssh://pi@rpi4")
@@ -151,3 +158,23 @@ def test_a_device_without_meters_says_what_meters_need(
         assert f"{name}: {' '.join(entry.needs.split())[:20]}" in text
     device_text.print_probe("ssh://pi@rpi4", PI, METERS, "Meters: none.")
     assert "Meters: none." not in capsys.readouterr().out
+
+
+def test_names_that_are_typed_again_stay_whole(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(console, "RESULTS", Console(highlight=False, width=80))
+    meter: dict[str, Any] = {
+        "name": "rapl",
+        "channel": "package-0.uncore",
+        "kind": "counter",
+        "domain": "long " * 20,
+    }
+    meter |= {"unmeasured": "the rest", "notes": ["Sensor x.", "The shunt counts."]}
+    console.print_table(
+        "Meters", ("meter", "kind", "measures", "rate", "step"),
+        device_text.meter_rows({"available": [meter]}), has_numbers=False,
+    )  # fmt: skip
+    assert "rapl:package-0.uncore " in capsys.readouterr().out
+    (said,) = device_text.meter_sentences({"available": [meter]})
+    assert said == ("rapl:package-0.uncore: does not see the rest. Sensor x. The shunt counts.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +75,7 @@ def test_a_users_hardware(tmp_path: Path) -> None:
     ("url", "message"),
     [
         ("sim:", "cannot be read; write sim:NAME"),
-        ("sim:abacus", "known: eyeriss, tpu"),
+        ("sim:abacus", "known: sim:eyeriss, sim:tpu"),
         ("sim:eyeriss?noise=1", "unknown option 'noise'"),
         ("sim:eyeriss?disturbances=storm", "known: quiet, shared_host, phone, harsh"),
         ("sim:eyeriss?seed=-1", "seed '-1'"),
@@ -103,3 +104,18 @@ def test_a_simulated_energy_is_not_to_be_believed(energy: object) -> None:
         energy_fields({"simulated_energy_j": energy}, is_simulated=True)
     with pytest.raises(TransientDeviceError, match="meter"):
         energy_fields({"simulated_energy_j": 1.0}, is_simulated=False)
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        (
+            "sim:mainframe",
+            "no simulated device 'sim:mainframe'; known: sim:eyeriss, sim:tpu, sim:board",
+        ),
+        ("pi@rpi4", "write one of: local:, ssh://user@host, adb:SERIAL, sim:NAME"),
+    ],
+)
+def test_every_kind_of_device_is_named_where_a_url_fits_none(url: str, words: str) -> None:
+    with pytest.raises(InputError, match=re.escape(words)):
+        open_device(url)

@@ -10,7 +10,7 @@ import pytest
 from joulemap.device_agents.meters import amdgpu
 from joulemap.device_agents.onboard.files import Files
 from joulemap.device_agents.onboard.meter import Meter, Missing
-from joulemap.device_agents.testing import MeterContract
+from joulemap.device_agents.testing import FaultyFiles, MeterContract
 
 CARD = "sys/class/hwmon/hwmon2"
 
@@ -68,3 +68,15 @@ def test_a_card_that_tells_nothing_is_missing(tmp_path: Path) -> None:
     (missing,) = amdgpu.find(Files(str(tmp_path)))
     assert isinstance(missing, Missing)
     assert "power1_average" in missing.reason
+
+
+def test_a_file_without_an_answer_leaves_it_to_the_next_one(tmp_path: Path) -> None:
+    write(tmp_path, {f"{CARD}/name": "amdgpu"})
+    for name in ("power1_input", "power1_average"):
+        write(tmp_path, {f"{CARD}/{name}": 33_000_000})
+    files = FaultyFiles(str(tmp_path))
+    files.denied = (f"{CARD}/power1_input",)
+    (meter,) = amdgpu.find(files)
+    assert not isinstance(meter, Missing)
+    assert (meter.info.channel, meter.info.averaging_s) == ("gpu0", 1.0)
+    assert meter.read() == pytest.approx(33.0)

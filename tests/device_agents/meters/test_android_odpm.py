@@ -134,3 +134,13 @@ def test_any_text_gives_energies_or_an_error(text: str) -> None:
 def test_every_snapshot_is_read_whole(rails: dict[str, int]) -> None:
     values = android_odpm.parse_energy(snapshot(rails), "/sys/x")
     assert dict(values.values()) == rails
+
+
+def test_a_monitor_whose_folder_is_closed_is_missing_with_the_way_in(tmp_path: Path) -> None:
+    # As for the shell's user of a phone as it is sold.
+    monitor(tmp_path, 0, MAIN)
+    files = FaultyFiles(str(tmp_path))
+    files.denied = (f"{IIO}/iio:device0", f"{IIO}/iio:device0/*")
+    (missing,) = android_odpm.find(files)
+    assert isinstance(missing, Missing)
+    assert "adb root" in missing.remedy

@@ -11,8 +11,10 @@ import pytest
 from joulemap.device_agents.meters import battery
 from joulemap.device_agents.meters.battery import BatteryMeter
 from joulemap.device_agents.meters.battery_sign import Calibration
+from joulemap.device_agents.onboard.clock import MachineClock
 from joulemap.device_agents.onboard.files import Files
 from joulemap.device_agents.onboard.meter import Meter, MeterError, MeterGone, Missing
+from joulemap.device_agents.onboard.power_log import PowerLog
 from joulemap.device_agents.testing import FaultyFiles, MeterContract
 
 CLASS = "sys/class/power_supply"
@@ -160,6 +162,22 @@ def test_a_step_of_the_load_teaches_sign_and_unit(tmp_path: Path, sign: int, uni
     assert meter.state()["learned"] == f"sign {sign:+d}, factor {unit:g}"
 
 
+def test_whether_the_charge_counter_moved_in_time_does_not_part_the_agents_of_a_campaign(
+    tmp_path: Path,
+) -> None:
+    device = Phone(tmp_path, 1, 1.0, charge_step_uah=2700.0)
+    states, notes = [], set()
+    for phase_s in range(30):
+        device.burn(1.7 * phase_s)
+        meter = gauge(tmp_path)
+        meter.calibrate(device.burn, device.idle, clock=device.clock)
+        states.append(meter.state())
+        notes.add(meter.info.notes[-1].rpartition("; ")[2])
+        meter.close()
+    assert notes == {"the charge counter agrees.", "the charge counter moved too little to tell."}
+    assert all(state == states[0] for state in states)
+
+
 def test_milliamperes_are_not_believed_without_the_charge_counter(tmp_path: Path) -> None:
     device = Phone(tmp_path, -1, 1e3, charge_step_uah=50_000.0)
     with pytest.raises(MeterError, match="calibrate for longer"):
@@ -177,7 +195,8 @@ def test_a_cable_during_calibration_is_noticed(tmp_path: Path) -> None:
         gauge(tmp_path).calibrate(burn, device.idle, clock=device.clock)
 
 
-def test_power_of_a_laptop_is_learned_as_well(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sag_uv", [0, 40_000])
+def test_power_of_a_laptop_is_learned_as_well(tmp_path: Path, sag_uv: int) -> None:
     laptop(tmp_path)
     time_s, energy = [0.0], [40_000_000.0]
 
@@ -185,6 +204,9 @@ def test_power_of_a_laptop_is_learned_as_well(tmp_path: Path) -> None:
         time_s[0] += seconds
         energy[0] -= power_w * seconds / 3600 * 1e6
         write(tmp_path, {f"{LAPTOP}/power_now": round(power_w * 1e6)})
+        # The voltage falls with the load.
+        voltage_uv = 11_400_000 - round(sag_uv * power_w)
+        write(tmp_path, {f"{LAPTOP}/voltage_now": voltage_uv})
         write(tmp_path, {f"{LAPTOP}/energy_now": round(energy[0] / 1000) * 1000})
 
     meter = gauge(tmp_path)
@@ -336,3 +358,100 @@ def test_a_gauge_that_vanishes_is_gone(tmp_path: Path) -> None:
     files.failure = errno.ENXIO
     with pytest.raises(MeterGone):
         meter.read()
+
+
+def test_a_charge_in_between_is_seen_by_whoever_adds_up(tmp_path: Path) -> None:
+    phone(tmp_path)
+    charge = battery.find(Files(str(tmp_path)))[1]
+    assert not isinstance(charge, Missing)
+    log = PowerLog(charge, MachineClock())
+    for uah in (3_000_000, 2_999_000, 3_004_000, 3_003_000, 3_002_000):
+        write(tmp_path, {f"{PHONE}/charge_counter": uah})
+        log.read()
+    # One reading failed; those around it must not look as if nothing had been.
+    assert len(log.failed_s) == 1
+    assert log.values[2] < log.values[1]
+
+
+@pytest.mark.parametrize("hiccup", [-(2**31), ""])
+def test_a_reading_that_fails_does_not_end_the_calibration(tmp_path: Path, hiccup: object) -> None:
+    device = Phone(tmp_path, -1, 1.0)
+    count = 0
+
+    def burn(seconds: float) -> None:
+        nonlocal count
+        device.burn(seconds)
+        count += 1
+        if count % 10 == 0:
+            write(tmp_path, {f"{PHONE}/current_now": hiccup})
+
+    learned = gauge(tmp_path).calibrate(burn, device.idle, clock=device.clock)
+    assert (learned.sign, learned.is_confirmed) == (-1, True)
+    assert learned.load_a == pytest.approx(1.25, rel=0.01)
+
+
+def test_two_batteries_are_parts_of_the_device(tmp_path: Path) -> None:
+    laptop(tmp_path)
+    write(tmp_path, {f"{CLASS}/BAT1/type": "Battery", f"{CLASS}/BAT1/status": "Unknown"})
+    write(tmp_path, {f"{CLASS}/BAT1/power_now": 0, f"{CLASS}/BAT1/voltage_now": 11_400_000})
+    found = battery.find(Files(str(tmp_path)))
+    infos = {item.info.channel: item.info for item in found if not isinstance(item, Missing)}
+    assert set(infos) == {"BAT0", "BAT0-charge", "BAT1"}
+    assert all(info.is_partial for info in infos.values())
+    assert "BAT1" in infos["BAT0"].unmeasured
+
+
+def test_a_phone_s_battery_is_the_device_s_whatever_gauge_chips_stand_beside_it(
+    tmp_path: Path,
+) -> None:
+    phone(tmp_path)
+    write(tmp_path, {f"{CLASS}/maxfg/type": "Battery", f"{CLASS}/maxfg/status": "Discharging"})
+    write(tmp_path, {f"{CLASS}/maxfg/current_now": -300_000})
+    write(tmp_path, {f"{CLASS}/maxfg/voltage_now": 3_850_000})
+    found = battery.find(Files(str(tmp_path)))
+    infos = {item.info.channel: item.info for item in found if not isinstance(item, Missing)}
+    assert {name: info.is_partial for name, info in infos.items()} == {
+        "battery": False,
+        "battery-charge": False,
+        "maxfg": True,
+    }
+
+
+def test_a_gauge_that_has_no_answer_needs_no_permission(tmp_path: Path) -> None:
+    # As on laptops of several makers: the file is there, and reading it ends in ENODEV.
+    laptop(tmp_path)
+
+    class NoDevice(Files):
+        def read(self, path: str) -> str:
+            if path.endswith("power_now"):
+                raise OSError(errno.ENODEV, "No such device")
+            return super().read(path)
+
+    missing, charge = battery.find(NoDevice(str(tmp_path)))
+    assert isinstance(missing, Missing)
+    assert missing.remedy == "use another meter: this gauge tells no power"
+    assert not isinstance(charge, Missing)
+
+
+def test_a_phone_that_closes_its_batteries_says_so(tmp_path: Path) -> None:
+    phone(tmp_path)
+    files = FaultyFiles(str(tmp_path))
+    for denied in ((CLASS, f"{CLASS}/*"), (PHONE, f"{PHONE}/*")):
+        files.denied = denied
+        (missing,) = battery.find(files)
+        assert isinstance(missing, Missing)
+        assert "adb root" in missing.remedy
+
+
+def test_what_is_left_is_in_joules_whatever_counts_it(tmp_path: Path) -> None:
+    phone(tmp_path)
+    meter = gauge(tmp_path)
+    amount, joules_each = meter.reserve() or (0.0, 0.0)
+    assert amount * joules_each == pytest.approx(3.0 * 3600 * 3.85)
+    write(tmp_path, {f"{PHONE}/charge_counter": ""})
+    assert meter.reserve() is None
+    other = tmp_path / "laptop"
+    laptop(other)
+    amount, joules_each = gauge(other).reserve() or (0.0, 0.0)
+    assert amount == pytest.approx(40.0 * 3600)
+    assert joules_each == 1.0

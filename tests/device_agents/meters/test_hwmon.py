@@ -211,7 +211,7 @@ def test_a_meter_whose_files_are_at_its_device_is_found_with_its_own_label(tmp_p
 
 
 def test_an_input_that_is_switched_off_is_missing(tmp_path: Path) -> None:
-    write(tmp_path, INA3221)
+    write(tmp_path, {**INA3221, f"{HWMON}/in2_enable": 0})
     files = FaultyFiles(str(tmp_path))
     check = files.check
 
@@ -221,9 +221,13 @@ def test_an_input_that_is_switched_off_is_missing(tmp_path: Path) -> None:
         check(path)
 
     files.check = switched_off  # type: ignore[method-assign]
-    missing = [item for item in hwmon.find(files) if isinstance(item, Missing)]
-    assert [item.channel for item in missing] == ["VDD_CPU_GPU"]
-    assert "in2_enable" in missing[0].remedy
+    (missing,) = [item for item in hwmon.find(files) if isinstance(item, Missing)]
+    assert missing.channel == "VDD_CPU_GPU"
+    assert f"echo 1 > /{HWMON}/in2_enable" in missing.remedy
+    # Where it is switched on that is not the reason.
+    write(tmp_path, {f"{HWMON}/in2_enable": 1})
+    (missing,) = [item for item in hwmon.find(files) if isinstance(item, Missing)]
+    assert missing.remedy == "see what `dmesg` says of ina3221"
 
 
 @pytest.mark.parametrize(
@@ -290,3 +294,34 @@ def test_power_is_the_product_in_watts(
     assert not isinstance(meter, Missing)
     assert meter.read() == pytest.approx(voltage_mv * current_ma * 1e-6)
     meter.close()
+
+
+@pytest.mark.parametrize("is_swapped", [False, True])
+def test_two_chips_of_one_name_are_told_by_their_places(tmp_path: Path, is_swapped: bool) -> None:
+    # The kernel numbers them in the order in which they answer, another one after each start.
+    for place, power_uw in (("1-0040", 1_000_000), ("1-0041", 2_000_000)):
+        write(tmp_path, {f"sys/devices/i2c-1/{place}/name": "ina219"})
+        name = f"hwmon{int(place.endswith('1')) ^ int(is_swapped)}"
+        write(tmp_path, {f"sys/class/hwmon/{name}/name": "ina219"})
+        write(tmp_path, {f"sys/class/hwmon/{name}/power1_input": power_uw})
+        (tmp_path / f"sys/class/hwmon/{name}/device").symlink_to(
+            tmp_path / f"sys/devices/i2c-1/{place}"
+        )
+    meters = find(tmp_path, {})
+    assert {name: meter.read() for name, meter in meters.items()} == {
+        "ina219-power1@1-0040": 1.0,
+        "ina219-power1@1-0041": 2.0,
+    }
+
+
+@pytest.mark.parametrize("name", ["in_current1_offset", "in_current_offset"])
+def test_raw_numbers_with_an_offset_are_no_factor_of_power(tmp_path: Path, name: str) -> None:
+    rails = {
+        f"{IIO}/name": "pmic",
+        f"{IIO}/in_voltage1_raw": 1_000,
+        f"{IIO}/in_voltage1_scale": 1,
+        f"{IIO}/in_current1_raw": 200,
+        f"{IIO}/in_current1_scale": 1,
+        f"{IIO}/{name}": -120,
+    }
+    assert find(tmp_path, rails) == {}

@@ -16,10 +16,16 @@ import pytest
 
 from joulemap.device_agents.errors import StableDeviceError
 from joulemap.device_agents.meters import nvml
+from joulemap.device_agents.onboard.clock import MachineClock
+from joulemap.device_agents.onboard.energy_visit import EnergyVisit
 from joulemap.device_agents.onboard.files import Files
 from joulemap.device_agents.onboard.meter import Meter, MeterError, MeterGone, Missing
+from joulemap.device_agents.onboard.meter_choice import enrol
+from joulemap.device_agents.onboard.power_log import Recorder
+from joulemap.device_agents.onboard.visit import Stopwatch, measure
 from joulemap.device_agents.simulated.nvml_library import LIBRARY, SETTINGS_VARIABLE, build_nvml
 from joulemap.device_agents.testing import FaultyFiles, MeterContract
+from joulemap.profiler import Protocol
 
 NOT_SUPPORTED, NO_PERMISSION, DRIVER_NOT_LOADED, LOST, UNKNOWN = 3, 4, 9, 15, 999
 Set = Callable[..., None]
@@ -341,3 +347,74 @@ def test_without_the_package_a_driver_is_named(
     assert missing.remedy == "pip install nvidia-ml-py"
     (tmp_path / "dev/nvidia0").unlink()
     assert nvml.find(files) == []
+
+
+def test_a_card_that_is_divided_says_whose_energy_it_is(settings: Set) -> None:
+    for mode, count in ((-1, 0), (0, 0), (1, 2)):
+        settings(mig=mode)
+        opened = meters()
+        assert sum("MIG is on" in " ".join(meter.info.notes) for meter in opened) == count
+        close(opened)
+
+
+def test_an_old_package_answers_bytes(settings: Set, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = importlib.import_module("pynvml")
+    for name, answer in (("Name", b"Tesla V100"), ("UUID", b"GPU-1234")):
+        monkeypatch.setattr(library, f"nvmlDeviceGet{name}", lambda handle, answer=answer: answer)
+    meter = first()
+    assert meter.info.notes[0] == "Tesla V100, GPU-1234."
+    assert meter.info.rail == "nvml/GPU-1234"
+    meter.close()
+
+
+def test_a_visit_s_energy_is_that_of_the_process(settings: Set) -> None:
+    """The counter's steps of 0.1 s are met at both ends of the window; what idles is taken off."""
+    settings(idle_w=20, active_w=20, pid=os.getpid(), joules_per_cpu_s=60, gpu0__energy_step_s=0.02)
+    clock = MachineClock()
+    found = meters()
+    close(found[1:])
+    chosen = enrol(found[0], clock)
+    protocol = Protocol(max_warm_up_s=0.05, max_energy_window_s=4.0, energy_updates=20).to_dict()
+    energy = EnergyVisit([chosen], clock, lambda logs: Recorder(logs), protocol, "seed")
+
+    def run() -> None:
+        sum(range(200_000))
+
+    result = measure(run, run, protocol, Stopwatch(clock, [0]), lambda: False, energy)
+    energy.stop()
+    found[0].close()
+    answer = result["energy"]
+    assert answer["refused"] is None
+    blocks = result["blocks"]
+    cpu_s = sum(block["cpu_s"] for block in blocks)
+    calls = sum(len(block["latencies_s"]) * block["calls_per_run"] for block in blocks)
+    assert answer["energy"]["net_j"] == pytest.approx(60.0 * cpu_s / calls, rel=0.15)
+    assert answer["energy"]["idle_w"] == pytest.approx(20.0, abs=3.0)
+
+
+def test_one_update_of_the_counter_shows_one_number(settings: Set) -> None:
+    settings(idle_w=20, active_w=20, pid=os.getpid(), joules_per_cpu_s=60, energy_step_s=0.05)
+    meter = first()
+    end = time.monotonic() + 0.5
+    shown = []
+    while time.monotonic() < end:
+        shown.append(meter.read())
+        sum(range(20_000))
+    meter.close()
+    assert shown == sorted(shown)
+    assert len(set(shown)) <= 12
+
+
+def test_cards_are_asked_no_more_often_than_they_bear_and_say_what_is_sampled(
+    settings: Set, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = meters()
+    # Faster polling has been seen to return errors.
+    assert all(meter.info.read_s >= 0.05 for meter in opened)
+    close(opened)
+    library = importlib.import_module("pynvml")
+    monkeypatch.setattr(library, "nvmlDeviceGetName", lambda handle: "NVIDIA A100-SXM4-40GB")
+    settings(energy=NOT_SUPPORTED, instant=NOT_SUPPORTED)
+    meter = first()
+    assert any("about 25 % of the time" in note for note in meter.info.notes)
+    meter.close()

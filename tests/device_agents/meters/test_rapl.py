@@ -236,3 +236,38 @@ def test_a_sum_of_unequal_ranges_never_loses_a_wrap(
         truth += sum(added)
         assert meter.read() - start == pytest.approx(truth * 1e-6)
     meter.close()
+
+
+def test_a_processor_that_is_shown_in_the_second_view_alone_is_read_there(
+    tmp_path: Path, plant: Plant
+) -> None:
+    layout = {
+        "intel-rapl-mmio:0": ("package-0", 6_000_000),
+        "intel-rapl-mmio:0:0": ("dram", 1_000_000),
+    }
+    meters = find(tmp_path, plant, layout)
+    assert meters["cpu"].read() == pytest.approx(7.0)
+
+
+def test_one_of_two_processors_that_is_closed_leaves_no_total(tmp_path: Path, plant: Plant) -> None:
+    plant(tmp_path, zones(SERVER))
+    files = FaultyFiles(str(tmp_path))
+    files.denied = (f"{CLASS}/intel-rapl:1/energy_uj",)
+    found = rapl.find(files)
+    missing = [item.channel for item in found if isinstance(item, Missing)]
+    names = [item.info.channel for item in found if not isinstance(item, Missing)]
+    assert missing == ["package-1"]
+    assert "cpu" not in names
+    assert all(item.info.is_partial for item in found if not isinstance(item, Missing))
+
+
+def test_zones_that_a_container_hides_are_missing_with_the_way_out(tmp_path: Path) -> None:
+    # As Docker since 24.0.7: the class has the links, and what they lead to is an empty folder.
+    folder = tmp_path / CLASS
+    folder.mkdir(parents=True)
+    for name in ("intel-rapl", "intel-rapl:0", "intel-rapl:0:0"):
+        (folder / name).symlink_to(f"../../devices/virtual/powercap/{name}")
+    (missing,) = rapl.find(Files(str(tmp_path)))
+    assert isinstance(missing, Missing)
+    assert "a container hides them" in missing.reason
+    assert "systempaths=unconfined" in missing.remedy

@@ -5,13 +5,20 @@ from __future__ import annotations
 import itertools
 import math
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from joulemap.device_agents.onboard.counter_energy import Counter, unwrap
-from joulemap.device_agents.onboard.mean_power import Refused
+from joulemap.device_agents.onboard.energy_window import energy_of
+from joulemap.device_agents.onboard.fluctuation import NOTHING, LongRun
+from joulemap.device_agents.onboard.mean_power import MeanPower, Refused
+from joulemap.device_agents.onboard.meter import COUNTER, MeterInfo
+from joulemap.device_agents.onboard.meter_choice import enrol
+
+from .virtual_power import VirtualCounter, VirtualPower
 
 STEPS = st.lists(st.tuples(st.floats(0.01, 0.2), st.floats(0.0, 100.0)), min_size=2, max_size=60)
 
@@ -105,6 +112,15 @@ def test_power_between_edges_is_exact_within_what_it_states(period_s: float, pol
     assert inside >= 17
 
 
+def test_a_counter_that_sticks_where_an_update_is_awaited_has_no_edge() -> None:
+    """It stuck 25 ms after a reading; the next one shows a change, whose moment is not known."""
+    times = [0.05 * i for i in range(21)] + [1.0 + 0.001 * i for i in range(1, 101)]
+    joules = [10.0 * math.floor(min(time, 0.975) / 0.001) * 0.001 for time in times]
+    counter = Counter(times, times, joules, 0.001, 0.0)
+    with pytest.raises(Refused, match="sticks"):
+        counter.edge(times[-1], is_first=False)
+
+
 def test_a_counter_that_sticks_is_refused() -> None:
     counter = polled(0.01, 10.0, 4.0, 0.05)
     shown = zip(counter.after_s, counter.energy_j, strict=True)
@@ -117,3 +133,53 @@ def test_a_counter_that_sticks_is_refused() -> None:
     still = Counter([0.0, 0.1, 0.2], [0.0, 0.1, 0.2], [1.0, 1.0, 1.0], 0.01, 0.0)
     with pytest.raises(Refused, match="sticks"):
         still.edge(0.0, is_first=True)
+
+
+def test_a_line_through_all_updates_tells_a_slow_meter_s_moments() -> None:
+    """Updates every 0.125 s, read about every 0.05 s: nothing but the number of updates is sharp."""
+    inside, sharper = 0, 0
+    for seed in range(40):
+        draw = random.Random(seed)
+        times = [draw.random()]
+        while times[-1] < 8.0:
+            times.append(times[-1] + 0.05 * draw.uniform(0.9, 1.1))
+        joules = [10.0 * math.floor(time / 0.125) * 0.125 for time in times]
+        counter = Counter(times, times, joules, 0.125, 0.0)
+        first = counter.edge(times[0], is_first=True)
+        last = counter.edge(times[-1], is_first=False)
+        found = counter.mean_power(first, last)
+        error = math.sqrt(found.fixed_w2)
+        inside += abs(found.power_w - 10.0) <= 2 * error
+        ends = 10.0 * math.hypot(first.width_s, last.width_s) / math.sqrt(12) / found.duration_s
+        sharper += error < ends / 2
+    assert inside >= 36
+    assert sharper >= 36
+
+
+def test_the_period_of_a_meter_that_is_read_slowly_is_the_mean_of_its_gaps() -> None:
+    power = VirtualPower()
+    counter = VirtualCounter(power, period_s=0.125)
+    counter.info = replace(counter.info, read_s=0.05)
+    assert enrol(counter, power.machine).period_s == pytest.approx(0.125, rel=0.03)
+
+
+def test_moments_of_edges_count_by_idle_power() -> None:
+    """Joules between two edges are known; a moment that is late takes off too little idle power."""
+    info = MeterInfo("counter", "all", COUNTER, "a machine")
+
+    def power(watts: float, start_s: float, moments_s2: float) -> MeanPower:
+        fixed = watts**2 * moments_s2 / 2.0**2
+        return MeanPower(watts, fixed, NOTHING, start_s, start_s + 2.0, 20, 0.0, moments_s2)
+
+    parts = power(1.0, 0.0, 0.0), power(21.0, 2.0, 0.01**2), power(1.0, 4.0, 0.0)
+    energy = energy_of(*parts, info, 2.0, 10, LongRun(0.0, 0.0, 0))
+    assert energy.net_j == pytest.approx(4.0)
+    assert energy.net_standard_error_j == pytest.approx(1.0 * 0.01 / 10)
+    # Beside no idle power they count nothing, whatever rounding leaves.
+    idle = power(0.0, 0.0, 0.0), power(0.0, 4.0, 0.0)
+    for tenths in range(1, 200):
+        watts, squares_s2 = tenths / 10, 2 * 0.0123**2
+        fixed = (watts**2 * squares_s2 / 12) / 1.9**2
+        loaded = MeanPower(watts, fixed, NOTHING, 2.1, 4.0, 20, 0.0, squares_s2 / 12)
+        energy = energy_of(idle[0], loaded, idle[1], info, 1.9, 10, LongRun(0.0, 0.0, 0))
+        assert energy.net_standard_error_j == pytest.approx(0.0, abs=1e-6)

@@ -69,6 +69,30 @@ def test_intervals_hold_the_truth_as_often_as_they_say(make: Make, power: dict[s
     assert inside >= stats.binom.ppf(0.001, count, 0.92)
 
 
+@pytest.mark.parametrize(
+    ("make", "power"),
+    [
+        (VirtualCounter, {"noise_sd": 0.1, "noise_s": 0.03}),
+        (VirtualCounter, {"noise_sd": 0.1, "noise_s": 0.1}),
+        (lambda p: VirtualCounter(p, period_s=0.1, resolution_j=1e-3), {"noise_sd": 0.1}),
+        (VirtualGauge, {"noise_sd": 0.05}),
+    ],
+)
+def test_stated_errors_are_as_large_as_errors_are(make: Make, power: dict[str, float]) -> None:
+    squares, stated, count = 0.0, 0.0, 0
+    for seed in (21, 22, 23):
+        virtual = VirtualPower(seed=seed, **power)
+        agent = MeteredAgent(virtual, [make(virtual)], "auto")
+        for _ in range(20):
+            energy = agent.energy()["energy"]
+            assert energy is not None
+            squares += (energy["net_j"] - virtual.net_j_per_call) ** 2
+            stated += energy["net_standard_error_j"] ** 2
+            count += 1
+    # Of 60 errors the root mean square is within 24 % in all but one case of a hundred.
+    assert 0.75 < math.sqrt(stated / squares) < 1.35
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("make", [VirtualGauge, lambda p: VirtualGauge(p, averaging_s=1.0)])

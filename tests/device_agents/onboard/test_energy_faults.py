@@ -11,7 +11,7 @@ import pytest
 
 from joulemap.device_agents.onboard.meter import ESTIMATE, MeterError, MeterGone, Missing
 
-from .virtual_power import MeteredAgent, VirtualCounter, VirtualGauge, VirtualPower
+from .virtual_power import MeteredAgent, VirtualBattery, VirtualCounter, VirtualGauge, VirtualPower
 
 Fault = Callable[[float, float], float]
 
@@ -141,6 +141,30 @@ def vanish_always(now: float, value: float) -> float:
     raise MeterGone("the meter was unplugged; plug it in")
 
 
+@pytest.mark.parametrize(
+    ("gain", "step_j", "disagreement"),
+    [(1.0, 5.0, 0.0), (1.25, 5.0, -0.2), (0.8, 5.0, 0.25), (1.25, 2000.0, None)],
+)
+def test_a_battery_s_own_counter_checks_its_gauge_over_several_visits(
+    gain: float, step_j: float, disagreement: float | None
+) -> None:
+    power = VirtualPower(seed=11)
+    meter = VirtualBattery(power, gain=gain, noise_sd=0.01)
+    meter.step_j = step_j
+    agent = MeteredAgent(power, [meter], "gauge")
+    answers = [agent.energy() for _ in range(8)]
+    assert all(answer["check"] is None for answer in answers[:4])
+    last = answers[-1]["check"]
+    if disagreement is None:
+        assert last is None
+        return
+    assert last["disagreement"] == pytest.approx(disagreement, abs=0.03)
+    assert last["is_disagreement"] == (gain != 1.0)
+    gross_j = answers[-1]["energy"]["gross_j"]
+    assert last["gross_j"] == pytest.approx(gross_j / gain, rel=0.03)
+    assert (last["channel"], last["net_j"]) == ("all-charge", None)
+
+
 def test_auto_takes_a_counter_and_never_an_estimate() -> None:
     power = VirtualPower()
     gauge, counter = VirtualGauge(power), VirtualCounter(power)
@@ -159,6 +183,27 @@ def test_auto_takes_a_counter_and_never_an_estimate() -> None:
     assert agent.energy()["kind"] == ESTIMATE
 
 
+def test_where_auto_s_first_choice_is_of_no_use_the_next_one_is_taken() -> None:
+    power = VirtualPower()
+    dead, slow = VirtualCounter(power, name="dead"), VirtualGauge(power, name="slow", period_s=4.0)
+    dead.fault = lambda now, value: 1.0
+    answer = MeteredAgent(power, [dead, slow, VirtualGauge(power)], "auto").prepared["result"]
+    assert [meter["name"] for meter in answer["meters"]["chosen"]] == ["gauge"]
+    assert "meter dead:all did not change" in answer["meters"]["why"]
+    agent = MeteredAgent(power, [dead, slow], "auto")
+    meters = agent.prepared["result"]["meters"]
+    assert meters["chosen"] == []
+    assert (
+        "the protocol allows 120 s: give more with --max-energy-window-s; or choose another meter"
+        in (meters["why"])
+    )
+    named = MeteredAgent(power, [slow], "slow").prepared["error"]["message"]
+    assert named.endswith("give more with --max-energy-window-s; or choose another meter")
+    assert named.count("another") == 1
+    visit = agent.answer({"id": 2, "op": "visit", "widths": [2], "protocol": agent.protocol}, b"")
+    assert visit["result"].get("energy") is None
+
+
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
@@ -168,7 +213,7 @@ def test_auto_takes_a_counter_and_never_an_estimate() -> None:
         ("counter,counter", "one twice"),
         ("counter,counter:all", "the same meter twice"),
         ("counter,gauge,rapl", "more than one"),
-        ("slow", "raise max_energy_window_s"),
+        ("slow", "--max-energy-window-s"),
         ("dead", "did not change"),
     ],
 )

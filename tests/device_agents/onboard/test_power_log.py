@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 
 import pytest
@@ -46,17 +47,28 @@ def recorder(logs: list[PowerLog]) -> Recorder:
 def test_readings_come_in_the_background_until_it_is_stopped() -> None:
     log = PowerLog(ClockMeter(), MachineClock())
     recording = recorder([log])
+    began = log.clock.monotonic_s()
     recording.start()
-    time.sleep(0.5)
+    while len(log.values) < 5:
+        time.sleep(0.01)
+    threads = [thread for thread in threading.enumerate() if thread.name == "power-log"]
     recording.stop()
-    count = len(log.values)
-    # At most 20 a second: what they cost is part of the idle power.
-    assert 3 <= count <= 12
-    time.sleep(0.15)
-    assert len(log.values) == count
+    assert threads
+    assert not any(thread.is_alive() for thread in threads)
+    # At most 20 a second on average: what they cost is part of the idle power.
+    assert len(log.values) - 1 <= (log.after_s[-1] - began) / (0.9 * log.interval_s)
     assert all(a <= b for a, b in zip(log.before_s, log.after_s, strict=True))
     assert log.before_s == sorted(log.before_s)
     recording.stop()
+
+
+def test_readings_are_not_in_step_with_a_meter() -> None:
+    log = PowerLog(ClockMeter(), MachineClock())
+    pauses = [log.next_interval_s() for _ in range(200)]
+    assert len(set(pauses)) > 190
+    assert min(pauses) >= 0.9 * log.interval_s
+    assert max(pauses) <= 1.1 * log.interval_s
+    assert sum(pauses) / 200 == pytest.approx(log.interval_s, rel=0.02)
 
 
 def test_a_meter_that_is_gone_is_not_asked_again() -> None:

@@ -10,12 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from joulemap.device_agents.onboard.mean_power import (
-    Refused,
-    combined_freedom,
-    long_run,
-    t_quantile,
-)
+from joulemap.device_agents.onboard.fluctuation import long_run
+from joulemap.device_agents.onboard.mean_power import Refused, combined_freedom, t_quantile
 from joulemap.device_agents.onboard.sampler_energy import (
     Samples,
     check_gauge,
@@ -60,7 +56,7 @@ def test_units_scale_everything(factor: float, seed: int) -> None:
     one = gauge(times, power).mean_power(0.5, 9.0)
     other = gauge(times, [factor * p for p in power]).mean_power(0.5, 9.0)
     assert other.power_w == pytest.approx(factor * one.power_w)
-    assert other.long_run_w2_s == pytest.approx(factor**2 * one.long_run_w2_s)
+    assert long_run([other.pieces]).w2_s == pytest.approx(factor**2 * long_run([one.pieces]).w2_s)
 
 
 def test_repeats_of_one_update_are_dropped_and_equal_updates_are_not() -> None:
@@ -106,23 +102,6 @@ def test_a_gauge_that_sticks_is_refused() -> None:
     # Idle power that is steady to the gauge's step is no fault.
     steady = [p if 50 <= i < 100 else 2.0 for i, p in enumerate(power)]
     check_moves(times, steady, 5.0, 9.9)
-
-
-@pytest.mark.parametrize("memory", [0.0, 0.5, 0.8])
-def test_the_long_run_variance_allows_for_memory(memory: float) -> None:
-    """Over many stretches the stated variance is that of their means, within a third."""
-    draw = random.Random(3)
-    stated, means = [], []
-    for _ in range(300):
-        level, pieces = draw.gauss(0, 1), []
-        for _ in range(40):
-            level = memory * level + math.sqrt(1 - memory**2) * draw.gauss(0, 1)
-            pieces.append(level)
-        value, _ = long_run(pieces, 1.0, 0.0)
-        stated.append(value / 40)
-        means.append(sum(pieces) / 40)
-    true = sum(mean**2 for mean in means) / len(means)
-    assert 0.7 < sum(stated) / len(stated) / true < 1.7
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 3, 4, 5, 8, 20, 100])

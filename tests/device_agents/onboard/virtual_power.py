@@ -174,6 +174,16 @@ class VirtualGauge:
         """Nothing is held."""
 
 
+class VirtualBattery(VirtualGauge):
+    """A gauge whose battery also counts what is left, in coarse steps, without the gauge's gain."""
+
+    step_j = 5.0
+
+    def reserve(self) -> tuple[float, float]:
+        left_j = 1e6 - self.power.joules_at(self.power.machine.elapsed_s)
+        return math.floor(left_j / self.step_j), self.step_j
+
+
 class MeteredAgent(SimulatedAgent):
     """An agent on a virtual machine, prepared to read its meters."""
 

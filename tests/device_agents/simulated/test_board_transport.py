@@ -12,12 +12,15 @@ import pytest
 
 from joulemap import InputError
 from joulemap.datasets.journal import FILE_NAME, read_journal
+from joulemap.device_agents import Device, DeviceInUseError, Preparation
 from joulemap.device_agents.errors import StableDeviceError
 from joulemap.device_agents.simulated import board_child
 from joulemap.device_agents.simulated.board_options import BoardOptions
 from joulemap.device_agents.simulated.board_transport import BoardDevice, BoardTransport
-from joulemap.profiler import Protocol, profile
+from joulemap.profiler import Protocol, networks, profile
 from joulemap.profiler.devices import board_options, is_board, open_device, runs_networks
+from joulemap.profiler.protocol import reference_widths
+from joulemap.profiler.templates import cached_template
 
 ACTIVE_W = 5.0
 PROTOCOL = Protocol(
@@ -87,6 +90,32 @@ def test_missing_programs_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(StableDeviceError, match=r"needs unshare: apt-get install .* util-linux"):
         BoardTransport()
+
+
+def test_its_agents_and_this_machines_do_not_measure_at_once() -> None:
+    spec = networks.get("lenet5")
+    template, reference = cached_template(spec).to_json().encode(), reference_widths(spec)
+    wanted = Preparation(template, reference, protocol={"start_timeout_s": 0.2})
+    protocol = PROTOCOL.to_dict()
+    with BoardDevice("sim:board", agent_visits=1) as board, Device("local:") as here:
+        board.prepare(wanted)
+        with pytest.raises(DeviceInUseError, match=f"process {os.getpid()} "):
+            here.prepare(wanted)
+        agents = [board.visit(reference, protocol)["pid"] for _ in range(2)]
+        sockets = {Path(f"/proc/self/fd/{fd}").readlink() for fd in _held(board)}
+        assert sockets & {link.readlink() for link in Path(f"/proc/{agents[-1]}/fd").iterdir()}, (
+            "the board's agent does not hold the lock"
+        )
+        board.close_agent()
+        here.prepare(wanted)
+        with pytest.raises(DeviceInUseError):
+            board.prepare(wanted)
+
+
+def _held(device: Device) -> tuple[int, ...]:
+    lock = device._transport.device_lock
+    assert lock is not None
+    return lock.descriptors
 
 
 def test_the_device_says_that_it_is_simulated() -> None:

@@ -240,6 +240,28 @@ def test_the_only_device_needs_no_name(phone: Phone) -> None:
         AdbTransport().run(["true"], 10)
 
 
+@pytest.mark.usefixtures("alone")
+def test_the_only_device_stays_the_one_whatever_is_plugged_in_later(phone: Phone) -> None:
+    assert AdbTransport(phone.address).is_alive()
+    transport = AdbTransport()
+    assert transport.is_alive()
+    # To adb this is another device, which takes the first one's place.
+    other = f"localhost:{phone.port}"
+    assert AdbTransport(other).is_alive()
+    adb_server.query(f"host:disconnect:{phone.address}", 10)
+    assert [device.serial for device in list_adb_devices()] == [other]
+    transport.reconnect(20)
+    assert transport.is_alive()
+    assert {device.serial for device in list_adb_devices()} == {phone.address, other}
+
+
+@pytest.mark.parametrize("port", ["99999", "²", "adb"])
+def test_a_servers_port_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch, port: str) -> None:
+    monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", port)
+    with pytest.raises(StableDeviceError, match="is no port"):
+        list_adb_devices()
+
+
 def test_a_serial_that_adb_does_not_know_is_named() -> None:
     with pytest.raises(TransientDeviceError, match="no device 'R58M123'"):
         AdbTransport("R58M123").run(["true"], 10)

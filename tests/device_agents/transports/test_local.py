@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import signal
 from pathlib import Path
 
 import pytest
@@ -46,6 +48,19 @@ def test_the_cache_folder_that_cannot_be_written_is_named(cache: Path) -> None:
     (cache / "joulemap").write_text("a file in the way")
     with pytest.raises(StableDeviceError, match="XDG_CACHE_HOME"):
         LocalTransport().push(b"content", "name")
+
+
+def test_a_file_that_does_not_fit_leaves_nothing_half(cache: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+        with pytest.raises(StableDeviceError, match="File too large"):
+            LocalTransport().push(bytes(2000), "agent-0.pyz")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert not list((cache / "joulemap" / "agents").iterdir())
 
 
 def test_a_program_that_does_not_exist_is_a_stable_error() -> None:

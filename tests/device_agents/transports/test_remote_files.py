@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from joulemap import JoulemapError
 from joulemap.device_agents import StableDeviceError, TransientDeviceError
+from joulemap.device_agents.transports import remote_files
 from joulemap.device_agents.transports.ssh import SshTransport
 from joulemap.profiler import console
 
@@ -107,3 +109,38 @@ def test_an_honest_answer_is_taken(lie: Lie) -> None:
 def test_what_a_device_says_does_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     console.print_error("joulemap: \x1b]0;evil\x07 [bold]\r\u202e\nsecond line")
     assert capsys.readouterr().err == "joulemap: ?]0;evil? [bold]??\nsecond line\n"
+
+
+def test_a_link_that_goes_while_a_file_is_sent_leaves_nothing_half(
+    server: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    SshClientHome(tmp_path, server)
+    transport = SshTransport(f"{server.address}?cache={tmp_path}/half")
+    program = [transport.python(), "-I", "-S", "-c", remote_files._STORE]
+    process = transport.start([*program, "agent-0.pyz", "0" * 64, "10", f"{tmp_path}/half"])
+    assert remote_files._answer(process, 30)["is_stored"] is False
+    (part,) = (tmp_path / "half" / "agents").iterdir()
+    assert part.name.startswith("agent-0.pyz.")
+    # What the server sends to a session whose connection is gone.
+    transport.run(["kill", "-HUP", str(process._pid)], 30)
+    with pytest.raises(TransientDeviceError, match="code 4"):
+        process.read(1, 30)
+    assert not list((tmp_path / "half" / "agents").iterdir())
+    transport.close()
+
+
+@pytest.mark.parametrize("foreign", ["folder", "folder/agents"])
+def test_no_agent_is_started_from_what_another_user_may_replace(
+    server: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, foreign: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    SshClientHome(tmp_path, server)
+    (tmp_path / foreign).mkdir(parents=True)
+    os.chown(tmp_path / foreign, 65534, 65534)
+    transport = SshTransport(f"{server.address}?cache={tmp_path}/folder")
+    with pytest.raises(StableDeviceError, match=f"{foreign} .*belongs to another user.*cache="):
+        transport.push(b"content", "agent-0.pyz")
+    transport.close()

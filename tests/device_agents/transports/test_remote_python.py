@@ -84,6 +84,9 @@ def test_the_urls_python_is_taken_and_no_other(make: Make) -> None:
     assert make({}, f"?python={sys.executable}").python() == sys.executable
     with pytest.raises(StableDeviceError, match=r"no Python at /opt/v/bin/python.*-m venv /opt/v,"):
         make({"python3": REAL}, "?python=/opt/v/bin/python").python()
+    # No environment has its Python there, so none is made there.
+    with pytest.raises(StableDeviceError, match=r"no Python at /opt/python3, .*correct \?python="):
+        make({"python3": REAL}, "?python=/opt/python3").python()
 
 
 def test_a_venv_in_the_home_folder_is_found(make: Make, tmp_path: Path) -> None:

@@ -7,10 +7,8 @@ import logging
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -43,31 +41,7 @@ TRICKY = [
 ]
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    with running_sshd(tmp_path_factory.mktemp("sshd")) as running:
-        yield running
-
-
-@pytest.fixture
-def own_server(tmp_path: Path) -> Iterator[Sshd]:
-    """Return a server for tests that disturb it."""
-    with running_sshd(tmp_path / "own_server") as running:
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def client(server: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SshClientHome:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
-    return SshClientHome(tmp_path, server)
-
-
-@pytest.fixture(autouse=True)
-def _quiet(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
-    """Whatever goes wrong, nothing is printed past the errors that are raised."""
-    yield
-    assert capfd.readouterr().err == ""
+pytestmark = pytest.mark.usefixtures("client", "nothing_is_printed")
 
 
 class TestSshTransport(TransportContract):
@@ -100,16 +74,9 @@ class TestSshTransport(TransportContract):
         pid = int(process.read(10, self.timeout_s))
         process.kill()
         deadline = time.monotonic() + self.timeout_s
-        while _runs(pid):
+        while _state(pid) not in ("Z", "X", ""):
             assert time.monotonic() < deadline, "the child outlives kill()"
             time.sleep(0.02)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
 
 
 def _runs_tricky_arguments(transport: SshTransport) -> None:
@@ -125,7 +92,7 @@ def test_any_login_shell_passes_arguments_on(
 ) -> None:
     with running_sshd(tmp_path / "shell", login_shell=shutil.which(shell)) as server:
         transport = SshTransport(server.address, ACCEPT)
-        _use_key_of(client, server)
+        client.use_key(server.user_key)
         _runs_tricky_arguments(transport)
         transport.close()
 
@@ -140,7 +107,7 @@ def test_what_start_up_files_print_is_thrown_away(
             "echo welcome; echo no newline >&2; printf 'joulemap-0 12\\n'; printf garbage\n"
         )
         transport = SshTransport(server.address, ACCEPT)
-        _use_key_of(client, server)
+        client.use_key(server.user_key)
         done = transport.run(["sh", "-c", "echo out; echo err >&2; exit 3"], 30)
         assert (done.exit_code, done.stdout, done.stderr) == (3, b"out\n", b"err\n")
         path = transport.push(b"content", "noisy.bin")
@@ -150,7 +117,7 @@ def test_what_start_up_files_print_is_thrown_away(
 
 def test_a_login_shell_that_runs_nothing_is_named(tmp_path: Path, client: SshClientHome) -> None:
     with running_sshd(tmp_path / "closed", login_shell="/usr/sbin/nologin") as server:
-        _use_key_of(client, server)
+        client.use_key(server.user_key)
         transport = SshTransport(server.address, ACCEPT)
         with pytest.raises(
             StableDeviceError, match="code 1 instead of starting true: This account"
@@ -192,48 +159,6 @@ def test_a_changed_host_key_is_refused_whatever_the_user_says(
     assert client.known_hosts.read_text() == own_server.known_hosts_line
 
 
-# -- logging in --------------------------------------------------------------------------------------
-
-
-def test_a_key_that_is_not_let_in_is_named(server: Sshd, client: SshClientHome) -> None:
-    _use_key(client, server.folder / "stranger_key")
-    with pytest.raises(
-        StableDeviceError, match=r"not let root in \(tried .*id_ed25519\).*ssh-copy"
-    ):
-        SshTransport(server.address).run(["true"], 30)
-
-
-def test_without_any_key_it_says_so(server: Sshd, client: SshClientHome) -> None:
-    (client.ssh / "id_ed25519").unlink()
-    with pytest.raises(StableDeviceError, match="no private key was found"):
-        SshTransport(server.address).run(["true"], 30)
-
-
-def test_a_locked_or_damaged_key_is_named(server: Sshd, client: SshClientHome) -> None:
-    key = client.ssh / "id_ed25519"
-    subprocess.run(["ssh-keygen", "-q", "-p", "-N", "secret", "-f", str(key)], check=True)  # noqa: S607
-    (client.ssh / "id_rsa").write_text("no key")
-    with pytest.raises(StableDeviceError, match=r"locked by a passphrase.*id_rsa cannot be read"):
-        SshTransport(server.address).run(["true"], 30)
-
-
-def test_a_key_of_the_agent_is_used(
-    server: Sshd, client: SshClientHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    socket = tmp_path / "agent"
-    with subprocess.Popen(["ssh-agent", "-D", "-a", str(socket)], stdout=-3) as agent:  # noqa: S607
-        monkeypatch.setenv("SSH_AUTH_SOCK", str(socket))
-        for _ in range(200):
-            added = subprocess.run(["ssh-add", "-q", str(client.ssh / "id_ed25519")], stderr=-3)  # noqa: PLW1510, S607
-            if added.returncode == 0:
-                break
-        (client.ssh / "id_ed25519").unlink()
-        transport = SshTransport(server.address)
-        assert transport.run(["echo", "in"], 30).stdout == b"in\n"
-        transport.close()
-        agent.terminate()
-
-
 # -- the way -----------------------------------------------------------------------------------------
 
 
@@ -253,7 +178,7 @@ def test_an_alias_leads_through_several_servers(
             f"Host hop\n HostName 127.0.0.1\n User root\n Port {second.port}\n"
             f" IdentityFile {second.user_key}\n"
         )
-        _use_key_of(client, first)
+        client.use_key(first.user_key)
         transport = SshTransport("//board")
         done = transport.run(["sh", "-c", "echo $HOME $SSH_CONNECTION"], 30)
         assert done.stdout.split()[0] == str(server.home).encode()
@@ -274,15 +199,31 @@ def test_a_proxy_command_is_started_without_a_shell(server: Sshd, client: SshCli
         "threading.Thread(target=copy, args=(far, near), daemon=True).start()\n"
         "copy(near, far)\n"
     )
-    script = client.ssh / "through.py"
-    script.write_text(code)
+    script, helper = client.ssh / "through.py", client.ssh / "helper"
+    helps = "import os, subprocess, sys\nhelper = subprocess.Popen(['sleep', '300'])\n"
+    script.write_text(f"{helps}open({str(helper)!r}, 'w').write(str(helper.pid))\n{code}")
     client.config.write_text(
         f"Host board\n User root\n HostName 127.0.0.1\n Port {server.port}\n"
         f" ProxyCommand {sys.executable} {script} %h %p\n"
     )
     transport = SshTransport("//board")
     assert transport.run(["echo", "through"], 30).stdout == b"through\n"
+    pid = int(helper.read_text())
+    assert _state(pid) == "S"
     transport.close()
+    # What it started ends with it.
+    deadline = time.monotonic() + 30
+    while _state(pid) not in ("Z", ""):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def _state(pid: int) -> str:
+    """Return a process's state, as `ps` calls it; nothing when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
 
 
 def test_refused_and_unknown_addresses_are_named(client: SshClientHome, own_server: Sshd) -> None:
@@ -299,7 +240,7 @@ def test_refused_and_unknown_addresses_are_named(client: SshClientHome, own_serv
 def test_a_server_that_dies_under_a_program_is_a_lost_connection(
     own_server: Sshd, client: SshClientHome
 ) -> None:
-    _use_key_of(client, own_server)
+    client.use_key(own_server.user_key)
     client.known_hosts.write_text(own_server.known_hosts_line)
     transport = SshTransport(own_server.address)
     process = transport.start(["cat"])
@@ -324,7 +265,7 @@ def test_a_server_that_dies_under_a_program_is_a_lost_connection(
 def test_a_session_that_is_ended_leaves_the_server_usable(
     own_server: Sshd, client: SshClientHome
 ) -> None:
-    _use_key_of(client, own_server)
+    client.use_key(own_server.user_key)
     client.known_hosts.write_text(own_server.known_hosts_line)
     transport = SshTransport(own_server.address)
     process = transport.start(["sleep", "60"])
@@ -340,7 +281,7 @@ def test_a_session_that_is_ended_leaves_the_server_usable(
 def test_a_frozen_server_ends_every_call_at_its_limit(
     own_server: Sshd, client: SshClientHome, tmp_path: Path
 ) -> None:
-    _use_key_of(client, own_server)
+    client.use_key(own_server.user_key)
     client.known_hosts.write_text(own_server.known_hosts_line)
     transport = SshTransport(own_server.address, limits=SHORT)
     process = transport.start(["cat"])
@@ -378,7 +319,7 @@ def test_a_read_only_and_a_full_home_are_named(tmp_path: Path, client: SshClient
     mounted = f"mount -t tmpfs -o size=64k none {inside.home} && exec "
     inside.start(prefix=("unshare", "--mount", "--propagation", "private", "sh", "-c", mounted))
     try:
-        _use_key_of(client, inside)
+        client.use_key(inside.user_key)
         transport = SshTransport(inside.address, ACCEPT)
         with pytest.raises(StableDeviceError, match=r"No space left on device.*make room"):
             transport.push(os.urandom(1 << 18), "large.bin")
@@ -404,11 +345,3 @@ def test_paramiko_has_a_silent_place_to_log_to() -> None:
 def test_settings_are_read_when_it_connects(client: SshClientHome, server: Sshd) -> None:
     hops = ssh_settings.resolve(ssh_settings.SshUrl.parse(server.address))
     assert [hop.port for hop in hops] == [server.port]
-
-
-def _use_key_of(client: SshClientHome, server: Sshd) -> None:
-    _use_key(client, server.user_key)
-
-
-def _use_key(client: SshClientHome, key: Path) -> None:
-    (client.ssh / "id_ed25519").write_bytes(key.read_bytes())

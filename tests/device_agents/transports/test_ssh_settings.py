@@ -152,6 +152,81 @@ def test_programs_of_match_lines_are_not_run(config: Path, tmp_path: Path) -> No
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize("criteria", ["!exec 'touch {}'", "EXEC 'touch {}'", '"exec" "touch {}"'])
+def test_no_other_way_to_write_a_program_in_a_match_line_runs_it(
+    config: Path, tmp_path: Path, criteria: str
+) -> None:
+    config.write_text(f"Match host board {criteria.format(tmp_path / 'ran')}\n  Port 1\n")
+    assert _route("//board")[0].port == 22
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("criteria", "is_met"),
+    [
+        ("HOST board", True),
+        ("!host board", False),
+        ("host b* originalhost board", True),
+        ("all", True),
+        ("localnetwork 10.0.0.0/8", False),
+        ("host board tagged lab", False),
+    ],
+)
+def test_a_match_line_means_what_openssh_reads_in_it(
+    config: Path, criteria: str, is_met: bool
+) -> None:
+    config.write_text(f"Match {criteria}\n  Port 2222\n")
+    assert (_route("//board")[0].port == 2222) is is_met
+
+
+def test_of_a_proxy_command_and_a_jump_the_first_holds(config: Path) -> None:
+    config.write_text("Host board\n  ProxyCommand tunnel %h\nHost *\n  ProxyJump gate\n")
+    (hop,) = _route("//board")
+    assert hop.proxy_command == ("tunnel", "board")
+    config.write_text("Host board\n  ProxyCommand none\nHost *\n  ProxyJump gate\n")
+    (hop,) = _route("//board")
+    assert hop.proxy_command is None
+    config.write_text("Host board\n  ProxyJump gate\nHost *\n  ProxyCommand tunnel %h\n")
+    assert [(hop.alias, hop.proxy_command) for hop in _route("//board")] == [
+        ("gate", ("tunnel", "gate")),
+        ("board", None),
+    ]
+
+
+def test_which_agent_is_asked_is_read(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSH_AUTH_SOCK", "/run/agent")
+    monkeypatch.setenv("OTHER", "/run/other")
+    for line, socket in (
+        ("", "/run/agent"),
+        ("IdentityAgent none", None),
+        ("IdentityAgent SSH_AUTH_SOCK", "/run/agent"),
+        ("IdentityAgent $OTHER", "/run/other"),
+        ("IdentityAgent ~/.ssh/agent", str(config.parent / "agent")),
+    ):
+        config.write_text(f"Host board\n  IdentitiesOnly yes\n  {line}\n")
+        (hop,) = _route("//board")
+        assert (hop.agent_socket, hop.identities_only) == (socket, True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Include ~nobody-here/config\n",
+        "GlobalKnownHostsFile '\n",
+        "Match host 'board\n",
+    ],
+)
+def test_what_cannot_be_read_is_an_error_with_words(config: Path, text: str) -> None:
+    config.write_text(text)
+    with pytest.raises(InputError, match="SSH configuration"):
+        _route("//board")
+
+
+def test_an_included_root_folder_is_no_file(config: Path) -> None:
+    config.write_text("Include /\nPort 2222\n")
+    assert _route("//board")[0].port == 2222
+
+
 @pytest.mark.parametrize(
     "text", ["nonsense\n", "Host board\n  Port x\n", "Host board\n  HostName 'a;b'\n", "Match\n"]
 )

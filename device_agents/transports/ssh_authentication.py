@@ -1,0 +1,169 @@
+"""Logs in to an SSH server with the user's keys: files, and those that an SSH agent holds."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import socket
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Self
+
+import paramiko
+from paramiko.agent import AgentKey, AgentSSH
+from paramiko.pkey import UnknownKeyType
+
+from ..errors import StableDeviceError, TransientDeviceError
+from .ssh_settings import Hop
+
+_DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
+_MAX_PUBLIC = 1 << 16
+
+
+def authenticate(transport: paramiko.Transport, hop: Hop, timeout_s: float) -> None:
+    """Log in with the first key that the server takes.
+
+    Args:
+        transport: A session with the server.
+        hop: Who logs in, and which keys.
+        timeout_s: Limit for each answer of the SSH agent.
+
+    Raises:
+        StableDeviceError: It takes none.
+        TransientDeviceError: It ended the connection.
+    """
+    tried: list[str] = []
+    unusable: list[str] = []
+    with _KeyAgent(hop.agent_socket, timeout_s) as agent:
+        for name, key in _keys(hop, agent):
+            if isinstance(key, str):
+                unusable.append(f"{name} {key}")
+                continue
+            tried.append(name)
+            try:
+                further = transport.auth_publickey(hop.user, key)
+            except paramiko.BadAuthenticationType as error:
+                raise StableDeviceError(
+                    f"{hop.alias} lets nobody in with a key, only by "
+                    f"{', '.join(error.allowed_types)}: set PubkeyAuthentication yes in its "
+                    "sshd_config"
+                ) from error
+            except paramiko.AuthenticationException as error:
+                if transport.is_active():
+                    continue
+                raise TransientDeviceError(
+                    f"{hop.alias} ended the connection while {hop.user} logged in (tried "
+                    f"{', '.join(tried)}): it may just be starting; if it takes no more tries, "
+                    "name the right key in the SSH configuration (IdentityFile, with "
+                    "IdentitiesOnly yes)"
+                ) from error
+            if not further:
+                return
+            if "publickey" in further:
+                continue
+            raise StableDeviceError(
+                f"{hop.alias} takes the key {name} of {hop.user}, but wants "
+                f"{' and '.join(further)} besides: joulemap logs in with a key alone; permit that "
+                "in its sshd_config (AuthenticationMethods publickey)"
+            )
+    problem = f"tried {', '.join(tried)}" if tried else "no private key was found"
+    first = "" if tried else "Make a key with: ssh-keygen -t ed25519. "
+    raise StableDeviceError(
+        f"{hop.alias} does not let {hop.user} in ({'; '.join([problem, *unusable])}). {first}Put "
+        f"your key there with: ssh-copy-id -p {hop.port} {hop.user}@{hop.host}"
+    )
+
+
+class _KeyAgent(AgentSSH):
+    """The keys of an SSH agent, which is first asked when they are needed.
+
+    Args:
+        path: Its socket; None where there is none.
+        timeout_s: Limit for each of its answers.
+    """
+
+    def __init__(self, path: str | None, timeout_s: float) -> None:
+        super().__init__()
+        self._path, self._timeout_s = path, timeout_s
+        self.problem: str | None = None
+
+    def keys(self) -> Sequence[AgentKey]:
+        """Return its keys; none if it cannot be asked, with `problem` if it is there."""
+        if self._path is not None:
+            path, self._path = self._path, None
+            connection = socket.socket(socket.AF_UNIX)
+            connection.settimeout(self._timeout_s)
+            try:
+                connection.connect(path)
+            except (OSError, ValueError):
+                connection.close()
+                return ()
+            try:
+                self._connect(connection)  # type: ignore[attr-defined]
+            except TimeoutError:
+                self.problem = f"gives no answer within {self._timeout_s:.0f} s"
+            except (paramiko.SSHException, OSError, ValueError) as error:
+                self.problem = f"cannot be used ({said(error)})"
+        return self.get_keys()
+
+    def find(self, blob: bytes | None) -> AgentKey | None:
+        """Return the key whose public half this is."""
+        if blob is None:
+            return None
+        return next((key for key in self.keys() if key.blob == blob), None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()  # type: ignore[attr-defined]
+
+
+def _keys(hop: Hop, agent: _KeyAgent) -> Iterator[tuple[str, paramiko.PKey | str]]:
+    """Yield what private keys are called, and the key or why it cannot be used."""
+    usual = [Path.home() / ".ssh" / name for name in _DEFAULT_KEYS]
+    given: list[bytes] = []
+    # As in OpenSSH, files that the configuration names stand instead of the usual ones.
+    for path in hop.identity_files or usual:
+        public = _public_half(path)
+        if not path.is_file() and public is None:
+            continue
+        try:
+            loaded = paramiko.PKey.from_path(path)
+        except (paramiko.PasswordRequiredException, TypeError):
+            why = "is locked by a passphrase (run ssh-add first)"
+        except (paramiko.SSHException, UnknownKeyType, OSError, ValueError) as error:
+            why = f"cannot be read ({said(error)})"
+        else:
+            given.append(loaded.asbytes())
+            yield str(path), loaded
+            continue
+        # The agent may hold what the file does not give, a card's key for instance.
+        key = agent.find(public)
+        if key is not None:
+            given.append(key.blob)
+        yield str(path), key or why
+    if not hop.identities_only:
+        for number, key in enumerate(agent.keys(), start=1):
+            if key.blob not in given:
+                yield f"key {number} of the SSH agent", key
+    if agent.problem is not None:
+        yield "the SSH agent", agent.problem
+
+
+def _public_half(path: Path) -> bytes | None:
+    """Return the public key in a key's file, or in the file beside it."""
+    for file in (path, path.with_name(path.name + ".pub")):
+        try:
+            with file.open("rb") as stream:
+                words = stream.read(_MAX_PUBLIC).split()
+            if len(words) > 1 and not words[0].startswith(b"-"):
+                return base64.b64decode(words[1], validate=True)
+        except (OSError, binascii.Error, ValueError):
+            continue
+    return None
+
+
+def said(error: BaseException) -> str:
+    """Return what an error says, its kind where it says nothing."""
+    return str(error)[:300] or type(error).__name__

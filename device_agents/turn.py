@@ -1,0 +1,62 @@
+"""Waiting for the device, while another campaign measures on it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from .errors import DeviceInUseError
+from .onboard import device_lock
+
+T = TypeVar("T")
+
+
+def acquire(lock: device_lock.DeviceLock) -> None:
+    """Take this machine's lock.
+
+    Raises:
+        DeviceInUseError: Another program holds it.
+    """
+    if not lock.acquire():
+        other = device_lock.holder()
+        raise DeviceInUseError(other.text, is_ending=other.is_ending)
+
+
+def when_free(
+    attempt: Callable[[], T],
+    wait: Callable[[float], object],
+    limit_s: float,
+    on_message: Callable[[str], None],
+) -> T:
+    """Return what an attempt returns once no other campaign measures on the device.
+
+    Args:
+        attempt: Raises `DeviceInUseError` as long as one does.
+        wait: Returns when that one has ended, at the latest after so many seconds.
+        limit_s: How long to wait.
+        on_message: Is told for whom.
+
+    Raises:
+        DeviceInUseError: One still measures there when the time is over.
+    """
+    began = time.monotonic()
+    told = None
+    while True:
+        try:
+            return attempt()
+        except DeviceInUseError as error:
+            waited_s = time.monotonic() - began
+            # One that was killed is no reason to give up: its agent ends by itself.
+            ends_s = max(limit_s, device_lock.HAND_OVER_S) if error.is_ending else limit_s
+            if waited_s >= ends_s:
+                raise DeviceInUseError(
+                    error.holder, is_ending=error.is_ending, waited_s=waited_s
+                ) from error
+            if error.holder != told and not error.is_ending:
+                on_message(
+                    f"another campaign measures on the device: {error.holder}; waiting up to "
+                    f"{ends_s - waited_s:.0f} s for it to end"
+                )
+                told = error.holder
+            wait(ends_s - waited_s)

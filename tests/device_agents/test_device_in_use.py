@@ -1,0 +1,320 @@
+"""Two campaigns on one device: the second waits for the first, or says why it cannot begin."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from joulemap.datasets import Timing, Visit, drift, estimation
+from joulemap.datasets.journal import read_journal
+from joulemap.device_agents import DeviceInUseError
+from joulemap.device_agents import device as device_module
+from joulemap.device_agents.device import Device, Preparation
+from joulemap.device_agents.simulated.loopback import write_fixed_time_runtime
+from joulemap.profiler import profile, profile_layers
+from joulemap.profiler import templates as template_module
+from joulemap.profiler.campaign import Silent
+
+from .conftest import LIMITS, QUICK, Remote
+from .sshd import SshClientHome, running_sshd
+
+WIDTHS = (6, 16, 120, 84)
+PATIENT = replace(QUICK, start_timeout_s=200.0, max_busy_share=1.0)
+IMPATIENT = replace(PATIENT, start_timeout_s=0.3)
+
+# A campaign on this machine, in a process of its own: after three visits it says so and waits for a
+# line before it goes on.
+CAMPAIGN = """
+import sys
+from joulemap.datasets import drift, estimation
+from joulemap.profiler import Protocol, campaign, templates
+templates._cache_folder = lambda: templates.Path(sys.argv[2])
+drift.MAX_CHANGE = drift.MIN_STATE_GAP = 99.0
+estimation.OUTLIER_CHANGE = estimation.MAX_STEAL_SHARE = 99.0
+class Observer(campaign.Silent):
+    def visited(self, visit, done, noise):
+        if done == 3:
+            print(visit.timing.pid, flush=True)
+            sys.stdin.readline()
+campaign.profile("local:", "lenet5", samples=5, out=sys.argv[1], protocol=Protocol(**{protocol!r}),
+                 observer=Observer())
+"""
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_rejected(monkeypatch: pytest.MonkeyPatch, templates: Path) -> None:
+    """Visits of milliseconds are noisy; here it counts which there are, not how good."""
+    monkeypatch.setattr(template_module, "_cache_folder", lambda: templates)
+    for name in ("MAX_CHANGE", "MIN_STATE_GAP"):
+        monkeypatch.setattr(drift, name, 99.0)
+    for name in ("OUTLIER_CHANGE", "MAX_STEAL_SHARE"):
+        monkeypatch.setattr(estimation, name, 99.0)
+
+
+class OtherCampaign:
+    """A campaign of another process that is in the middle of its work."""
+
+    def __init__(self, out: Path, templates: Path) -> None:
+        self.out = out
+        code = CAMPAIGN.replace("{protocol!r}", repr(PATIENT.to_dict()))
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-c", code, str(out), str(templates)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        self.agent = int(self.process.stdout.readline())
+
+    def go_on(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    def visits(self) -> tuple[Visit, ...]:
+        return read_journal(self.out / "journal.jsonl").visits
+
+
+@pytest.fixture
+def other(remote: Remote, tmp_path: Path, templates: Path) -> Iterator[OtherCampaign]:
+    other = OtherCampaign(tmp_path / "other", templates)
+    yield other
+    other.close()
+
+
+class Listener(Silent):
+    """Does something when it is told to wait, the first time."""
+
+    def __init__(self, react: Callable[[], object]) -> None:
+        self.react = react
+        self.said: list[str] = []
+
+    def message(self, text: str) -> None:
+        if "waiting up to" in text:
+            self.said.append(text)
+            if len(self.said) == 1:
+                self.react()
+
+
+def run(out: Path, observer: Silent, protocol: Any = PATIENT) -> tuple[Visit, ...]:
+    profile("local:", "lenet5", samples=3, out=out, protocol=protocol, observer=observer)
+    return read_journal(out / "journal.jsonl").visits
+
+
+def test_a_second_campaign_waits_and_says_for_whom(other: OtherCampaign, tmp_path: Path) -> None:
+    listener = Listener(other.go_on)
+    visits = run(tmp_path / "second", listener)
+    assert other.process.wait(60) == 0
+    assert len(visits) == 3
+    assert len(other.visits()) == 5
+    assert max(v.started_at for v in other.visits()) < min(v.started_at for v in visits)
+    (said,) = listener.said
+    assert f"another campaign measures on the device: process {other.process.pid} ('" in said
+    assert re.search(
+        rf"', in {Path.cwd()}, running since .*\); waiting up to \d+ s for it to end", said
+    )
+
+
+def test_a_second_campaign_fails_in_time_and_says_what_to_do(
+    other: OtherCampaign, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Profiles of layers have no protocol that says how long.
+    monkeypatch.setattr(device_module, "IN_USE_WAIT_S", 0.2)
+    message = (
+        rf"another campaign measures on the device after \d+ s of waiting: process "
+        rf"{other.process.pid} .*let it end, or end it there, then repeat the same command"
+    )
+    with pytest.raises(DeviceInUseError, match=message):
+        run(tmp_path / "second", Silent(), IMPATIENT)
+    assert not (tmp_path / "second" / "journal.jsonl").exists()
+    with pytest.raises(DeviceInUseError), Device("local:") as device:
+        profile_layers(device, "lenet5", samples=1)
+    # What does not measure does not wait.
+    with Device("local:") as device:
+        assert device.probe()["num_cpus"] >= 1
+        assert device.find_meters()
+        assert device.clean()["kept"] == []
+    other.go_on()
+    assert other.process.wait(60) == 0
+    assert len(other.visits()) == 5
+    assert all(visit.error is None for visit in other.visits())
+    assert len(run(tmp_path / "second", Silent(), IMPATIENT)) == 3
+
+
+def test_a_campaign_that_is_killed_leaves_the_device(other: OtherCampaign, tmp_path: Path) -> None:
+    listener = Listener(other.process.kill)
+    assert len(run(tmp_path / "second", listener)) == 3
+    assert len(listener.said) == 1
+
+
+def test_the_agent_of_a_killed_campaign_is_waited_for(other: OtherCampaign, tmp_path: Path) -> None:
+    os.kill(other.agent, signal.SIGSTOP)
+    other.process.kill()
+    other.process.wait()
+    # However little time the start may take: it ends by itself as soon as it can.
+    threading.Timer(1.0, os.kill, (other.agent, signal.SIGCONT)).start()
+    listener = Listener(lambda: None)
+    assert len(run(tmp_path / "second", listener, IMPATIENT)) == 3
+    assert not listener.said
+
+
+def prepared(preparation: Preparation, start_timeout_s: float) -> Preparation:
+    return replace(preparation, protocol={"start_timeout_s": start_timeout_s})
+
+
+@pytest.mark.parametrize("is_remote", [False, True])
+def test_nobody_comes_between_two_agents_of_a_campaign(remote: Remote, is_remote: bool) -> None:
+    def device() -> Device:
+        return remote.device(agent_visits=1) if is_remote else Device("local:", agent_visits=1)
+
+    order: list[str] = []
+    is_waiting = threading.Event()
+
+    def measure_second() -> None:
+        with device() as second:
+            second.on_message = lambda text: is_waiting.set()
+            second.prepare(prepared(remote.preparation, 200.0))
+            order.append("second")
+            second.visit(WIDTHS, remote.protocol)
+
+    with device() as first:
+        first.prepare(remote.preparation)
+        thread = threading.Thread(target=measure_second)
+        thread.start()
+        assert is_waiting.wait(60)
+        pids = [first.visit(WIDTHS, remote.protocol)["pid"] for _ in range(4)]
+        assert len(set(pids)) == 4
+        os.kill(pids[-1], signal.SIGKILL)
+        assert first.visit(WIDTHS, remote.protocol)["pid"] not in pids
+        order.append("first ends")
+    thread.join(60)
+    assert order == ["first ends", "second"]
+
+
+def test_a_host_that_comes_back_is_not_kept_out_by_its_own_keeper(remote: Remote) -> None:
+    first = remote.device()
+    first.prepare(remote.preparation)
+    first.send_ahead([("one", WIDTHS), ("two", WIDTHS)], remote.protocol, 3.0)
+    remote.link.cut()
+    with remote.device() as stranger, pytest.raises(DeviceInUseError, match=first.token):
+        stranger.prepare(prepared(remote.preparation, 0.2))
+    # Its keeper works on for nobody, and is found again.
+    again = remote.device()
+    again.token = first.token
+    again.prepare(remote.preparation)
+    Timing.from_dict(again.visit(WIDTHS, remote.protocol, "one"))
+    # Another preparation is the same campaign's still.
+    again.prepare(replace(remote.preparation, reference_widths=(1, 4, 30, 21)))
+    Timing.from_dict(again.visit(WIDTHS, remote.protocol, "three"))
+    again.close()
+    with remote.device() as stranger:
+        stranger.prepare(prepared(remote.preparation, 0.2))
+
+
+def test_the_agent_of_a_killed_keeper_is_waited_for(remote: Remote) -> None:
+    device = remote.device()
+    device.prepare(remote.preparation)
+    (agent,) = remote.agents()
+    remote.kill([agent], signal.SIGSTOP)
+    remote.kill(remote.keepers())
+
+    def let_end(text: str) -> None:
+        remote.said.append(text)
+        if "the agent of a campaign that was killed" in text:
+            remote.kill([agent], signal.SIGCONT)
+
+    device.on_message = let_end
+    answer = device.visit(WIDTHS, remote.protocol, "one")
+    assert answer["pid"] != agent
+    assert any("the agent of a campaign that was killed" in text for text in remote.said)
+    device.close()
+
+
+# The clock of keepers runs thirty times as fast.
+FAST_CLOCK = """
+import sys, time
+if "keep" in getattr(sys, "orig_argv", []):
+    now, began = time.monotonic, time.monotonic()
+    time.monotonic = lambda: began + 30 * (now() - began)
+"""
+
+
+def test_a_keeper_without_host_and_work_leaves_the_device(remote: Remote, tmp_path: Path) -> None:
+    (tmp_path / "runtime" / "sitecustomize.py").write_text(FAST_CLOCK)
+    limits = replace(LIMITS, idle_limit_s=100_000.0, silence_s=30.0)
+    first = remote.device(limits)
+    first.prepare(remote.preparation)
+    (keeper,) = remote.keepers()
+    remote.link.cut()
+    with remote.device(limits) as second:
+        # It has heard nothing for longer than a minute of its clock, and its agent ends.
+        second.prepare(prepared(remote.preparation, 100.0))
+        assert keeper in remote.keepers()
+        with remote.device(replace(limits, give_up_s=0.5)) as again:
+            again.token = first.token
+            with pytest.raises(DeviceInUseError):
+                again.prepare(prepared(remote.preparation, 0.2))
+        # The one whose link broke tries again, as with any other trouble.
+        said: list[str] = []
+
+        def end_second(text: str) -> None:
+            said.append(text)
+            if "another campaign measures on the device" in text:
+                second.close()
+
+        first.on_message = end_second
+        Timing.from_dict(first.visit(WIDTHS, remote.protocol, "one"))
+        assert any("another campaign measures on the device" in text for text in said)
+    first.close()
+
+
+def test_two_hosts_measure_one_after_the_other_over_ssh(
+    tmp_path: Path, lenet: Preparation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = write_fixed_time_runtime(tmp_path / "runtime", 0.0005)
+    monkeypatch.setenv("HOME", str(tmp_path / "client"))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    protocol = QUICK.to_dict()
+    with running_sshd(tmp_path / "server", environment={"PYTHONPATH": str(runtime)}) as server:
+        SshClientHome(tmp_path / "client", server)
+        url = f"ssh:{server.address}"
+        with Device(url, limits=LIMITS) as first, Device(url, limits=LIMITS) as second:
+            said: list[str] = []
+            first.prepare(lenet)
+            with pytest.raises(DeviceInUseError, match=rf"of waiting: .*keep {first.token}"):
+                second.prepare(prepared(lenet, 0.2))
+            assert second.probe()["num_cpus"] >= 1
+            Timing.from_dict(first.visit(WIDTHS, protocol))
+
+            def end_first(text: str) -> None:
+                said.append(text)
+                first.close()
+
+            second.on_message = end_first
+            second.prepare(prepared(lenet, 200.0))
+            assert len(said) == 1
+            assert re.search(rf"process \d+ \('.*keep {first.token}', in .*waiting up to", said[0])
+            Timing.from_dict(second.visit(WIDTHS, protocol))
+            # The campaign on the device itself is one more.
+            local = replace(lenet, protocol={"start_timeout_s": 0.2})
+            with Device("local:") as here, pytest.raises(DeviceInUseError, match=second.token):
+                here.prepare(local)
+            # Its keeper is killed: its agent ends, and with it the lock.
+            for pid in server.agents():
+                os.kill(pid, signal.SIGKILL)
+            with Device("local:") as here:
+                here.prepare(local)
