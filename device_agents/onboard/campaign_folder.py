@@ -132,7 +132,11 @@ def remove(folder: Path) -> None:
         folder.rename(gone)
     except OSError:
         gone = folder
-    shutil.rmtree(gone, ignore_errors=True)
+    for _ in range(MAX_TRIES):
+        shutil.rmtree(gone, ignore_errors=True)
+        # Who entered it before it was moved may make a last file in it, and goes on elsewhere.
+        if gone == folder or not gone.exists():
+            return
 
 
 def listen() -> socket.socket:

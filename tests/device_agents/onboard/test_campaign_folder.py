@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,6 +24,7 @@ TOKEN = "0123456789abcdef"  # noqa: S105
 KEEPERS = """
 import os, sys
 from pathlib import Path
+from typing import Any
 from joulemap.device_agents.onboard import campaign_folder
 agent, token, number = sys.argv[1], sys.argv[2], int(sys.argv[3])
 done = 0
@@ -57,6 +59,28 @@ def test_keepers_that_begin_while_others_end_are_never_in_each_others_way(agent:
     assert [process.returncode for process in running] == [0, 0, 0], said
     campaigns = campaign_folder.cache_folder(agent) / campaign_folder.CAMPAIGNS
     assert not list(campaigns.iterdir())
+
+
+def test_a_file_made_while_the_folder_is_removed_goes_with_it(
+    agent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = campaign_folder.enter(agent, TOKEN)
+    held = campaign_folder.lock(folder)
+    assert held is not None
+    remove = shutil.rmtree
+    late = ["lock"]
+
+    def with_a_visitor(path: Path, **options: Any) -> None:
+        remove(path, **options)
+        if late:
+            path.mkdir()
+            (path / late.pop()).touch()
+
+    monkeypatch.setattr(shutil, "rmtree", with_a_visitor)
+    campaign_folder.remove(folder)
+    os.close(held)
+    assert not late
+    assert not list(folder.parent.iterdir())
 
 
 def test_a_keeper_whose_folder_was_replaced_leaves_the_new_one(agent: str) -> None:
