@@ -126,14 +126,20 @@ class Sshd:
             time.sleep(0.02)
 
     def stop(self) -> None:
-        """End the server, its sessions and what they run, at once; keepers go on, as on a device."""
+        """End the server, its sessions and what they run, at once; keepers go on, as on a device.
+
+        Returns when all of them are gone: a session that the server forks meanwhile still holds the
+        socket on which it listens.
+        """
         if self._process is None:
             return
-        for pid in [*self.descendants(), self._process.pid]:
+        pids = self._halt()
+        for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self._process.wait()
         self._process = None
+        wait_for_states(pids, "ZX")
 
     def end_agents(self) -> None:
         """End agents and keepers that outlived their sessions."""
@@ -143,11 +149,13 @@ class Sshd:
 
     def freeze(self) -> None:
         """Stop the server and its sessions where they are."""
-        self._signal_all(signal.SIGSTOP)
+        self._halt()
 
     def thaw(self) -> None:
         """Let them go on."""
-        self._signal_all(signal.SIGCONT)
+        for pid in self._all():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
     def descendants(self) -> list[int]:
         """Return the process ids of all sessions and what they run."""
@@ -181,11 +189,24 @@ class Sshd:
                         found.append(int(folder.name))
         return found
 
-    def _signal_all(self, number: int) -> None:
+    def _all(self) -> list[int]:
         assert self._process is not None
-        for pid in [self._process.pid, *self.descendants()]:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
+        return [self._process.pid, *self.descendants()]
+
+    def _halt(self) -> list[int]:
+        """Stop the server and all below it where they are, also what they fork meanwhile.
+
+        Returns:
+            Their process ids.
+        """
+        halted: list[int] = []
+        while new := [pid for pid in self._all() if pid not in halted]:
+            for pid in new:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGSTOP)
+            wait_for_states(new, "TZX")
+            halted += new
+        return halted
 
     def _environment(self) -> dict[str, str]:
         path = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
@@ -233,6 +254,22 @@ def running_sshd(folder: Path, **settings: object) -> Iterator[Sshd]:
     finally:
         server.stop()
         server.end_agents()
+
+
+def process_state(pid: int) -> str:
+    """Return a process's state, as `ps` calls it; nothing when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
+
+
+def wait_for_states(pids: list[int], states: str) -> None:
+    """Wait until each process is in one of the states or gone."""
+    deadline = time.monotonic() + 30
+    while late := [pid for pid in pids if process_state(pid) not in states]:
+        assert time.monotonic() < deadline, f"still running: {late}"
+        time.sleep(0.002)
 
 
 def _free_port() -> int:
