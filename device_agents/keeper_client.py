@@ -317,8 +317,9 @@ class KeeperClient:
         except DeviceError as error:
             raise _BrokenLink(str(error)) from error
 
-    def _read(self, deadline: float) -> dict[str, Any]:
-        """Return the next frame's header that is no beat."""
+    def _read(self, deadline: float, silence_s: float | None = None) -> dict[str, Any]:
+        """Return the next frame's header that is no beat; None for the link's limit of silence."""
+        longest_s = self._limits.silence_s if silence_s is None else silence_s
         process = self._process
         if process is None:
             raise _BrokenLink("it is not attached")
@@ -326,11 +327,11 @@ class KeeperClient:
             remaining_s = deadline - time.monotonic()
             if remaining_s <= 0:
                 raise _BrokenLink("the device works without end")
-            silence_s = min(self._limits.silence_s, remaining_s)
+            wait_s = min(longest_s, remaining_s)
             try:
-                prefix = process.read(frames.PREFIX.size, silence_s)
+                prefix = process.read(frames.PREFIX.size, wait_s)
                 header_length, payload_length = frames.decode_prefix(prefix)
-                header = frames.decode_header(process.read(header_length, silence_s))
+                header = frames.decode_header(process.read(header_length, wait_s))
                 if payload_length:
                     raise frames.FrameError("a payload that nobody asked for")
             except DeviceError as error:
@@ -432,7 +433,8 @@ class KeeperClient:
             "deliver_s": limits.deliver_s,
         }
         number = self._write("hello", hello, b"")
-        answer = self._read(time.monotonic() + limits.connect_s)
+        # Until a keeper has started it does not even say that it works.
+        answer = self._read(time.monotonic() + limits.connect_s, limits.connect_s)
         if isinstance(refused := answer.get("refused"), Mapping):
             why = _printable(str(refused.get("message")), MAX_MESSAGE)
             raise (TransientDeviceError if refused.get("is_transient") else StableDeviceError)(why)
