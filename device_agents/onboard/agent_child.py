@@ -11,6 +11,8 @@ from typing import Any
 from . import frames
 
 CLOSE_TIMEOUT_S = 5.0
+# Between the end of a dying agent's output and its own, on a busy device.
+DYING_S = 2.0
 TAIL = 2000
 
 
@@ -148,10 +150,14 @@ class AgentChild:
         """Return whether it has ended by itself."""
         return self._process.poll() is not None
 
-    def kill(self) -> str:
-        """End it at once; return how it ended, in words."""
+    def kill(self, patience_s: float = 0.0) -> str:
+        """End it at once; return how it ended, in words.
+
+        Args:
+            patience_s: How long it may still take to end by itself.
+        """
         try:
-            code: int | None = self._process.wait(0.2)
+            code: int | None = self._process.wait(patience_s)
         except subprocess.TimeoutExpired:
             code = None
         if code is None:

@@ -41,7 +41,7 @@ from pathlib import Path
 from typing import Any
 
 from . import campaign_folder, frames
-from .agent_child import AgentChild, Stream
+from .agent_child import DYING_S, AgentChild, Stream
 from .device_lock import DeviceLock, refusal
 from .job import Job
 from .meter import remembered
@@ -90,7 +90,7 @@ class Keeper:
         self._warning: str | None = None
         self._agent_visits, self._idle_limit_s = 50, 600.0
         self._beat_s, self._deliver_s = 30.0, 10.0
-        self._heard = self._said = self._delivered = time.monotonic()
+        self._heard = self._worked = self._said = self._delivered = time.monotonic()
         self._is_over = self._is_removed = False
         # What the host is told when everything has been put back.
         self._farewell: dict[str, Any] | None = None
@@ -144,7 +144,7 @@ class Keeper:
         if self._running is not None:
             times.append(self._deadline)
         if not self._has_work:
-            times.append(self._heard + self._idle_limit_s)
+            times.append(self._idle_since + self._idle_limit_s)
         elif self._host is not None:
             times.append(self._said + self._beat_s)
         return max(0.0, min(times) - now)
@@ -154,6 +154,11 @@ class Keeper:
         # What is only in memory has to be handed over before more is added to it.
         is_stuck = bool(self._unspooled) and self._host is None
         return self._running is not None or (bool(self._queue) and not is_stuck)
+
+    @property
+    def _idle_since(self) -> float:
+        # A host that waits for the end of long work says nothing meanwhile.
+        return max(self._heard, self._worked)
 
     # -- the host ----------------------------------------------------------------------------------
 
@@ -309,7 +314,7 @@ class Keeper:
                 self._say({"beat": True})
             with contextlib.suppress(OSError):
                 self._host.flush()
-        if not self._has_work and now >= self._heard + self._idle_limit_s:
+        if not self._has_work and now >= self._idle_since + self._idle_limit_s:
             self._is_over = True
         is_alone = self._host is None and not self._has_work
         if self._lock.is_held and is_alone and now >= self._heard + REST_S:
@@ -368,6 +373,7 @@ class Keeper:
 
     def _answered(self, child: AgentChild, job: Job, answer: dict[str, Any]) -> None:
         self._running = None
+        self._worked = time.monotonic()
         has_failed = not isinstance(answer.get("result"), dict)
         if job.operation == "prepare":
             child.is_prepared = not has_failed
@@ -384,8 +390,10 @@ class Keeper:
     def _fail(self, why: str | None, job: Job | None = None) -> None:
         """Replace the agent; what it was doing is tried once more."""
         job, self._running = job or self._running, None
-        how = self._stop_child(is_polite=False) if self._child is not None else None
-        how = why or how or "ended"
+        self._worked = time.monotonic()
+        # What has closed its output is ending: what of, its exit code tells.
+        how = self._stop_child(patience_s=0.0 if why else DYING_S) or "ended"
+        how = why or how
         self._log(f"the agent {how}\n".encode())
         if job is None:
             return
@@ -419,14 +427,15 @@ class Keeper:
             self._unspooled[job.key] = answer
             self._warning = f"the device cannot store answers ({error.strerror}); free some space"
 
-    def _stop_child(self, *, is_polite: bool = True) -> str | None:
+    def _stop_child(self, *, patience_s: float | None = None) -> str | None:
+        """End the agent, politely when None; return how it ended if it did so by itself."""
         child, self._child = self._child, None
         if child is None:
             return None
-        if is_polite and not child.has_ended():
+        if patience_s is None and not child.has_ended():
             child.close()
             return None
-        return child.kill()
+        return child.kill(patience_s or 0.0)
 
     def _log(self, text: bytes) -> None:
         with contextlib.suppress(OSError), Path("log").open("ab") as file:
