@@ -55,6 +55,9 @@ class SshConnection:
     Raises:
         TransientDeviceError: It cannot be reached now.
         StableDeviceError: It refuses, or its host key is not the known one.
+
+    Attributes:
+        is_given_up: Whether it was closed from this side, since an answer came too late.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class SshConnection:
         self._proxy: subprocess.Popen[bytes] | None = None
         self._limits = limits or ConnectLimits()
         self._accept_new = accept_new_host_key
+        self.is_given_up = False
         self.name = route[-1].alias
         deadline = time.monotonic() + timeout_s
         try:
@@ -109,7 +113,7 @@ class SshConnection:
     @contextlib.contextmanager
     def limit(self, timeout_s: float) -> Iterator[None]:
         """Close the connection if what runs inside takes longer than so many seconds."""
-        timer = threading.Timer(timeout_s, self.close)
+        timer = threading.Timer(timeout_s, self._give_up)
         timer.daemon = True
         timer.start()
         try:
@@ -123,6 +127,9 @@ class SshConnection:
             # Whatever a broken connection says when it is closed, it is closed.
             with contextlib.suppress(Exception):
                 transport.close()
+            # A session that never began, or has ended, leaves it open.
+            with contextlib.suppress(Exception):
+                transport.sock.close()
         # A time limit's thread may close at the same moment.
         proxy, self._proxy = self._proxy, None
         if proxy is not None:
@@ -130,6 +137,10 @@ class SshConnection:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(proxy.pid, signal.SIGKILL)
             proxy.wait()
+
+    def _give_up(self) -> None:
+        self.is_given_up = True
+        self.close()
 
     def _add(self, hop: Hop, deadline: float) -> None:
         left = deadline - time.monotonic()

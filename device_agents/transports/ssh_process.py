@@ -14,9 +14,11 @@ from .ssh_connection import SshConnection
 
 STDERR_TAIL = 2000
 KILL_TIMEOUT_S = 5.0
+# Between the end of a program's output and the server's word on how it ended.
+EXIT_TIMEOUT_S = 10.0
 # More than this before a program's first output is not the greeting of a login shell.
 _MAX_GREETING = 1 << 20
-_END_S = 2.0
+_END_S = 5.0
 
 
 class SshProcess:
@@ -91,12 +93,13 @@ class SshProcess:
     def write(self, data: bytes, timeout_s: float) -> None:
         """Send bytes to the program's standard input within the time limit."""
         deadline = time.monotonic() + timeout_s
+        was_given_up = self._connection.is_given_up
         view = memoryview(data)
         # paramiko waits without end where the link takes no more bytes.
         with self._connection.limit(timeout_s + 1):
             while view:
                 if self._channel.closed or self._channel.exit_status_ready():
-                    raise TransientDeviceError(self._ended())
+                    raise TransientDeviceError(self._stopped(was_given_up, timeout_s))
                 self._channel.settimeout(max(0.001, deadline - time.monotonic()))
                 try:
                     # A copy: paramiko takes no views on all its ways.
@@ -106,7 +109,7 @@ class SshProcess:
                         f"the agent gave no answer within {timeout_s:.0f} s"
                     ) from error
                 except (OSError, EOFError, paramiko.SSHException) as error:
-                    raise TransientDeviceError(self._ended()) from error
+                    raise TransientDeviceError(self._stopped(was_given_up, timeout_s)) from error
                 view = view[sent:]
 
     def read(self, length: int, timeout_s: float) -> bytes:
@@ -149,7 +152,7 @@ class SshProcess:
         self._stderr.join(max(0.0, deadline - time.monotonic()))
         if self._stderr.is_over:
             raise StableDeviceError(f"the program printed more than {max_bytes} bytes")
-        code = self._exit_code(max(_END_S, deadline - time.monotonic()))
+        code = self._exit_code(max(EXIT_TIMEOUT_S, deadline - time.monotonic()))
         if code is None:
             raise TransientDeviceError(self._ended())
         return Completed(code, bytes(self._output), self._stderr.content())
@@ -210,10 +213,25 @@ class SshProcess:
         if not self._channel.status_event.wait(timeout_s):
             return None
         code = self._channel.exit_status
-        return None if code == -1 and not self._connection.is_active else code
+        return None if code == -1 and self._is_cut else code
+
+    @property
+    def _is_cut(self) -> bool:
+        """Whether the link went under the program."""
+        # A lost connection closes its channels first and says only then that it is lost; a program
+        # that ends closes its output before its channel.
+        was_cut = self._channel.closed and not self._channel.eof_received and not self._is_killed
+        return was_cut or not self._connection.is_active
+
+    def _stopped(self, was_given_up: bool, timeout_s: float) -> str:
+        """Return why no more can be written."""
+        if self._connection.is_given_up and not was_given_up:
+            # It was closed from this side, at the limit.
+            return f"the agent gave no answer within {timeout_s:.0f} s"
+        return self._ended()
 
     def _not_started(self, program: str) -> StableDeviceError | TransientDeviceError:
-        code = self._exit_code(_END_S)
+        code = self._exit_code(EXIT_TIMEOUT_S)
         if code is None:
             return TransientDeviceError(f"the connection to {self._connection.name} is lost")
         self._stderr.join(_END_S)
@@ -228,11 +246,11 @@ class SshProcess:
         )
 
     def _ended(self) -> str:
-        code = self._exit_code(_END_S)
+        code = self._exit_code(EXIT_TIMEOUT_S)
         if code is None:
-            if self._connection.is_active:
-                return "the agent closed its output"
-            return f"the connection to {self._connection.name} is lost"
+            if self._is_cut:
+                return f"the connection to {self._connection.name} is lost"
+            return "the agent closed its output"
         how = f"ended with code {code}"
         if code < 0:
             how = "was killed by a signal (on small boards mostly for want of memory; see dmesg)"
