@@ -32,6 +32,14 @@ def is_stored(file):
         return hashlib.sha256(stream.read(length + 1)).hexdigest() == digest
 def end(*_):
     sys.exit(4)
+def drop():
+    global partial
+    if partial:
+        try:
+            os.unlink(partial)
+        except OSError:
+            pass
+    partial = None
 # A link that goes ends this so, and nothing half is left.
 signal.signal(signal.SIGHUP, end)
 signal.signal(signal.SIGTERM, end)
@@ -55,19 +63,18 @@ try:
         stream.flush()
         os.fsync(fd)
     if not is_stored(partial):
+        drop()
         answer(error="what arrived is damaged", folder=folder, is_transient=True)
         sys.exit(5)
     os.replace(partial, path)
     partial = None
     answer(path=path, is_stored=True)
 except OSError as error:
+    # Before the answer: who has it ends this program.
+    drop()
     answer(error=error.strerror or str(error), folder=folder, number=error.errno)
 finally:
-    if partial:
-        try:
-            os.unlink(partial)
-        except OSError:
-            pass
+    drop()
 """
 )
 _FETCH = (
