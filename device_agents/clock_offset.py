@@ -86,7 +86,8 @@ def compare_clocks(
     """
 
     def exchange() -> _Exchange:
-        wall_before, before = wall(), monotonic()
+        # In this order: a pause between the two is part of the round trip, which covers it.
+        before, wall_before = monotonic(), wall()
         there = _readings(ask())
         after = monotonic()
         middle = (before + after) / 2

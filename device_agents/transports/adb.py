@@ -26,6 +26,9 @@ __all__ = ["AdbDevice", "AdbProcess", "AdbTransport", "list_adb_devices"]
 
 OPEN_TIMEOUT_S = 15.0
 COMMAND_TIMEOUT_S = 30.0
+# How long a device that adb has just connected to may look as if it were away, or say who it is.
+SETTLE_S, GREET_S = 3.0, 10.0
+_GREETING = ("connecting", "authorizing")
 # A push may take this much longer per byte: a slow USB 2 hub.
 PUSH_BYTES_PER_S = 500_000
 
@@ -226,7 +229,7 @@ class AdbTransport:
             raise StableDeviceError(f"adb knows {len(devices)} devices; name one: {listed}")
         known = {device.serial: device for device in devices}
         if self._address in known and not (
-            self._host_and_port and known[self._address].state == "offline"
+            self._host_and_port and known[self._address].state in ("offline", *_GREETING)
         ):
             return known[self._address]
         if self._host_and_port:
@@ -240,14 +243,20 @@ class AdbTransport:
         answer = adb_server.query(f"host:connect:{self._address}", timeout_s)
         # The server answers "connected" before it knows the device's state.
         is_there = re.match(r"(already )?connected", answer)
-        deadline = time.monotonic() + (min(3.0, timeout_s) if is_there else 0)
+        began = time.monotonic()
+        deadline = latest = began
+        if is_there:
+            deadline, latest = began + min(SETTLE_S, timeout_s), began + min(GREET_S, timeout_s)
         while True:
-            for device in list_adb_devices(timeout_s):
-                if device.serial == self._address and (
-                    device.state in ("device", "unauthorized") or time.monotonic() > deadline
-                ):
+            known = {device.serial: device for device in list_adb_devices(timeout_s)}
+            device = known.get(self._address)
+            if device is not None and device.state in ("device", "unauthorized"):
+                return device
+            # One that is just being asked who it is says so soon; on a busy machine, later.
+            is_greeting = device is not None and device.state in _GREETING
+            if time.monotonic() > (latest if is_greeting else deadline):
+                if device is not None:
                     return device
-            if time.monotonic() > deadline:
                 raise TransientDeviceError(
                     f"adb cannot connect to {self._address}: {answer.strip()[:300]}; is the device "
                     "on, in this network, and debugging over TCP (adb tcpip 5555)?"
