@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +20,8 @@ from joulemap.device_agents.errors import StableDeviceError
 from joulemap.profiler import Protocol, networks
 from joulemap.profiler.protocol import reference_widths
 from joulemap.profiler.templates import cached_template
+
+from .processes import wait_for_cpu_time, wait_for_states
 
 PROTOCOL = Protocol(max_visit_s=0.1, block_s=0.01, reference_s=0.005).to_dict()
 
@@ -49,7 +50,17 @@ def test_the_fingerprint_names_the_machine_and_its_runtimes() -> None:
 
 
 def test_a_visit_measures_blocks_between_references(device: Device) -> None:
-    timing = Timing.from_dict(device.visit([6, 16, 120, 84], PROTOCOL))
+    # A machine may pause for seconds, but not at each visit.
+    limit_s = 5 * PROTOCOL["max_visit_s"] + 1
+    for _ in range(3):
+        timing = Timing.from_dict(device.visit([6, 16, 120, 84], PROTOCOL))
+        _assert_blocks_lie_between_references(timing)
+        if timing.measuring_s < limit_s:
+            break
+    assert timing.measuring_s < limit_s
+
+
+def _assert_blocks_lie_between_references(timing: Timing) -> None:
     assert len(timing.blocks) >= 3
     assert len(timing.warm_up_s) >= 2
     for block in (*timing.blocks, timing.reference_before, timing.reference_after):
@@ -58,7 +69,6 @@ def test_a_visit_measures_blocks_between_references(device: Device) -> None:
     # Calls of a few microseconds are timed several at once.
     assert timing.blocks[0].calls_per_run > 1
     assert timing.measuring_s >= sum(block.wall_s for block in timing.blocks)
-    assert timing.measuring_s < 5 * PROTOCOL["max_visit_s"] + 1
 
 
 def test_the_agent_is_bound_to_as_many_cpus_as_threads(device: Device) -> None:
@@ -76,7 +86,7 @@ def test_a_fresh_agent_takes_over_after_some_visits(device: Device) -> None:
 def test_a_killed_agent_costs_one_visit(device: Device) -> None:
     pid = device.visit([2, 4, 30, 21], PROTOCOL)["pid"]
     os.kill(pid, signal.SIGKILL)
-    time.sleep(0.2)
+    wait_for_states([pid], "ZX")
     assert device.visit([2, 4, 30, 21], PROTOCOL)["pid"] != pid
 
 
@@ -119,17 +129,12 @@ def test_the_agent_ends_when_its_host_is_gone(preparation: Preparation, tmp_path
     )
     assert host.stdout is not None
     pid = int(host.stdout.readline())
-    time.sleep(0.3)
+    # It computes again: the long visit has begun, after its references of milliseconds.
+    wait_for_cpu_time(pid, 0.3)
     host.kill()
     host.wait()
     host.stdout.close()
-    deadline = time.monotonic() + 10
-    while Path(f"/proc/{pid}").exists():
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        if state == "Z":
-            break
-        assert time.monotonic() < deadline, "the agent outlives its host"
-        time.sleep(0.05)
+    wait_for_states([pid], "ZX")
 
 
 def test_the_archive_is_reproducible_and_needs_nothing_of_joulemap(tmp_path: Path) -> None:
@@ -149,11 +154,16 @@ def test_the_archive_is_reproducible_and_needs_nothing_of_joulemap(tmp_path: Pat
 
 
 def test_the_start_gate_looks_at_the_real_machine(device: Device) -> None:
-    answer = device.wait_until_ready(StartGate(1.0, timeout_s=0, interval_s=0.2))
-    assert answer["is_ready"]
-    assert answer["reason"] is None
-    assert 0.1 < answer["waited_s"] < 5
-    assert 0 <= answer["busy_share"] <= 1
+    waited_s: list[float] = []
+    # A machine may pause for seconds, but not at each try.
+    while len(waited_s) < 3 and (not waited_s or waited_s[-1] >= 5):
+        answer = device.wait_until_ready(StartGate(1.0, timeout_s=0, interval_s=0.2))
+        assert answer["is_ready"]
+        assert answer["reason"] is None
+        assert 0 <= answer["busy_share"] <= 1
+        waited_s.append(answer["waited_s"])
+        assert waited_s[-1] > 0.1
+    assert min(waited_s) < 5
     with Device("local:") as fresh:
         assert fresh.wait_until_ready(StartGate(1.0, interval_s=0.1))["is_ready"]
     for mistake in ({"max_busy_share": 1.5}, {"interval_s": 0}, {"max_temperature_c": -1}):
