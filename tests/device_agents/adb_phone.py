@@ -15,6 +15,8 @@ import pytest
 from joulemap.device_agents import DeviceError
 from joulemap.device_agents.transports import adb_server
 
+from .processes import ReservedPort
+
 ROOTS = Path(__file__).parents[1] / "board/roots.py"
 
 
@@ -49,7 +51,7 @@ class Phone:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()
-        self._process.wait(10)
+        self._process.wait(60)
         self._process.stdout.close()
 
     def _expect(self, text: str) -> None:
@@ -77,15 +79,15 @@ def phone_root() -> str:
 @contextlib.contextmanager
 def own_adb_server(home: Path) -> Iterator[None]:
     """Use an adb server of the tests' own, with a home folder of its own."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
+    port = ReservedPort()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ANDROID_ADB_SERVER_PORT", str(port))
+        patch.setenv("ANDROID_ADB_SERVER_PORT", str(port.number))
         patch.setenv("HOME", str(home))
         patch.delenv("ADB_SERVER_SOCKET", raising=False)
         patch.delenv("ANDROID_SERIAL", raising=False)
         yield
         adb("kill-server")
+    port.release()
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,8 @@ from joulemap.device_agents.simulated.loopback import LoopbackTransport, write_f
 from joulemap.profiler import Protocol, networks
 from joulemap.profiler.protocol import reference_widths
 from joulemap.profiler.templates import cached_template
+
+from .processes import end, send_signal
 
 QUICK = Protocol(
     visits=1,
@@ -67,6 +70,15 @@ class Remote:
         self.devices.append(device)
         return device
 
+    def limit(self, device: Device, limits: LinkLimits) -> None:
+        """Let other limits hold from here on, on this side of the link.
+
+        What is to fail in time has to begin first, however slow this machine is just now.
+        """
+        device._limits = limits
+        assert device._keeper is not None
+        device._keeper._limits = limits
+
     def keepers(self) -> list[int]:
         """Process ids of the keepers that live."""
         return [pid for pid, command in self._processes() if "keep" in command]
@@ -84,13 +96,26 @@ class Remote:
         return [pid for pid, _ in self._processes()]
 
     def kill(self, pids: list[int], number: int = signal.SIGKILL) -> None:
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
+        send_signal(pids, number)
 
     def reboot(self) -> None:
-        """End every process of the device at once; its files stay."""
-        self.kill([pid for pid, _ in self._processes()])
+        """End every process of the device and the link to it at once; its files stay."""
+        if self.link.processes:
+            self.link.cut()
+        end(self.everything)
+
+    def close(self) -> None:
+        """End everything; nothing of it holds the device when this returns."""
+        for device in self.devices:
+            # Asking a keeper to end would start one where there is none.
+            if device._keeper is not None:
+                device._keeper._kill()
+        end(self.everything)
+
+    def wait_for_a_word(self) -> None:
+        """Wait until the keeper says something over the newest link, if only that it works."""
+        output = self.link.processes[-1]._stdout
+        self.wait_until(lambda: select.select([output], [], [], 0)[0], "the keeper says nothing")
 
     def folders(self) -> list[Path]:
         return sorted((self.cache / "campaigns").glob("*"))
@@ -105,9 +130,9 @@ class Remote:
         found = []
         for path in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                command = (path / "cmdline").read_bytes().decode().split("\0")[:-1]
+                command = (path / "cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
                 state = (path / "stat").read_text().rpartition(")")[2].split()[0]
-                if any(word.startswith(str(self.cache)) for word in command) and state != "Z":
+                if any(word.startswith(str(self.cache)) for word in command) and state not in "ZX":
                     found.append((int(path.name), command))
         return found
 
@@ -135,9 +160,7 @@ def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lenet: Preparation) 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     remote = Remote(tmp_path, lenet)
     yield remote
-    remote.reboot()
-    for device in remote.devices:
-        device.close()
+    remote.close()
 
 
 def visits(number: int) -> list[tuple[str, tuple[int, ...]]]:

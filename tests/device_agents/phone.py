@@ -11,6 +11,7 @@ passes, nothing closes), `reset` all connections, `kill`, `freeze`, `thaw` and `
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -125,9 +126,12 @@ class Daemon:
 
     def kill(self) -> None:
         """End it and all that it started, as a power cut does."""
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit() and int(entry.name) not in (1, os.getpid()):
-                os.kill(int(entry.name), signal.SIGKILL)
+        # Again, for what was forked meanwhile, and until each of them has let go of everything.
+        while others := [pid for pid in _processes() if pid not in (1, os.getpid())]:
+            for pid in others:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.002)
         if self._process is not None:
             self._process.wait()
 
@@ -140,6 +144,17 @@ class Daemon:
         os.chroot(self._root)
         os.chdir("/")
         forbid_vsock()
+
+
+def _processes() -> list[int]:
+    """Return the process ids of all that have not ended, in the order of their beginning."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                if (entry / "stat").read_text().rpartition(")")[2].split()[0] not in "ZX":
+                    found.append(int(entry.name))
+    return sorted(found)
 
 
 def forbid_vsock() -> None:

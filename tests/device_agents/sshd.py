@@ -18,6 +18,8 @@ import pytest
 
 from joulemap.device_agents.onboard import device_lock
 
+from .processes import ReservedPort, end, halt, send_signal, wait_for_states
+
 SSHD = "/usr/sbin/sshd"
 APT_LINE = "apt-get install -y --no-install-recommends openssh-server"
 
@@ -47,7 +49,8 @@ class Sshd:
         self.login_shell = login_shell
         self.environment = environment or {}
         self.extra = extra
-        self.port = _free_port()
+        self._reserved = ReservedPort()
+        self.port = self._reserved.number
         self._process: subprocess.Popen[bytes] | None = None
         self.home.mkdir(parents=True, exist_ok=True)
         for name in ("host_key", "other_host_key", "user_key", "stranger_key"):
@@ -133,29 +136,27 @@ class Sshd:
         """
         if self._process is None:
             return
-        pids = self._halt()
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        pids = halt(self._all)
+        send_signal(pids, signal.SIGKILL)
         self._process.wait()
         self._process = None
         wait_for_states(pids, "ZX")
 
     def end_agents(self) -> None:
-        """End agents and keepers that outlived their sessions."""
-        for pid in self.agents():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        """End agents and keepers that outlived their sessions; return when all are gone."""
+        end(self.agents)
 
     def freeze(self) -> None:
         """Stop the server and its sessions where they are."""
-        self._halt()
+        halt(self._all)
 
     def thaw(self) -> None:
         """Let them go on."""
-        for pid in self._all():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
+        send_signal(self._all(), signal.SIGCONT)
+
+    def release_port(self) -> None:
+        """Let others have the port, when it is not started again."""
+        self._reserved.release()
 
     def descendants(self) -> list[int]:
         """Return the process ids of all sessions and what they run."""
@@ -192,21 +193,6 @@ class Sshd:
     def _all(self) -> list[int]:
         assert self._process is not None
         return [self._process.pid, *self.descendants()]
-
-    def _halt(self) -> list[int]:
-        """Stop the server and all below it where they are, also what they fork meanwhile.
-
-        Returns:
-            Their process ids.
-        """
-        halted: list[int] = []
-        while new := [pid for pid in self._all() if pid not in halted]:
-            for pid in new:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGSTOP)
-            wait_for_states(new, "TZX")
-            halted += new
-        return halted
 
     def _environment(self) -> dict[str, str]:
         path = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
@@ -254,25 +240,4 @@ def running_sshd(folder: Path, **settings: object) -> Iterator[Sshd]:
     finally:
         server.stop()
         server.end_agents()
-
-
-def process_state(pid: int) -> str:
-    """Return a process's state, as `ps` calls it; nothing when it is gone."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return ""
-
-
-def wait_for_states(pids: list[int], states: str) -> None:
-    """Wait until each process is in one of the states or gone."""
-    deadline = time.monotonic() + 30
-    while late := [pid for pid in pids if process_state(pid) not in states]:
-        assert time.monotonic() < deadline, f"still running: {late}"
-        time.sleep(0.002)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        server.release_port()

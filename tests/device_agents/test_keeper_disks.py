@@ -44,6 +44,7 @@ def test_a_full_disk_on_the_device_loses_nothing_and_is_said(
     assert any("cannot store answers (No space left on device)" in text for text in remote.said)
     # Without a host what cannot be stored waits in memory, and nothing is added to it.
     device.send_ahead([(f"later/{i}", WIDTHS[i]) for i in range(3)], remote.protocol, 3.0)
+    remote.wait_for_a_word()
     remote.link.cut()
     time.sleep(0.5)
     filler.unlink()

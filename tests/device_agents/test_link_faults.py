@@ -22,24 +22,25 @@ from .conftest import Remote
 # A process that has imported everything and forks a campaign per line of its input: a seed, from
 # which it draws how many bytes every second link carries until it is cut.
 HOSTS = """
-import os, random, sys
+import os, random, sys, time
 from joulemap.datasets import drift, estimation
 from joulemap.device_agents import device as devices
 from joulemap.device_agents.keeper_client import LinkLimits
 from joulemap.device_agents.simulated.loopback import LoopbackTransport
 from joulemap.profiler import campaign, networks, templates, Protocol
 templates._cache_folder = lambda: templates.Path(sys.argv[4])
+allowed = templates.Path(sys.argv[5])
 # Visits of milliseconds are noisy; here it counts how many there are, not how good.
 drift.MAX_CHANGE = drift.MIN_STATE_GAP = 99.0
 estimation.OUTLIER_CHANGE = estimation.MAX_STEAL_SHARE = 99.0
 devices.VISIT_GRACE_S = 1.0
-devices.PREPARE_TIMEOUT_S = 5.0
+devices.PREPARE_TIMEOUT_S = 20.0
 networks.get("lenet5")
 out, acknowledged, samples = sys.argv[1], sys.argv[2], int(sys.argv[3])
 protocol = Protocol(visits=1, max_visit_s=0.02, max_warm_up_s=0.02, block_s=0.003, min_run_s=2e-4,
                     reference_s=0.002, max_attempts=100, has_revisits=False, start_timeout_s=0.01,
                     max_further_visits=0)
-limits = LinkLimits(first_wait_s=0.02, longest_wait_s=0.3, give_up_s=60.0, connect_s=3.0,
+limits = LinkLimits(first_wait_s=0.02, longest_wait_s=0.3, give_up_s=60.0, connect_s=10.0,
                     beat_s=0.3, silence_s=1.5, deliver_s=0.3, idle_limit_s=30.0)
 
 class Acknowledge(campaign.Silent):
@@ -49,6 +50,9 @@ class Acknowledge(campaign.Silent):
     def visited(self, visit, done, noise):
         name = f"visit {visit.variant_id} {visit.visit_index} {visit.attempt}\\n"
         os.write(self.file, name.encode())
+        # Not to the end before all that goes wrong has gone wrong.
+        while done >= int(allowed.read_text()):
+            time.sleep(0.01)
 
 class Link(LoopbackTransport):
     def start(self, command):
@@ -83,14 +87,17 @@ class Hosts:
         self.run = folder / "run"
         self.journal = self.run / "journal.jsonl"
         self.log = folder / "acknowledged"
-        arguments = [str(self.run), str(self.log), str(samples), str(templates)]
+        self.allowed = folder / "allowed"
+        self.allow(1)
+        paths = [str(self.run), str(self.log)]
+        arguments = [*paths, str(samples), str(templates), str(self.allowed)]
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-c", HOSTS, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
-        self.pid = 0
+        self.pid: int | None = None
         self.num_started = 0
 
     def start(self) -> None:
@@ -100,17 +107,30 @@ class Hosts:
         self.num_started += 1
         self.pid = int(self.line())
 
+    def allow(self, number: int) -> None:
+        """Let it make so many visits."""
+        new = self.allowed.with_suffix(".new")
+        new.write_text(str(number))
+        new.replace(self.allowed)
+
     def line(self) -> str:
         assert self.process.stdout is not None
         return self.process.stdout.readline()
 
     def kill(self) -> None:
         """Kill it with -9, check what it left, start another."""
+        assert self.pid is not None
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
-        self.line()
+        assert self.ended() == -signal.SIGKILL
         self.check()
         self.start()
+
+    def ended(self) -> int:
+        """Wait for its end; return how it ended."""
+        code = int(self.line())
+        self.pid = None
+        return code
 
     def acknowledged(self) -> list[str]:
         if not self.log.exists():
@@ -187,8 +207,9 @@ def survive(
     began = time.monotonic()
     try:
         hosts.start()
-        for fault in faults:
+        for number, fault in enumerate(faults, start=1):
             before = len(hosts.acknowledged())
+            hosts.allow(samples * number // (len(faults) + 1))
             deadline = time.monotonic() + 60
             while len(hosts.acknowledged()) == before:
                 assert time.monotonic() < deadline, f"nothing is measured any more before {fault}"
@@ -198,10 +219,12 @@ def survive(
             inflict(remote, hosts, fault, rng)
         made = len(hosts.acknowledged())
         assert made < samples, "the campaign ended before the faults did"
-        assert int(hosts.line()) == 0
+        hosts.allow(2 * samples)
+        assert hosts.ended() == 0
         names = hosts.check()
     finally:
-        remote.kill([hosts.pid])
+        if hosts.pid is not None:
+            remote.kill([hosts.pid])
         hosts.close()
     visits = read_journal(hosts.journal).visits
     measured = Counter(visit.variant_id for visit in visits if visit.timing is not None)

@@ -18,7 +18,7 @@ from joulemap.profiler.campaign import Silent
 from joulemap.profiler.cli import main
 from joulemap.profiler.link_token import link_token
 
-from .conftest import QUICK, Remote
+from .conftest import LIMITS, QUICK, Remote
 
 PROTOCOL = replace(QUICK, has_revisits=True, max_attempts=9)
 
@@ -79,9 +79,11 @@ def test_an_interrupted_campaign_finds_its_answers_on_the_device(
     remote: Remote, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
+    # All answers come at once, so that most of them wait when it is interrupted.
+    limits = replace(LIMITS, deliver_s=60.0)
     with pytest.raises(KeyboardInterrupt):
         profile(
-            remote.device(),
+            remote.device(limits),
             "lenet5",
             samples=6,
             out=out,

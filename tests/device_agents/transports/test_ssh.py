@@ -19,7 +19,8 @@ from joulemap.device_agents.transports import ssh_settings
 from joulemap.device_agents.transports.ssh import SshTransport
 from joulemap.device_agents.transports.ssh_connection import ConnectLimits
 
-from ..sshd import SshClientHome, Sshd, process_state, running_sshd, wait_for_states
+from ..processes import process_state, send_signal, wait_for_states
+from ..sshd import SshClientHome, Sshd, running_sshd
 
 ACCEPT = ConnectOptions(accept_new_host_key=True)
 SHORT = ConnectLimits(connect_s=1.0, banner_s=1.0, auth_s=1.0)
@@ -255,8 +256,7 @@ def test_a_session_that_is_ended_leaves_the_server_usable(
     client.known_hosts.write_text(own_server.known_hosts_line)
     transport = SshTransport(own_server.address)
     process = transport.start(["sleep", "60"])
-    for pid in own_server.descendants():
-        os.kill(pid, signal.SIGKILL)
+    send_signal(own_server.descendants(), signal.SIGKILL)
     with pytest.raises(TransientDeviceError, match=r"is lost|killed by a signal"):
         process.read(1, 30)
     transport.reconnect(30)
@@ -269,9 +269,10 @@ def test_a_frozen_server_ends_every_call_at_its_limit(
 ) -> None:
     client.use_key(own_server.user_key)
     client.known_hosts.write_text(own_server.known_hosts_line)
-    transport = SshTransport(own_server.address, limits=SHORT)
+    transport = SshTransport(own_server.address)
     process = transport.start(["cat"])
     own_server.freeze()
+    transport._limits = SHORT
     try:
         with pytest.raises(TransientDeviceError, match="no answer within"):
             process.read(1, 0.2)
@@ -283,6 +284,7 @@ def test_a_frozen_server_ends_every_call_at_its_limit(
         process.kill()
     finally:
         own_server.thaw()
+    transport._limits = None
     transport.reconnect(30)
     assert transport.is_alive(30)
     transport.close()

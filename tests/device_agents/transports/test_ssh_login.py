@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,13 +58,13 @@ def _running_agent(path: Path, *keys: Path) -> Iterator[None]:
     """Run an SSH agent that holds keys, in this order."""
     with subprocess.Popen(["ssh-agent", "-D", "-a", str(path)], stdout=-3) as agent:  # noqa: S607
         environment = {**os.environ, "SSH_AUTH_SOCK": str(path)}
-        for key in keys:
-            for _ in range(200):
-                command = ["ssh-add", "-q", str(key)]
-                added = subprocess.run(command, stderr=-3, env=environment)  # noqa: PLW1510
-                if added.returncode == 0:
-                    break
         try:
+            deadline = time.monotonic() + 30
+            for key in keys:
+                command = ["ssh-add", "-q", str(key)]
+                while subprocess.run(command, stderr=-3, env=environment).returncode:  # noqa: PLW1510
+                    assert time.monotonic() < deadline, "the SSH agent takes no keys"
+                    time.sleep(0.02)
             yield
         finally:
             agent.terminate()
