@@ -146,12 +146,13 @@ class SshProcess:
             TransientDeviceError: The link failed or the time limit passed.
         """
         deadline = time.monotonic() + timeout_s
-        while self._receive(deadline, timeout_s, "the program"):
-            if len(self._output) > max_bytes or self._stderr.is_over:
-                raise StableDeviceError(f"the program printed more than {max_bytes} bytes")
+        has_more = True
+        while has_more:
+            # Some of it, or all, may have come with the first word that it runs.
+            self._check_length(max_bytes)
+            has_more = self._receive(deadline, timeout_s, "the program")
         self._stderr.join(max(0.0, deadline - time.monotonic()))
-        if self._stderr.is_over:
-            raise StableDeviceError(f"the program printed more than {max_bytes} bytes")
+        self._check_length(max_bytes)
         code = self._exit_code(max(EXIT_TIMEOUT_S, deadline - time.monotonic()))
         if code is None:
             raise TransientDeviceError(self._ended())
@@ -181,6 +182,10 @@ class SshProcess:
             self._kill_there(self._pid)
         self._is_killed = True
         self._channel.close()
+
+    def _check_length(self, max_bytes: int) -> None:
+        if len(self._output) > max_bytes or self._stderr.is_over:
+            raise StableDeviceError(f"the program printed more than {max_bytes} bytes")
 
     def _kill_there(self, pid: int) -> None:
         """Ask the device to end the program's process group: the server gives each one its own."""
