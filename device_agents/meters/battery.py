@@ -207,6 +207,7 @@ class BatteryMeter:
             if charges[0] is None or charges[1] is None
             else charges[0] + charges[1] * share,
             num_charge_steps=before.num_charge_steps + after.num_charge_steps,
+            slices_s=[*before.slices_s, *after.slices_s[len(after.raw) // 3 :]],
         )
         self.calibration = learn_sign_and_unit(idle, load)
         # No part of the state: whether the counter moved in time is chance.
@@ -229,22 +230,29 @@ class BatteryMeter:
         clock: Callable[[], float],
     ) -> Stretch:
         raw: list[float] = []
+        slices_s: list[float] = []
         left: list[tuple[float, float]] = []
-        began = clock()
+        began = read_s = clock()
+        self._note_left(left)
         for _ in range(count):
-            with contextlib.suppress(MeterError):
-                reserve = self.reserve()
-                if reserve is not None:
-                    left.append((reserve[0], reserve[1] / self._voltage_v()))
             spend(slice_s)
+            self._note_left(left)
             self._check_supply()
             raw.append(self._current())
+            slices_s.append(clock() - read_s)
+            read_s += slices_s[-1]
         duration_s = clock() - began
         # Step by step: of energy in J the voltage, which sags under load, makes the charge.
         steps_c = [(a - b) * (f + g) / 2 for (a, f), (b, g) in zip(left, left[1:])]
         moves = sum(1 for step_c in steps_c if step_c)
-        used_c = sum(steps_c) if len(left) == count else None
-        return Stretch(raw, duration_s, used_c, moves)
+        used_c = sum(steps_c) if len(left) == count + 1 else None
+        return Stretch(raw, duration_s, used_c, moves, slices_s)
+
+    def _note_left(self, left: list[tuple[float, float]]) -> None:
+        with contextlib.suppress(MeterError):
+            reserve = self.reserve()
+            if reserve is not None:
+                left.append((reserve[0], reserve[1] / self._voltage_v()))
 
     def _current(self) -> float:
         """Return the current as the file says it, the first of `NO_VALUES` where it says none now."""

@@ -36,16 +36,26 @@ class Stretch:
     """What a battery said during a stretch of constant load.
 
     Args:
-        raw: Its current as the file says it, nominally in microamperes, evenly in time.
+        raw: Its current as the file says it, nominally in microamperes.
         duration_s: How long it lasted.
         charge_used_c: By how much the charge counter fell, in coulomb; None without one.
         num_charge_steps: How often the charge counter moved.
+        slices_s: The time before each of `raw`, for which it stands; empty where that is always the
+            same.
     """
 
     raw: Sequence[float]
     duration_s: float
     charge_used_c: float | None = None
     num_charge_steps: int = 0
+    slices_s: Sequence[float] = ()
+
+    @property
+    def mean_raw(self) -> float:
+        """The mean over time: a pause of the machine makes one number stand for a long time."""
+        slices = self.slices_s or [1.0] * len(self.raw)
+        good = [(v, s) for v, s in zip(self.raw, slices) if v not in NO_VALUES]
+        return sum(v * s for v, s in good) / sum(s for _, s in good)
 
 
 @dataclass(frozen=True)
@@ -128,7 +138,7 @@ def _agreed(plausible: Sequence[Calibration], idle: Stretch, load: Stretch) -> C
         )
     for candidate in plausible:
         flowed_c = sum(
-            candidate.current_a(_mean(stretch.raw)) * stretch.duration_s for stretch in (idle, load)
+            candidate.current_a(stretch.mean_raw) * stretch.duration_s for stretch in (idle, load)
         )
         if used_c > 0 and CHARGE_RATIO[0] < flowed_c / used_c < CHARGE_RATIO[1]:
             return Calibration(
@@ -162,11 +172,6 @@ def _level(stretch: Stretch, name: str) -> tuple[float, float]:
         raise MeterError(
             f"the battery's current is always 0 while {name}: this phone does not tell it"
         )
-    mean = _mean(settled)
+    mean = sum(settled) / len(settled)
     variance = sum((value - mean) ** 2 for value in settled) / (len(settled) - 1)
     return mean, sqrt(variance / len(settled))
-
-
-def _mean(values: Sequence[float]) -> float:
-    good = [value for value in values if value not in NO_VALUES]
-    return sum(good) / len(good)

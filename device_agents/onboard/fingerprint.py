@@ -16,6 +16,8 @@ from .host_state import HostState
 from .permissions import permissions
 from .processor import clusters, core_names, gpus
 
+# For one property; a phone at work is slow, and all of them may not take as long as a probe.
+GETPROP_TIMEOUT_S = 10.0
 _ANDROID = (
     ("model", "ro.product.model"),
     ("manufacturer", "ro.product.manufacturer"),
@@ -135,7 +137,7 @@ def android_build() -> dict[str, str] | None:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                timeout=5,
+                timeout=GETPROP_TIMEOUT_S,
                 check=False,
             )
         except (OSError, subprocess.TimeoutExpired):

@@ -23,9 +23,12 @@ from typing import Any
 from . import watchdog
 from .host_state import read_number, read_text
 
-ARM_TIMEOUT_S = 10.0
-# As long as a watchdog may need to put back what an agent that was just killed had changed.
-LOCK_TIMEOUT_S = 5.0
+ARM_TIMEOUT_S = 30.0
+# As long as a watchdog may need to put back what an agent that was just killed had changed, also on a
+# machine that pauses.
+LOCK_TIMEOUT_S = 20.0
+# A watchdog ends once it is told; it shares the lock until then.
+END_TIMEOUT_S = 20.0
 _CPUS = "sys/devices/system/cpu"
 
 
@@ -235,4 +238,4 @@ def _end(process: subprocess.Popen[bytes], last_words: bytes) -> None:
     with contextlib.suppress(BrokenPipeError), process.stdin:
         process.stdin.write(last_words)
     with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(timeout=2)
+        process.wait(timeout=END_TIMEOUT_S)

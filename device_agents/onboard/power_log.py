@@ -23,6 +23,8 @@ INTERVAL_S = 0.05
 DITHER = 0.1
 # Least time between two readings where an update is awaited.
 FINE_S = 0.0002
+# So many of them are made in any case: a pause of the machine that outlasts the limit is no silence.
+MIN_TRIES = 5
 
 
 class PowerLog:
@@ -103,7 +105,9 @@ class PowerLog:
             return False
         known = len(self.values)
         value = self.values[-1]
-        while self.clock.monotonic_s() < deadline:
+        tries = 0
+        while tries < MIN_TRIES or self.clock.monotonic_s() < deadline:
+            tries += 1
             self.clock.sleep(pause)
             self.read()
             if self.gone:

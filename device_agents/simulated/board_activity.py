@@ -26,7 +26,7 @@ class ProcessActivity:
         self._own_pid = os.getpid()
 
     def watch(self, pid: int) -> None:
-        """Count a process from now on.
+        """Count a process and its children from now on.
 
         Raises:
             ProcessLookupError: There is none of that number.
@@ -35,8 +35,10 @@ class ProcessActivity:
         if used_s is None:
             raise ProcessLookupError(f"there is no process {pid}")
         with self._lock:
-            self._before_s.setdefault(pid, used_s)
-            self._used_s.setdefault(pid, used_s)
+            if pid not in self._used_s:
+                self._used_s[pid] = self._before_s[pid] = used_s
+                # What those that are there already have used was no work of the board.
+                self._find_children([pid], are_new=False)
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -49,20 +51,20 @@ class ProcessActivity:
             now = time.monotonic()
             if now - self._looked_s > CHILDREN_S:
                 self._looked_s = now
-                self._find_children()
+                self._find_children(list(self._used_s), are_new=True)
             for pid, known_s in self._used_s.items():
                 used_s = _cpu_s(pid)
                 if used_s is not None and used_s > known_s:
                     self._used_s[pid] = used_s
             return sum(self._used_s.values()) - sum(self._before_s.values())
 
-    def _find_children(self) -> None:
-        todo = list(self._used_s)
+    def _find_children(self, todo: list[int], *, are_new: bool) -> None:
         while todo:
             for child in _children(todo.pop()):
                 # What serves the board is not the board's work, also if the board's work started it.
                 if child not in self._used_s and child != self._own_pid:
-                    self._used_s[child] = self._before_s[child] = 0.0
+                    before_s = 0.0 if are_new else _cpu_s(child) or 0.0
+                    self._used_s[child] = self._before_s[child] = before_s
                     todo.append(child)
 
 

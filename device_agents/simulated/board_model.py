@@ -26,6 +26,9 @@ from joulemap import InputError
 MAX_STEP_S = 0.25
 # Cuts that are remembered: at 200 a second more than half an hour.
 MAX_HISTORY = 400_000
+# Looks at the time and at the work that are no further apart are of one moment; so many are tried.
+SAME_MOMENT_S = 0.0005
+MAX_LOOKS = 20
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,7 @@ class Board:
     def advance(self) -> float:
         """Take the time and work since the last look into account; return the time in seconds."""
         with self._lock:
-            now, busy = self._clock(), self._busy()
+            now, busy = self._look()
             passed = now - self._times[-1]
             if passed <= 0:
                 return self._times[-1]
@@ -140,6 +143,18 @@ class Board:
                 for values in (self._times, self._idle, self._active):
                     del values[: len(values) // 2]
             return now
+
+    def _look(self) -> tuple[float, float]:
+        """Return the time and the work of one moment.
+
+        After a pause between the two the work would be that of a later moment, as if it had been done
+        in less time: more power than the board has.
+        """
+        for _ in range(MAX_LOOKS):
+            now, busy = self._clock(), self._busy()
+            if self._clock() - now <= SAME_MOMENT_S:
+                break
+        return now, busy
 
     # -- the truth ---------------------------------------------------------------------------------
 

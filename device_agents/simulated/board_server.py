@@ -200,7 +200,7 @@ def unmount(folder: Path) -> None:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         check=False,
-        timeout=END_S,
+        timeout=START_S,
     )
 
 

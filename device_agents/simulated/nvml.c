@@ -179,7 +179,8 @@ static unsigned int put(char *text, unsigned int length, const char *value) {
 unsigned int nvmlInitWithFlags(unsigned int flags) {
     unsigned int answer = (unsigned int)setting(-1, "init", OK);
     (void)flags;
-    if (answer == OK) num_users++;
+    /* Whoever comes first finds cards that remember nothing of who was there before. */
+    if (answer == OK && num_users++ == 0) memset(cards, 0, sizeof cards);
     return answer;
 }
 

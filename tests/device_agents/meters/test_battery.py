@@ -162,6 +162,21 @@ def test_a_step_of_the_load_teaches_sign_and_unit(tmp_path: Path, sign: int, uni
     assert meter.state()["learned"] == f"sign {sign:+d}, factor {unit:g}"
 
 
+def test_a_pause_of_the_machine_while_it_learns_is_no_disagreement(tmp_path: Path) -> None:
+    device = Phone(tmp_path, -1, 1.0)
+    slices = 0
+
+    def burn(seconds: float) -> None:
+        nonlocal slices
+        slices += 1
+        device.burn(seconds)
+        if slices == 30:
+            device.idle(40.0)
+
+    learned = gauge(tmp_path).calibrate(burn, device.idle, clock=device.clock)
+    assert (learned.sign, learned.factor, learned.is_confirmed) == (-1, 1.0, True)
+
+
 def test_whether_the_charge_counter_moved_in_time_does_not_part_the_agents_of_a_campaign(
     tmp_path: Path,
 ) -> None:

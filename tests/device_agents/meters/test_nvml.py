@@ -17,7 +17,6 @@ import pytest
 from joulemap.device_agents.errors import StableDeviceError
 from joulemap.device_agents.meters import nvml
 from joulemap.device_agents.onboard.clock import MachineClock
-from joulemap.device_agents.onboard.energy_visit import EnergyVisit
 from joulemap.device_agents.onboard.files import Files
 from joulemap.device_agents.onboard.meter import Meter, MeterError, MeterGone, Missing
 from joulemap.device_agents.onboard.meter_choice import enrol
@@ -26,6 +25,8 @@ from joulemap.device_agents.onboard.visit import Stopwatch, measure
 from joulemap.device_agents.simulated.nvml_library import LIBRARY, SETTINGS_VARIABLE, build_nvml
 from joulemap.device_agents.testing import FaultyFiles, MeterContract
 from joulemap.profiler import Protocol
+
+from ..watched_visit import WatchedVisit
 
 NOT_SUPPORTED, NO_PERMISSION, DRIVER_NOT_LOADED, LOST, UNKNOWN = 3, 4, 9, 15, 999
 Set = Callable[..., None]
@@ -165,7 +166,8 @@ def test_the_counter_moves_in_steps_and_holds_the_models_energy(settings: Set) -
     meter = first()
     for _ in range(20):
         before, joules, after = time.monotonic(), meter.read(), time.monotonic()
-        shown = {round(truth_j(int(t * 10) / 10, **model), 3) for t in (before, after)}
+        steps = range(int(before * 10), int(after * 10) + 1)
+        shown = [truth_j(step / 10, **model) for step in steps]
         assert any(joules == pytest.approx(value, abs=0.002) for value in shown)
         time.sleep(0.013)
     meter.close()
@@ -375,7 +377,7 @@ def test_a_visit_s_energy_is_that_of_the_process(settings: Set) -> None:
     close(found[1:])
     chosen = enrol(found[0], clock)
     protocol = Protocol(max_warm_up_s=0.05, max_energy_window_s=4.0, energy_updates=20).to_dict()
-    energy = EnergyVisit([chosen], clock, lambda logs: Recorder(logs), protocol, "seed")
+    energy = WatchedVisit([chosen], clock, Recorder, protocol)
 
     def run() -> None:
         sum(range(200_000))
@@ -385,10 +387,8 @@ def test_a_visit_s_energy_is_that_of_the_process(settings: Set) -> None:
     found[0].close()
     answer = result["energy"]
     assert answer["refused"] is None
-    blocks = result["blocks"]
-    cpu_s = sum(block["cpu_s"] for block in blocks)
-    calls = sum(len(block["latencies_s"]) * block["calls_per_run"] for block in blocks)
-    assert answer["energy"]["net_j"] == pytest.approx(60.0 * cpu_s / calls, rel=0.15)
+    truth = 60.0 * energy.cpu_s / answer["calls"]
+    assert answer["energy"]["net_j"] == pytest.approx(truth, rel=0.15)
     assert answer["energy"]["idle_w"] == pytest.approx(20.0, abs=3.0)
 
 

@@ -77,7 +77,7 @@ def test_a_counter_counts_the_boards_joules(
     times_s.append(time.perf_counter())
     time.sleep(0.01)
     least, most = (board.truth(*span) for span in (times_s[1:3], (times_s[0], times_s[3])))
-    assert least.net_j > 0.15 * WATTS_PER_CORE
+    assert most.net_j >= 0.2 * WATTS_PER_CORE
     # A value is as old as one update, in which the board used this much at most.
     period_s, share = (0.002, 1.0) if backend == "rapl" else (0.130, 0.3)
     stale_j = period_s * (2.0 + WATTS_PER_CORE * (os.cpu_count() or 1))
@@ -89,8 +89,8 @@ def test_a_counter_counts_the_boards_joules(
 
 
 def test_gauges_show_the_boards_watts(tmp_path: Path) -> None:
-    # Nothing works on it: it uses what it does when idle, and a little more as it warms up.
-    options = BoardOptions(meter="ina219,ina3221", idle_w=7.5, noise=0.0)
+    # Nothing works on it: it uses what it does when idle, and more and more as it warms up.
+    options = BoardOptions(meter="ina219,ina3221", idle_w=7.5, noise=0.0, flicker=0.0)
     with BoardServer(options) as server:
         (tmp_path / "sys").symlink_to(server.folder)
         files = Files(str(tmp_path))
@@ -100,7 +100,12 @@ def test_gauges_show_the_boards_watts(tmp_path: Path) -> None:
         )
         gauges = {meter.info.channel: meter for meter in hwmon}
         for meter in (gauges["ina219-power1"], gauges["VDD_IN"], jetson[0]):
-            assert meter.read() == pytest.approx(7.5, rel=0.03)
+            watts, read_s = meter.read(), time.perf_counter()
+            time.sleep(0.02)
+            later_s = time.perf_counter()
+            later_w = server.truth(read_s, later_s).energy_j / (later_s - read_s)
+            # Half a step of the coarsest gauge: 8 mA of a supply of 5 V.
+            assert 7.5 - 0.021 <= watts <= later_w + 0.021
         assert [meter.info.channel for meter in jetson] == ["VDD_IN", "VDD_CPU_GPU_CV", "VDD_SOC"]
         assert jetson[1].read() + jetson[2].read() < jetson[0].read()
         for meter in (*hwmon, *jetson):
@@ -113,7 +118,7 @@ def test_a_battery_is_calibrated_by_real_work(
     meters = find("battery")
     phone = meters["battery"]
     assert isinstance(phone, BatteryMeter)
-    learned = phone.calibrate(stretch_s=1.2, slice_s=0.1)
+    learned = phone.calibrate(stretch_s=2.4, slice_s=0.1)
     assert (learned.sign, learned.factor) == (-1, 1.0)
     assert phone.read() > 0.0
     board.plug_charger(is_plugged=True)

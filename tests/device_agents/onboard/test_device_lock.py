@@ -187,7 +187,7 @@ def test_what_forks_copied_and_libraries_start_does_not_hold_it(
         assert not lock.acquire(), "the agent does not hold it"
         agent.kill()
         # The child closes what it copied on its way into its program.
-        device_lock.wait(5)
+        device_lock.wait(60)
         assert lock.acquire(), "the agent's child holds it"
         os.kill(other, 0)
     finally:

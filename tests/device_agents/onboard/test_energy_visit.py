@@ -103,7 +103,7 @@ def test_readings_leave_the_variant_s_cpus_in_peace() -> None:
     agent.cpus = agent.all_cpus[1:]
     recorder = agent.make_recorder([PowerLog(meter, MachineClock())])
     recorder.start()
-    end = time.monotonic() + 10.0
+    end = time.monotonic() + 60.0
     while not meter.cpus and time.monotonic() < end:
         time.sleep(0.005)
     recorder.stop()

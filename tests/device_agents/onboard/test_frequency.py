@@ -23,6 +23,8 @@ from joulemap.profiler import Protocol, networks
 from joulemap.profiler.protocol import reference_widths
 from joulemap.profiler.templates import cached_template
 
+from ..sshd import process_state
+
 CPUS = "sys/devices/system/cpu"
 # Over the real folder; `ro` makes it one that cannot be written even by root.
 MOUNT = 'mount --bind "$1" /sys/devices/system/cpu && $2 && shift 2 && exec "$@"'
@@ -40,13 +42,28 @@ def governors(root: Path) -> list[str]:
     return [path.read_text().strip() for path in files]
 
 
-def wait_for(condition: Callable[[], bool], timeout_s: float = 10) -> bool:
+def wait_for(condition: Callable[[], bool], timeout_s: float = 60) -> bool:
     deadline = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > deadline:
             return False
         time.sleep(0.02)
     return True
+
+
+def has_ended(pid: int) -> bool:
+    """Return whether a process can be collected: its first thread may have ended before others."""
+    if process_state(pid) not in "ZX":
+        return False
+    try:
+        return len(list(Path(f"/proc/{pid}/task").iterdir())) <= 1
+    except OSError:
+        return True
+
+
+def cpu_s(pid: int) -> float:
+    """Return the CPU time of a process, in seconds."""
+    return time.clock_gettime((~pid << 3) | 2)
 
 
 @pytest.fixture
@@ -115,6 +132,7 @@ def test_a_second_program_waits_for_the_first_and_then_says_so(
     assert "locked by another program" in answer["reason"]
     assert governors(board)[0] == "performance"
     lock.restore()
+    monkeypatch.setattr(frequency, "LOCK_TIMEOUT_S", 60)
     assert second.lock([0])["is_locked"]
     assert second.restore() == []
     assert governors(board)[0] == "ondemand"
@@ -185,7 +203,7 @@ def test_nobody_locks_before_a_dead_programs_watchdog_is_done(
         assert not lock.lock([0, 1])["is_locked"]
     finally:
         os.kill(pid, signal.SIGCONT)
-    monkeypatch.setattr(frequency, "LOCK_TIMEOUT_S", 10)
+    monkeypatch.setattr(frequency, "LOCK_TIMEOUT_S", 60)
     assert lock.lock([0, 1])["is_locked"]
     assert lock.restore() == []
     assert governors(board) == ["ondemand", "powersave"]
@@ -323,8 +341,9 @@ def test_the_governor_returns_whatever_the_agent_ends_of(
     elif end == "kill":
         os.kill(host.agent_pid, signal.SIGKILL)
     elif end == "kill while it measures":
+        before_s = cpu_s(host.agent_pid)
         host.say("visit")
-        time.sleep(0.5)
+        assert wait_for(lambda: cpu_s(host.agent_pid) > before_s + 0.3)
         assert "performance" in governors(board)
         os.kill(host.agent_pid, signal.SIGKILL)
     elif end == "kill its group":
@@ -336,7 +355,7 @@ def test_the_governor_returns_whatever_the_agent_ends_of(
         time.sleep(0.5)
         assert "performance" in governors(board)
         host.say("close")
-        assert host.process.wait(timeout=20) == 0
+        assert host.process.wait(timeout=60) == 0
     assert wait_for(lambda: governors(board) == ["ondemand", "powersave"]), governors(board)
     assert settings(board)["cpufreq/policy0/scaling_min_freq"] == "600000\n"
 
@@ -347,7 +366,8 @@ def test_the_agent_after_a_killed_one_locks_anew_and_restores_the_first_settings
     board = tmp_path / "board"
     for _ in range(3):
         os.kill(host.agent_pid, signal.SIGKILL)
-        time.sleep(0.05)
+        # As the host sees it, which then starts another one, maybe before the watchdog is done.
+        assert wait_for(lambda: has_ended(host.agent_pid))
         host.say("again")
         lock, _, pid = host.read().partition(";")
         assert lock == "{'is_locked': True, 'reason': None}"
@@ -355,7 +375,7 @@ def test_the_agent_after_a_killed_one_locks_anew_and_restores_the_first_settings
         host.agent_pid = int(pid)
         assert "performance" in governors(board)
     host.say("close")
-    assert host.process.wait(timeout=20) == 0
+    assert host.process.wait(timeout=60) == 0
     assert wait_for(lambda: governors(board) == ["ondemand", "powersave"]), governors(board)
 
 

@@ -73,6 +73,25 @@ def test_parts_add_up_and_power_is_the_slope(
         assert min(powers) * 0.999 <= slope <= max(powers) * 1.001
 
 
+def test_a_pause_between_its_looks_at_time_and_work_shifts_no_work() -> None:
+    now_s, busy_s, pauses_s = 1000.0, 7.0, [0.0]
+
+    def busy() -> float:
+        nonlocal now_s, busy_s
+        # Others go on working while it is kept waiting.
+        pause_s = pauses_s.pop() if pauses_s else 0.0
+        now_s, busy_s = now_s + pause_s, busy_s + pause_s
+        return busy_s
+
+    board = Board(lambda: now_s, busy, PLAIN)
+    for pause_s in (0.0, 1.0, 0.0, 0.3):
+        now_s, busy_s = now_s + 0.005, busy_s + 0.005
+        pauses_s = [pause_s]
+        assert board.advance() == now_s
+        assert board.power_w(now_s - 0.001) == pytest.approx(7.0)
+    assert board.true_net_j(1000.0, now_s) == pytest.approx(5 * (now_s - 1000.0))
+
+
 def test_rails_carry_their_shares() -> None:
     clocks = Clocks()
     clocks.move(3.0, 1.0)
