@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import tempfile
+import time
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,10 @@ from .records import RECORD_VERSION, Conditions, Visit
 FILE_NAME = "journal.jsonl"
 READ_VERSIONS = (1, RECORD_VERSION)
 MAX_LINE = 64 * 1024 * 1024
+# A program that is just being started has, until it begins, what its parent has open: the lock of a
+# campaign that was killed at that moment is let go of a little later.
+LOCK_WAIT_S = 1.0
+LOCK_LOOK_S = 0.02
 
 
 @dataclass(frozen=True)
@@ -296,12 +301,30 @@ class Journal:
 
     def _lock(self) -> None:
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            take_lock(self._fd)
         except OSError as error:
             raise InputError(
                 f"another joulemap campaign is writing to {self.path}; wait for it, or choose "
                 "another folder"
             ) from error
+
+
+def take_lock(fd: int) -> None:
+    """Keep other programs off an open file or folder until it is closed.
+
+    Raises:
+        BlockingIOError: One holds it, and goes on.
+        OSError: The file system has no locks.
+    """
+    deadline = time.monotonic() + LOCK_WAIT_S
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(LOCK_LOOK_S)
 
 
 def _encode(record: Mapping[str, Any]) -> bytes:

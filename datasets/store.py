@@ -14,7 +14,6 @@ A campaign's folder::
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import tempfile
@@ -31,7 +30,7 @@ from joulemap import InputError, __version__
 from .cost_dataset import CostDataset
 from .dataset_card import dataset_card
 from .journal import FILE_NAME as JOURNAL
-from .journal import CampaignRecord, JournalContent, read_journal
+from .journal import CampaignRecord, JournalContent, read_journal, take_lock
 from .layer_profiles import FILE_NAME as LAYERS
 from .measurement import Measurement, measurements_of
 from .network_spec import NetworkSpec
@@ -237,7 +236,7 @@ def held_folder(folder: str | Path) -> Iterator[Path]:
     folder = make_folder(folder)
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        take_lock(fd)
     except BlockingIOError as error:
         os.close(fd)
         raise InputError(

@@ -18,8 +18,8 @@ def acquire(lock: device_lock.DeviceLock) -> None:
     Raises:
         DeviceInUseError: Another program holds it.
     """
-    if not lock.acquire():
-        other = device_lock.holder()
+    other = device_lock.taken_by(lock)
+    if other is not None:
         raise DeviceInUseError(other.text, is_ending=other.is_ending)
 
 

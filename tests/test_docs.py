@@ -26,8 +26,14 @@ from joulemap.profiler import Protocol, cli, networks, profile, sample
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# On a restless machine visits are rejected; pages need every variant.
 QUICK = Protocol(
-    visits=2, max_visit_s=0.02, block_s=0.005, has_revisits=False, max_further_visits=0
+    visits=2,
+    max_visit_s=0.02,
+    block_s=0.005,
+    max_attempts=100,
+    has_revisits=False,
+    max_further_visits=0,
 )
 
 

@@ -143,9 +143,19 @@ def holder() -> Holder:
     return describe(pid) if pid > 0 else _UNSEEN
 
 
-def refusal() -> dict[str, Any]:
-    """Return the answer, without its id, to who may not measure since another does."""
+def taken_by(lock: DeviceLock) -> Holder | None:
+    """Take the lock; return who has it instead, None if it is held now."""
+    if lock.acquire():
+        return None
     other = holder()
+    # Who cannot be seen may just have let go of it, between the two looks.
+    if other.pid is None and lock.acquire():
+        return None
+    return other
+
+
+def refusal(other: Holder) -> dict[str, Any]:
+    """Return the answer, without its id, to who may not measure since another does."""
     return {
         "error": {
             "message": f"another campaign measures on the device: {other.text}",

@@ -42,7 +42,7 @@ from typing import Any
 
 from . import campaign_folder, frames
 from .agent_child import DYING_S, AgentChild, Stream
-from .device_lock import DeviceLock, refusal
+from .device_lock import DeviceLock, refusal, taken_by
 from .job import Job
 from .meter import remembered
 from .spool import Spool
@@ -221,8 +221,8 @@ class Keeper:
                 return
             if operation == "prepare":
                 self._forget_preparation()
-                if not self._lock.acquire():
-                    self._say({"id": number, **refusal()})
+                if (other := taken_by(self._lock)) is not None:
+                    self._say({"id": number, **refusal(other)})
                     return
             self._queue.appendleft(Job(request, payload, host))
 

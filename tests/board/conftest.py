@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-BOOT_TIMEOUT_S = 120
+BOOT_TIMEOUT_S = 240
 DISK_BYTES = 256 * 1024 * 1024
 
 

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from joulemap.datasets import CostDataset, Visit
+from joulemap.datasets import CostDataset
 from joulemap.datasets.journal import read_journal
-from joulemap.device_agents import DeviceError
+from joulemap.device_agents import Device, DeviceError
 from joulemap.device_agents.errors import LinkLostError
 from joulemap.device_agents.registry import open_transport
 from joulemap.profiler import profile
-from joulemap.profiler.campaign import Silent
 from joulemap.profiler.protocol import Protocol
 
 from .conftest import Board
@@ -38,6 +38,7 @@ PROTOCOL = Protocol(
 )
 SAMPLES = 3
 FAULT_AFTER_S = 1.0
+FAULT_S = 4.0
 WAYS = ("ssh", "adb")
 
 
@@ -48,10 +49,8 @@ def url(board: Board, way: str) -> str:
 # -- campaigns -------------------------------------------------------------------------------------
 
 
-def measure(device: str, out: Path, observer: Silent | None = None) -> CostDataset:
-    return profile(
-        device, "lenet5", samples=SAMPLES, out=out, protocol=PROTOCOL, seed=5, observer=observer
-    )
+def measure(device: str | Device, out: Path) -> CostDataset:
+    return profile(device, "lenet5", samples=SAMPLES, out=out, protocol=PROTOCOL, seed=5)
 
 
 def made(out: Path) -> list[tuple[tuple[int, ...], int]]:
@@ -91,50 +90,62 @@ def test_a_campaign_is_the_same_as_on_this_machine(
     assert (there.latency_s > 0).all()
 
 
-class Fault(Silent):
-    """Does something to the board while it measures.
+class Fault:
+    """Happens to the board while it measures what it was sent first, and is mended later.
 
-    It hands over many visits at once, so their arrival would be too late to act on.
+    Args:
+        begin: Done when the visits are sent; nobody takes their answers before it is done.
+        end: Done from then on, beside the campaign.
     """
 
-    def __init__(self, act: Callable[[], None]) -> None:
-        self._act = act
+    def __init__(self, begin: Callable[[], None], end: Callable[[], None]) -> None:
+        self._begin, self._end = begin, end
         self._thread: threading.Thread | None = None
-        self.problem: BaseException | None = None
-        self.messages: list[str] = []
-        self.num_visited = 0
+        self._problem: BaseException | None = None
 
-    def message(self, text: str) -> None:
-        self.messages.append(text)
-
-    def started(self, total: int, done: int, visit_s: float) -> None:
+    def happen(self) -> None:
+        """Begin, the first time that this is called."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run)
+            time.sleep(FAULT_AFTER_S)
+            self._begin()
             self._thread.start()
-
-    def visited(self, visit: Visit, done: int, noise: float | None) -> None:
-        self.num_visited = done
 
     def join(self) -> None:
         assert self._thread is not None, "nothing happened to the board"
         self._thread.join()
-        assert self.problem is None, self.problem
+        assert self._problem is None, self._problem
 
     def _run(self) -> None:
         try:
-            time.sleep(FAULT_AFTER_S)
-            assert self.num_visited < SAMPLES * PROTOCOL.visits, "the fault came too late"
-            self._act()
+            self._end()
         except BaseException as error:  # noqa: BLE001 - told in join
-            self.problem = error
+            self._problem = error
 
 
-def survives(device: str, out: Path, act: Callable[[], None]) -> None:
+class FaultyDevice(Device):
+    """A board to which something happens in a campaign."""
+
+    def __init__(self, url: str, fault: Fault) -> None:
+        super().__init__(url)
+        self._fault = fault
+
+    def send_ahead(
+        self,
+        visits: Sequence[tuple[str, Sequence[int]]],
+        protocol: Mapping[str, Any],
+        visit_s: float,
+    ) -> None:
+        super().send_ahead(visits, protocol, visit_s)
+        self._fault.happen()
+
+
+def survives(device: str, out: Path, begin: Callable[[], None], end: Callable[[], None]) -> None:
     """Check that a campaign with a fault in it has every visit once; the command may be repeated."""
-    fault = Fault(act)
+    fault = Fault(begin, end)
     for _ in range(3):
         try:
-            measure(device, out, fault)
+            measure(FaultyDevice(device, fault), out)
             break
         except (DeviceError, LinkLostError):
             fault.join()
@@ -146,22 +157,20 @@ def survives(device: str, out: Path, act: Callable[[], None]) -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_cable_drawn_for_a_while(board: Board, tmp_path: Path, way: str) -> None:
-    def act() -> None:
-        board.cut(True)
-        time.sleep(4)
+    def end() -> None:
+        time.sleep(FAULT_S)
         board.cut(False)
 
-    survives(url(board, way), tmp_path, act)
+    survives(url(board, way), tmp_path, lambda: board.cut(True), end)
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_board_that_stands_still_for_a_while(board: Board, tmp_path: Path, way: str) -> None:
-    def act() -> None:
-        board.ask("stop")
-        time.sleep(4)
+    def end() -> None:
+        time.sleep(FAULT_S)
         board.ask("cont")
 
-    survives(url(board, way), tmp_path, act)
+    survives(url(board, way), tmp_path, lambda: board.ask("stop"), end)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -171,15 +180,14 @@ def test_a_black_hole_in_the_network(board: Board, tmp_path: Path, way: str) -> 
     hole = "tc qdisc replace dev eth0 root netem loss 100%"
     script = f"sleep 1; {hole}; sleep 5; tc qdisc del dev eth0 root"
 
-    def act() -> None:
+    def begin() -> None:
         transport = open_transport(url(board, way))
         transport.run(
             ["setsid", "sh", "-c", f"({script}) </dev/null >/dev/null 2>&1 &"], timeout_s=30
         )
         transport.close()
-        time.sleep(6)
 
-    survives(url(board, way), tmp_path, act)
+    survives(url(board, way), tmp_path, begin, lambda: time.sleep(6))
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -201,8 +209,4 @@ def test_a_slow_network(board: Board, tmp_path: Path, way: str) -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_board_whose_plug_is_pulled(board: Board, tmp_path: Path, way: str) -> None:
-    def act() -> None:
-        board.pull_the_plug()
-        board.start()
-
-    survives(url(board, way), tmp_path, act)
+    survives(url(board, way), tmp_path, board.pull_the_plug, board.start)

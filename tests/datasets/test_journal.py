@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import json
+import os
 import random
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from hypothesis import strategies as st
 
 from joulemap import InputError
 from joulemap.datasets import Visit
+from joulemap.datasets import journal as journal_module
 from joulemap.datasets.journal import CampaignRecord, Journal, read_journal
 
 MakeVisits = Callable[..., list[Visit]]
@@ -93,6 +97,19 @@ def test_a_second_writer_is_refused(path: Path, campaign: CampaignRecord) -> Non
         command = [sys.executable, "-P", "-c", code, str(path)]
         said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "another joulemap campaign is writing" in said
+
+
+def test_what_a_killed_writer_was_just_starting_keeps_nobody_off(
+    path: Path, campaign: CampaignRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between fork and exec a child holds the lock as well: for a moment longer than its parent."""
+    Journal.create(path, campaign).close()
+    child = os.open(path, os.O_RDONLY)
+    fcntl.flock(child, fcntl.LOCK_EX)
+    monkeypatch.setattr(journal_module, "LOCK_WAIT_S", 60.0)
+    monkeypatch.setattr(time, "sleep", lambda _: os.close(child))
+    with Journal(path) as mine:
+        assert mine.content.campaign == campaign
 
 
 def test_another_schema_version_is_refused(path: Path, campaign: CampaignRecord) -> None:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import inspect
 import json
-import os
 import random
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -24,30 +21,7 @@ from joulemap.datasets import CostDataset
 from joulemap.profiler import cli, networks, sample
 from joulemap.profiler.transfer_points import choose_points
 
-# What runs in the background of a shell inherits that it ignores the signal.
-WITH_SIGINT = (
-    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); "
-    "os.execv(sys.argv[1], sys.argv[1:])"
-)
-PROFILE = ["profile", "local:", "--network", "lenet5", "--visit-s", "0.02", "--visits", "2"]
-
-
-def joulemap(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run the installed command in an 80-column, colourless terminal."""
-    environment = os.environ | {"COLUMNS": "80", "NO_COLOR": "1"}
-    command = [str(Path(sys.executable).with_name("joulemap")), *map(str, arguments)]
-    return subprocess.run(
-        command, capture_output=True, text=True, check=False, env=environment, timeout=300
-    )
-
-
-def refused(*arguments: object) -> str:
-    """Run a command that must be refused: exit code 2, one sentence, no traceback."""
-    done = joulemap(*arguments)
-    assert done.returncode == 2, (done.returncode, done.stdout, done.stderr)
-    assert "Traceback" not in done.stderr
-    assert done.stdout == ""
-    return done.stderr
+from .command_line import PROFILE, in_this_process, joulemap, refused
 
 
 @pytest.fixture(scope="module")
@@ -125,11 +99,13 @@ def test_ctrl_c_promises_to_continue_only_where_that_is_so(
 
 @pytest.mark.parametrize("meter", ["nonsense", "", "rapl,", "RAPL", "none,rapl"])
 def test_a_meter_that_nobody_knows_is_refused_before_the_device_is_asked(
-    meter: str, tmp_path: Path
+    meter: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    said = refused("profile", "ssh://nowhere.invalid", "--network", "lenet5", "--meter", meter,
-                   "--out", out)  # fmt: skip
+    arguments = ["--network", "lenet5", "--meter", meter, "--out", out]
+    code, said = in_this_process("profile", "ssh://nowhere.invalid", *arguments)
+    assert code == 2
+    assert capsys.readouterr().out == ""
     assert f"unknown meter '{meter.split(',')[meter.startswith('rapl')]}'" in said
     assert "write auto, none, or one of: rapl" in said
     assert not out.exists()
@@ -200,29 +176,6 @@ def test_probe_prints_and_gives_json() -> None:
     assert max(map(len, done.stdout.splitlines())) <= 80
     fingerprint = json.loads(joulemap("probe", "local:", "--json").stdout)
     assert fingerprint["device_id"]
-
-
-def test_profile_fit_predict_evaluate_export(tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    done = joulemap(*PROFILE, "--samples", "14", "--out", run)
-    assert done.returncode == 0, done.stderr
-    assert "56 visits" in done.stderr  # two each, and two more of each for the noise floor
-    assert "14 variants" in done.stdout
-    assert "Noise floor" in done.stdout
-    again = joulemap(*PROFILE, "--samples", "14", "--out", run, "--json")
-    assert again.returncode == 0
-    assert "nothing to measure" in again.stderr
-    assert json.loads(again.stdout)["variants"] == 14
-    file = tmp_path / "p.safetensors"
-    fitted = joulemap("fit", run, "--out", file, "--target", "latency_s,cpu_time_s", "--json")
-    assert [t["target"] for t in json.loads(fitted.stdout)["targets"]] == [
-        "latency_s",
-        "cpu_time_s",
-    ]
-    assert "cpu_time_s" in refused("predict", file, "--widths", "1,1,1,1")
-    one = joulemap("predict", file, "--widths", "1,1,1,1", "--target", "latency_s", "--json")
-    row = json.loads(one.stdout)["rows"][0]
-    assert row["low"] < row["cost"] < row["high"]
 
 
 def test_predictions_have_intervals_and_come_from_csv_too(predictor: Path, table: Path) -> None:
@@ -308,28 +261,12 @@ def test_mistakes_get_one_sentence_and_exit_code_2(
     ]
     # In one process: each start costs a second; `refused` above shows it from outside.
     for arguments, message in cases:
-        code, said = _main(arguments)
+        code, said = in_this_process(*arguments)
         assert code == 2, (arguments, code, said)
         assert message in said, (arguments, said)
         assert "Traceback" not in said
         assert not out.exists(), arguments
     assert "lenet5" in refused("profile", "local:", "--network", "nonet", "--out", out)
-
-
-def _main(arguments: list[Any]) -> tuple[int, str]:
-    import io
-
-    from rich.console import Console
-
-    from joulemap.profiler import console
-
-    buffer = io.StringIO()
-    before = console.ERRORS
-    console.ERRORS = Console(file=buffer, soft_wrap=True, width=200)
-    try:
-        return cli.main([str(argument) for argument in arguments]), buffer.getvalue()
-    finally:
-        console.ERRORS = before
 
 
 def test_too_few_samples_say_how_many(tmp_path: Path, table: Path) -> None:
@@ -359,44 +296,6 @@ def test_a_predictor_of_another_network_is_refused(predictor: Path, tmp_path: Pa
     frame["latency_s"] = 0.1
     CostDataset.from_frame(frame, spec).save(tmp_path / "alex")
     assert "another network" in refused("evaluate", predictor, tmp_path / "alex")
-
-
-def started(command: list[str]) -> subprocess.Popen[str]:
-    """Start a program that Ctrl-C reaches also where the tests run in the background of a shell."""
-    return subprocess.Popen(
-        [sys.executable, "-c", WITH_SIGINT, *command],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-
-
-def test_ctrl_c_leaves_a_dataset_that_the_same_command_continues(tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    command = [str(Path(sys.executable).with_name("joulemap")), *PROFILE]
-    command += ["--samples", "400", "--out", str(run)]
-    process = started(command)
-    deadline = time.monotonic() + 60
-    journal = run / "journal.jsonl"
-    while time.monotonic() < deadline:
-        if journal.exists() and journal.read_bytes().count(b"\n") > 5:
-            break
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
-    assert process.returncode == 1
-    assert "the same command continues" in said
-    assert "Traceback" not in said
-    measured = len(CostDataset.load(run / "measurements.parquet"))
-    assert measured >= 5
-    process = started(command)
-    lines = journal.read_bytes().count(b"\n")
-    while time.monotonic() < deadline and journal.read_bytes().count(b"\n") < lines + 3:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=30)
-    assert process.returncode == 1
-    assert len(CostDataset.load(run)) > measured
 
 
 def test_debug_shows_the_traceback() -> None:
@@ -457,19 +356,23 @@ def test_a_new_device_is_measured_where_it_tells_most(tmp_path: Path) -> None:
     models.fit(CostDataset.load(known)).save(source)
     # More than the pool holds, and --from without --model transfer.
     transfer = ["profile", "sim:tpu", *options, "--from", source, "--out", new]
-    assert _main(["profile", "sim:tpu", *options, "--samples", "3000", *transfer[-4:]])[0] == 2
-    assert _main([*transfer, "--samples", "6"])[0] == 0
+    assert (
+        in_this_process("profile", "sim:tpu", *options, "--samples", "3000", *transfer[-4:])[0] == 2
+    )
+    assert in_this_process(*transfer, "--samples", "6")[0] == 0
     first = CostDataset.load(new).widths
     expected = choose_points(spec, [models.load(source)], 9)
     assert {tuple(row) for row in first.tolist()} == set(expected[:6])
-    assert _main([*transfer, "--samples", "9"])[0] == 0
+    assert in_this_process(*transfer, "--samples", "9")[0] == 0
     assert {tuple(row) for row in CostDataset.load(new).widths.tolist()} == set(expected)
-    code, said = _main(["profile", "sim:tpu", *options, "--samples", "9", "--out", new])
+    code, said = in_this_process("profile", "sim:tpu", *options, "--samples", "9", "--out", new)
     assert code == 2
     assert "chosen by predictors of unknown there, sobol here" in said
-    assert _main(["fit", new, "--model", "transfer", "--out", out])[0] == 2
-    assert _main(["fit", new, "--from", source, "--out", out])[0] == 2
-    assert _main(["fit", new, "--model", "transfer", "--from", source, "--out", out])[0] == 0
+    assert in_this_process("fit", new, "--model", "transfer", "--out", out)[0] == 2
+    assert in_this_process("fit", new, "--from", source, "--out", out)[0] == 2
+    assert (
+        in_this_process("fit", new, "--model", "transfer", "--from", source, "--out", out)[0] == 0
+    )
     assert isinstance(models.load(out), models.TransferPredictor)
     other = [
         "profile",
@@ -481,6 +384,6 @@ def test_a_new_device_is_measured_where_it_tells_most(tmp_path: Path) -> None:
         "--out",
         tmp_path / "x",
     ]
-    code, said = _main(other)
+    code, said = in_this_process(*other)
     assert code == 2
     assert "predicts lenet5, not alexnet" in said

@@ -41,6 +41,7 @@ def test_a_temperature_that_cannot_be_read_is_said(tmp_path: Path) -> None:
     messages = Messages()
     protocol = Protocol(
         visits=1,
+        max_attempts=100,
         max_visit_s=0.05,
         has_revisits=False,
         max_temperature_c=149,

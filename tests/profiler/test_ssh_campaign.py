@@ -16,8 +16,14 @@ from joulemap.profiler import Protocol, cli, profile
 
 from ..device_agents.sshd import SshClientHome, Sshd, running_sshd
 
+# On a restless machine visits are rejected; here it counts that they are made.
 PROTOCOL = Protocol(
-    visits=1, max_visit_s=0.05, max_further_visits=0, max_busy_share=1.0, start_timeout_s=0.1
+    visits=1,
+    max_visit_s=0.05,
+    max_attempts=100,
+    max_further_visits=0,
+    max_busy_share=1.0,
+    start_timeout_s=0.1,
 )
 
 
@@ -48,14 +54,19 @@ def test_a_campaign_over_ssh_is_the_one_on_this_machine(
         profile(url, "lenet5", samples=2, out=out, protocol=PROTOCOL)
         journals.append(read_journal(out / FILE_NAME))
     here, there = journals
-    first = [visit.widths for visit in here.visits[:4]]
-    assert [visit.widths for visit in there.visits[:4]] == first
+    # Two variants, each visited again for the noise floor; the order of a rejected visit's further
+    # attempts is the machine's.
+    orders = [[visit.key for visit in each.visits if not visit.attempt] for each in journals]
+    assert orders[0] == orders[1]
+    assert len(orders[0]) == 4
     assert there.campaign.device["device_id"] == here.campaign.device["device_id"]
     assert set(there.campaign.device) == set(here.campaign.device)
-    for one, other in zip(here.visits[:4], there.visits[:4], strict=True):
-        assert one.timing is not None
-        assert other.timing is not None
-        assert set(one.timing.machine) == set(other.timing.machine)
+    known = [
+        {frozenset(visit.timing.machine) for visit in each.visits if visit.timing}
+        for each in journals
+    ]
+    assert known[0] == known[1]
+    assert len(known[0]) == 1
     # Nothing is left there outside of the cache, but what onnxruntime itself leaves.
     left = [path for path in server.home.rglob("*") if path.is_file()]
     assert any(path.name.startswith("agent-") for path in left)

@@ -138,6 +138,25 @@ def test_whoever_waits_is_woken_by_the_kernel(lock: DeviceLock, start: Start) ->
     device_lock.wait(0.0)
 
 
+def test_who_lets_go_while_it_is_looked_at_does_not_have_it(
+    lock: DeviceLock, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = start()
+    assert program.do("acquire") == "True"
+    other = device_lock.taken_by(lock)
+    assert other is not None
+    assert other.pid == program.process.pid
+    look = device_lock.holder
+
+    def late() -> device_lock.Holder:
+        program.do("release")
+        return look()
+
+    monkeypatch.setattr(device_lock, "holder", late)
+    assert device_lock.taken_by(lock) is None
+    assert lock.is_held
+
+
 def test_a_wait_can_be_cancelled(start: Start) -> None:
     program = start()
     assert program.do("acquire") == "True"

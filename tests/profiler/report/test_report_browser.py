@@ -19,11 +19,10 @@ from joulemap.profiler.report import write_report
 from .conftest import AlignedStandIn
 
 # Headless Chromium makes no window narrower than 500 pixels, so a frame has the page's width. The
-# frame's page may not run scripts (its own policy); the page around it looks inside.
+# frame's page may not run scripts (its own policy); the page around it looks inside. What it does then
+# stands before the frame, which may be loaded as soon as it is there.
 WRAPPER = """<!doctype html><meta charset="utf-8"><body style="margin:0">
-<iframe id="f" style="border:0;width:%(width)dpx;height:900px" srcdoc="%(page)s"></iframe>
 <pre id="result"></pre><script>
-const frame = document.getElementById("f");
 const found = {problems: []};
 window.addEventListener("error", event => found.problems.push(String(event.message)));
 function seen(element) { return element.checkVisibility(); }
@@ -41,7 +40,7 @@ function overlapping(boxes) {
   }
   return pairs;
 }
-function measure() {
+function measure(frame) {
   const d = frame.contentDocument, root = d.documentElement;
   const inOwnBox = element => element.closest(".scroll") !== null;
   found.overflow = root.scrollWidth - root.clientWidth;
@@ -61,8 +60,9 @@ function measure() {
   found.color = getComputedStyle(d.body).color;
   document.getElementById("result").textContent = JSON.stringify(found);
 }
-frame.onload = measure;
-</script>"""
+</script>
+<iframe style="border:0;width:%(width)dpx;height:900px" onload="measure(this)" srcdoc="%(page)s">
+</iframe>"""
 
 
 def browse(page: Path, width: int, folder: Path, *flags: str) -> dict[str, Any]:
@@ -83,6 +83,7 @@ def browse(page: Path, width: int, folder: Path, *flags: str) -> dict[str, Any]:
             "--headless=new",
             "--no-sandbox",
             "--disable-gpu",
+            "--disable-dev-shm-usage",
             "--hide-scrollbars",
             "--enable-logging=stderr",
             f"--user-data-dir={folder / 'profile'}",
@@ -94,7 +95,6 @@ def browse(page: Path, width: int, folder: Path, *flags: str) -> dict[str, Any]:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
     )
     result = re.search(r'<pre id="result">(.*?)</pre>', done.stdout, re.DOTALL)
     assert result is not None, done.stderr[-2000:]
