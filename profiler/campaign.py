@@ -38,7 +38,7 @@ from . import networks
 from .device_text import require_runtime
 from .devices import is_simulated, open_device, runs_networks
 from .link_token import link_token, name_of
-from .metering import energy_fields, meter_text, metered_visit_s, meters_of
+from .metering import energy_fields, meter_text, metered_visit_s, meters_of, recorded_meters
 from .noise import NoiseTracker
 from .plan import VisitPlan
 from .plan_text import plan_text
@@ -188,7 +188,7 @@ def profile(
             seed=seed,
             reference_widths=reference_widths(spec),
             joulemap_version=__version__,
-            meters=meters,
+            meters=recorded_meters(device, meters, is_simulated=is_simulated(device.url)),
             meter_note=str(device.meters.get("why") or ""),
         )
         _tell_meters(device, meters, meter, observer)

@@ -147,9 +147,15 @@ class SimulatedAgent(Agent):
     def choose_meters(
         self, request: dict[str, Any], run_reference: Callable[[], None]
     ) -> dict[str, Any]:
-        """Choose as ever; the simulator's own energies count where it has no simulated meter."""
+        """Choose as ever; the simulator's own energies count where it has no simulated meter.
+
+        Returns:
+            `is_simulated` as well: whether they do.
+        """
         self.is_metered = request.get("meter") != meter_choice.NONE
-        return super().choose_meters(request, run_reference)
+        answer = super().choose_meters(request, run_reference)
+        has_own = self.is_metered and not self.chosen and self.machine.has_energy
+        return {**answer, "is_simulated": has_own}
 
     def find_meters(self) -> list[meter_choice.Found]:
         """Return the machine's own meters, and those that its files show."""
