@@ -181,7 +181,11 @@ def profile(
             spec=spec,
             conditions=conditions,
             device=fingerprint
-            | {"affinity": device.affinity, "frequency_lock": device.frequency_lock},
+            | {
+                "affinity": device.affinity,
+                "frequency_lock": device.frequency_lock,
+                "device_lock": device.device_lock,
+            },
             runtime_version=str(device.runtime_version),
             protocol=protocol.to_dict(),
             sampling=sampling,

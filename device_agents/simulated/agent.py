@@ -132,10 +132,11 @@ class SimulatedAgent(Agent):
         }
 
     def prepare(self, request: dict[str, Any], payload: bytes) -> dict[str, Any]:
-        """Load the reference variant, any runtime will do."""
+        """Load the reference variant, any runtime will do; nobody else is in virtual time."""
         self.machine.reference_widths = tuple(request["reference_widths"])
         self.runtimes = {request["runtime"]: VERSION}
-        return super().prepare(request, payload)
+        alone = {"device_lock": {"is_exclusive": True, "reason": None}}
+        return {**super().prepare(request, payload), **alone}
 
     def visit(self, request: dict[str, Any], payload: bytes) -> dict[str, Any]:
         """Return the visit's times, with the simulated meter's reading where there is one."""

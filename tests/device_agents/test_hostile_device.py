@@ -236,11 +236,25 @@ def test_a_device_that_does_not_say_what_it_is_is_refused(
 def test_a_preparation_that_makes_no_sense_says_nothing_of_cpus_and_clocks(
     hostile: Callable[..., Device], junk: str
 ) -> None:
-    answer = f"dict.fromkeys(('cpus', 'affinity', 'frequency_lock', 'meters'), {junk})"
+    names = ("cpus", "affinity", "frequency_lock", "meters", "device_lock")
+    answer = f"dict.fromkeys({names}, {junk})"
     with hostile(prepare=answer) as device:
         device.prepare(Preparation(b"", (1,)))
         assert all(isinstance(cpu, int) for cpu in device.cpus)
         assert device.affinity in ({}, {"a": 1})
+        assert device.device_lock == device.affinity
+
+
+def test_why_nothing_keeps_campaigns_apart_is_said_without_what_a_terminal_would_obey(
+    hostile: Callable[..., Device],
+) -> None:
+    said: list[str] = []
+    with hostile(prepare="{'device_lock': {'reason': '\\x1b[2J' + 'x' * 9999}}") as device:
+        device.on_message = said.append
+        device.prepare(Preparation(b"", (1,)))
+    (warning,) = (text for text in said if "not kept apart" in text)
+    assert warning.isprintable()
+    assert len(warning) < 700
 
 
 @pytest.mark.parametrize("number", ["float('nan')", "float('inf')"])
