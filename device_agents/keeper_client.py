@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from . import same_device
 from .answers import MAX_MESSAGE, preparation_digest, printable, result_of
 from .errors import (
     DeviceError,
@@ -125,6 +126,8 @@ class KeeperClient:
         self._num_failures = 0
         self._was_attached = self._is_prepared = self._has_given_up = False
         self._warning: str | None = None
+        # What the device says that tells it from others.
+        self._identity: object = None
         # How long the device may go on with what it did when this side attached.
         self._busy_s = 0.0
 
@@ -437,6 +440,10 @@ class KeeperClient:
         state = answer.get("result")
         if answer.get("id") != number or not isinstance(state, Mapping):
             raise _BrokenLink("the device's answer to the first request makes no sense")
+        if parts := same_device.differences(self._identity, state.get("identity")):
+            self._leave()
+            raise StableDeviceError(same_device.refusal(parts))
+        self._identity = self._identity or state.get("identity")
         self._was_attached = True
         # A visit for a host before this one may have to end first; `close` ends that too.
         busy_s = state.get("busy_s")
@@ -446,6 +453,15 @@ class KeeperClient:
         digest = self._preparation[0]["digest"] if self._preparation else None
         self._is_prepared = digest is not None and state.get("prepared") == digest
         self._warn(state.get("warning"))
+
+    def _leave(self) -> None:
+        """Let a device that is not this campaign's end what attaching has started there."""
+        self._has_given_up = True
+        with contextlib.suppress(_BrokenLink):
+            self._write("close", {"keep": True}, b"")
+            deadline = time.monotonic() + CLOSE_S
+            while True:
+                self._read(deadline)  # To the end of the link, and nothing of it counts.
 
     def _has_progressed(self) -> None:
         self._has_given_up = False

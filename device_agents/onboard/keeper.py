@@ -43,6 +43,7 @@ from typing import Any
 from . import campaign_folder, frames
 from .agent_child import AgentChild, Stream
 from .device_lock import DeviceLock, refusal
+from .identity import identity
 from .job import Job
 from .meter import remembered
 from .spool import Spool
@@ -243,6 +244,7 @@ class Keeper:
             "queued": len(self._queue) + (self._running is not None),
             "busy_s": self._busy_s(),
             "warning": self._warning,
+            "identity": identity(),
         }
 
     def _busy_s(self) -> float:

@@ -201,6 +201,35 @@ read()
     assert told["digest"] == preparation_digest(request, b"template")
 
 
+def test_nothing_of_another_device_that_answers_at_the_address_is_taken(
+    clients: list[KeeperClient],
+) -> None:
+    def greeting(name: str) -> str:
+        state = f"{{'prepared': None, 'identity': {{'machine id': '{name}'}}}}"
+        return f"send({{'id': read()['id'], 'result': {state}}})\n"
+
+    wrong = "closed = read()\nsend({'id': closed['id'], 'key': 'one', 'result': {'x': 'wrong'}})"
+    client = client_of(
+        clients,
+        f"{greeting('first')}{VISIT}sys.exit(0)",
+        f"{greeting('second')}{wrong}",
+        f"{greeting('first')}{GOOD}",
+    )
+    with pytest.raises(LinkLostError, match=r"another device answers.*its machine id differs"):
+        collect(client, "one")
+    assert client.num_outstanding == 1
+    assert client.collect("one")["x"] == "one"
+
+
+@pytest.mark.parametrize("identity", ["5", "'text'", "[]", "{}", "{'machine id': []}", "{1: {}}"])
+def test_a_device_that_says_nonsense_of_itself_may_be_the_same_one(
+    clients: list[KeeperClient], identity: str
+) -> None:
+    greeting = f"send({{'id': read()['id'], 'result': {{'identity': {identity}}}}})"
+    client = client_of(clients, f"{greeting}{VISIT}sys.exit(0)", f"{greeting}\n{GOOD}")
+    assert collect(client, "one") == ["one"]
+
+
 class HostileDevice(HostileTransport):
     """A device on which every program is the hostile one."""
 
