@@ -16,13 +16,13 @@ from typing import Any
 
 import pytest
 
-from joulemap.datasets import Timing, Visit, drift, estimation
+from joulemap.datasets import LayerProfiles, Timing, Visit, drift, estimation
 from joulemap.datasets.journal import read_journal
 from joulemap.device_agents import DeviceInUseError, StableDeviceError
 from joulemap.device_agents import device as device_module
 from joulemap.device_agents.device import Device, Preparation
 from joulemap.device_agents.onboard import device_lock
-from joulemap.device_agents.simulated.loopback import write_fixed_time_runtime
+from joulemap.device_agents.simulated.loopback import LoopbackTransport, write_fixed_time_runtime
 from joulemap.profiler import profile, profile_layers
 from joulemap.profiler import templates as template_module
 from joulemap.profiler.campaign import Silent
@@ -205,6 +205,40 @@ def test_nobody_comes_between_two_agents_of_a_campaign(remote: Remote, is_remote
         order.append("first ends")
     thread.join(60)
     assert order == ["first ends", "second"]
+
+
+@pytest.mark.parametrize("is_remote", [False, True])
+def test_nobody_comes_between_a_campaign_and_its_layers(
+    tmp_path: Path, lenet: Preparation, monkeypatch: pytest.MonkeyPatch, is_remote: bool
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def device() -> Device:
+        link = LoopbackTransport() if is_remote else None
+        return Device("loopback:" if is_remote else "local:", transport=link, limits=LIMITS)
+
+    out = tmp_path / "run"
+    had_layers: list[bool] = []
+    is_waiting = threading.Event()
+
+    def measure_second() -> None:
+        with device() as second:
+            second.on_message = lambda text: is_waiting.set()
+            second.prepare(prepared(lenet, 200.0))
+            had_layers.append((out / "layers.parquet").exists())
+
+    thread = threading.Thread(target=measure_second)
+
+    class Followed(Silent):
+        def visited(self, visit: Visit, done: int, noise: float | None) -> None:
+            if not thread.ident:
+                thread.start()
+                assert is_waiting.wait(60)
+
+    profile(device(), "lenet5", samples=3, out=out, protocol=PATIENT, observer=Followed(), layers=2)
+    thread.join(60)
+    assert had_layers == [True]
+    assert len(LayerProfiles.load(out)) == 2
 
 
 def test_a_host_that_comes_back_is_not_kept_out_by_its_own_keeper(remote: Remote) -> None:
