@@ -119,11 +119,12 @@ def _dataset(journal: JournalContent, measurements: Sequence[Measurement]) -> Co
 
 def _meters(campaign: CampaignRecord) -> dict[str, Any]:
     """Return what energy was read from, in words, as part of the device's description."""
-    texts = [
-        f"{meter.get('name')}:{meter.get('channel')} ({meter.get('kind')} of {meter.get('domain')}, "
-        f"updated every {meter.get('observed_update_period_s')} s)"
-        for meter in campaign.meters
-    ]
+    texts = []
+    for meter in campaign.meters:
+        text = f"{meter.get('name')}:{meter.get('channel')} ({meter.get('kind')} of {meter.get('domain')}"
+        # What computes joules has none.
+        period_s = meter.get("observed_update_period_s")
+        texts.append(f"{text})" if period_s is None else f"{text}, updated every {period_s} s)")
     if texts:
         return {"meters": texts}
     return {"meters": f"none: {campaign.meter_note}"} if campaign.meter_note else {}

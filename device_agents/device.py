@@ -20,7 +20,7 @@ from .keeper_client import KeeperClient, LinkLimits, VisitRequest
 from .onboard import device_lock
 from .onboard.meter import remembered
 from .registry import open_transport, runtime_entry
-from .turn import acquire, when_free
+from .turn import acquire, unkept, when_free
 
 T = TypeVar("T")
 PROBE_TIMEOUT_S = 60.0
@@ -143,6 +143,8 @@ class Device:
         # As the agent answered to the last `prepare`: `is_bound`, `is_locked`, each with `reason`.
         self.affinity: Mapping[str, Any] = {}
         self.frequency_lock: Mapping[str, Any] = {}
+        # Likewise `is_exclusive`: whether other campaigns are kept off the device.
+        self.device_lock: Mapping[str, Any] = {}
         # Likewise `chosen`, a description of each meter in use, `why`, and `warnings`.
         self.meters: Mapping[str, Any] = {}
         # What the first agent chose, so that the next ones read the same.
@@ -393,6 +395,7 @@ class Device:
         self.cpus = tuple(cpu for cpu in cpus if type(cpu) is int) if type(cpus) is list else ()
         self.affinity = _mapping(answer.get("affinity"))
         self.frequency_lock = _mapping(answer.get("frequency_lock"))
+        self._note_lock(answer)
         meters = answer.get("meters")
         self.meters = dict(meters) if isinstance(meters, Mapping) else {}
         if self._meters_before is None:
@@ -407,10 +410,14 @@ class Device:
         # It would measure without the lock.
         self._stop_agent()
         self._when_free(partial(acquire, lock), device_lock.wait)
-        if lock.reason is not None:
-            self.on_message(
-                f"warning: campaigns on this device are not kept apart, since {lock.reason}"
-            )
+
+    def _note_lock(self, answer: Mapping[str, Any]) -> None:
+        """Keep, and say once, whether other campaigns are kept off the device."""
+        ours, before = self._transport.device_lock, unkept(self.device_lock)
+        self.device_lock = _mapping(answer.get("device_lock")) if ours is None else ours.state()
+        warning = unkept(self.device_lock)
+        if warning is not None and warning != before:
+            self.on_message(warning)
 
     def _when_free(self, attempt: Callable[[], T], wait: Callable[[float], object]) -> T:
         protocol = self._preparation.protocol if self._preparation else {}

@@ -14,27 +14,26 @@ still outstanding under its old key. The keeper measures a key once and repeats 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from . import same_device
+from .answers import MAX_MESSAGE, preparation_digest, printable, result_of
 from .errors import (
     DeviceError,
     DeviceInUseError,
     LinkLostError,
     StableDeviceError,
     TransientDeviceError,
-    failure_text,
 )
 from .interfaces import Process, Transport
 from .onboard import frames
 from .onboard.meter import remembered
 
 T = TypeVar("T")
-MAX_MESSAGE = 2000
 # The keeper answers at once, but for an agent that is just being ended.
 CLOSE_S = 15.0
 CLOSE_TRIES = 3
@@ -127,6 +126,8 @@ class KeeperClient:
         self._num_failures = 0
         self._was_attached = self._is_prepared = self._has_given_up = False
         self._warning: str | None = None
+        # What the device says that tells it from others.
+        self._identity: object = None
         # How long the device may go on with what it did when this side attached.
         self._busy_s = 0.0
 
@@ -372,7 +373,7 @@ class KeeperClient:
             self._on_message(f"{error}; next try in {wait_s:.0f} s")
         elif self._was_attached:
             self._on_message(
-                f"the link to the device broke ({_printable(str(error), 200)}); the device goes on "
+                f"the link to the device broke ({printable(str(error), 200)}); the device goes on "
                 f"measuring, next try in {wait_s:.0f} s"
             )
         time.sleep(wait_s)
@@ -384,7 +385,7 @@ class KeeperClient:
             raise LinkLostError(f"{stable}. {_SAFE}") from stable
 
     def _farewell(self, error: _BrokenLink, elapsed_s: float) -> str:
-        cause = _printable(str(error), 600)
+        cause = printable(str(error), 600)
         if not self._was_attached and not self._transport.is_alive(self._limits.connect_s):
             # It was never reached; the cause says what to do.
             return cause
@@ -397,7 +398,7 @@ class KeeperClient:
             what = "look after its power and network"
         return (
             f"nothing has come back from the device for {elapsed_s:.0f} s "
-            f"({_printable(str(error), 300)}); {what}. {_SAFE}"
+            f"({printable(str(error), 300)}); {what}. {_SAFE}"
         )
 
     def _join(self) -> None:
@@ -436,11 +437,15 @@ class KeeperClient:
         # Until a keeper has started it does not even say that it works.
         answer = self._read(time.monotonic() + limits.connect_s, limits.connect_s)
         if isinstance(refused := answer.get("refused"), Mapping):
-            why = _printable(str(refused.get("message")), MAX_MESSAGE)
+            why = printable(str(refused.get("message")), MAX_MESSAGE)
             raise (TransientDeviceError if refused.get("is_transient") else StableDeviceError)(why)
         state = answer.get("result")
         if answer.get("id") != number or not isinstance(state, Mapping):
             raise _BrokenLink("the device's answer to the first request makes no sense")
+        if parts := same_device.differences(self._identity, state.get("identity")):
+            self._leave()
+            raise StableDeviceError(same_device.refusal(parts))
+        self._identity = self._identity or state.get("identity")
         self._was_attached = True
         # A visit for a host before this one may have to end first; `close` ends that too.
         busy_s = state.get("busy_s")
@@ -451,47 +456,25 @@ class KeeperClient:
         self._is_prepared = digest is not None and state.get("prepared") == digest
         self._warn(state.get("warning"))
 
+    def _leave(self) -> None:
+        """Let a device that is not this campaign's end what attaching has started there."""
+        self._has_given_up = True
+        with contextlib.suppress(_BrokenLink):
+            self._write("close", {"keep": True}, b"")
+            deadline = time.monotonic() + CLOSE_S
+            while True:
+                self._read(deadline)  # To the end of the link, and nothing of it counts.
+
     def _has_progressed(self) -> None:
         self._has_given_up = False
         self._failing_since, self._num_failures = None, 0
 
     def _warn(self, warning: object) -> None:
         if isinstance(warning, str) and warning != self._warning:
-            self._on_message("warning: " + _printable(warning, 300))
+            self._on_message("warning: " + printable(warning, 300))
             self._warning = warning
 
     def _kill(self) -> None:
         if self._process is not None:
             self._process.kill()
         self._process = None
-
-
-def preparation_digest(request: Mapping[str, Any], payload: bytes) -> str:
-    """Return what a keeper knows a preparation by, in digits of base 16."""
-    text = json.dumps(request, sort_keys=True).encode()
-    return hashlib.sha256(text + b"\0" + payload).hexdigest()
-
-
-def result_of(operation: str, answer: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the result that an answer holds.
-
-    Raises:
-        DeviceError: It says "error", or holds nothing of use.
-    """
-    if "error" in answer:
-        problem = answer["error"] if isinstance(answer["error"], dict) else {}
-        said = _printable(str(problem.get("message")), MAX_MESSAGE)
-        if isinstance(other := problem.get("in_use"), Mapping):
-            who = _printable(str(other.get("holder")), MAX_MESSAGE)
-            raise DeviceInUseError(who, is_ending=other.get("is_ending") is True)
-        message = failure_text(operation, said)
-        raise (TransientDeviceError if problem.get("is_transient") else StableDeviceError)(message)
-    result = answer.get("result")
-    if not isinstance(result, dict):
-        raise TransientDeviceError(f"{operation} failed: the agent's answer has no result")
-    return result
-
-
-def _printable(text: str, length: int) -> str:
-    """Return a device's words without what a terminal would obey."""
-    return "".join(c if c.isprintable() else " " for c in text[:length])

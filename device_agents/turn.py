@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
+from .answers import printable
 from .errors import DeviceInUseError
 from .onboard import device_lock
 
@@ -21,6 +22,22 @@ def acquire(lock: device_lock.DeviceLock) -> None:
     other = device_lock.taken_by(lock)
     if other is not None:
         raise DeviceInUseError(other.text, is_ending=other.is_ending)
+
+
+def unkept(state: Mapping[str, Any]) -> str | None:
+    """Return a warning where nothing keeps campaigns on a device apart, None where they are.
+
+    Args:
+        state: What the device says of its lock (see `DeviceLock.state`).
+    """
+    if not state.get("reason"):
+        return None
+    why = printable(str(state["reason"]), 300)
+    return (
+        f"warning: campaigns on this device are not kept apart, since {why}: "
+        "see to it that no other one measures there meanwhile. Neither would notice, and each would "
+        "spoil the other's seconds and joules"
+    )
 
 
 def when_free(

@@ -37,8 +37,9 @@ from ..device_agents.registry import check_meters, runtime_entry
 from . import networks
 from .device_text import require_runtime
 from .devices import is_simulated, open_device, runs_networks
+from .layers import check_has_layers, time_layers
 from .link_token import link_token, name_of
-from .metering import energy_fields, meter_text, metered_visit_s, meters_of
+from .metering import energy_fields, meter_text, metered_visit_s, meters_of, recorded_meters
 from .noise import NoiseTracker
 from .plan import VisitPlan
 from .plan_text import plan_text
@@ -103,6 +104,7 @@ def profile(
     observer: Observer | None = None,
     sources: Sequence[Predictor] = (),
     connect: ConnectOptions | None = None,
+    layers: int = 0,
 ) -> CostDataset:
     """Return measured costs (seconds, joules) of variants; start, continue or extend.
 
@@ -128,6 +130,8 @@ def profile(
         sources: Predictors of other devices; the samples are then those that tell most about this
             one, chosen from candidates that `sampling` draws.
         connect: What the user permits when the device is reached over a network.
+        layers: Of how many variants to time single layers as well, into the folder's
+            `layers.parquet` (see `profile_layers`); no other campaign comes in between.
 
     Raises:
         InputError: Something given cannot be used, or the folder holds another campaign.
@@ -137,6 +141,10 @@ def profile(
     protocol, observer = protocol or Protocol(), observer or Silent()
     if batch < 1 or threads < 1:
         raise InputError(f"batch is {batch} and threads {threads}; both are at least 1")
+    if layers < 0:
+        raise InputError(f"layers is {layers}; it is a number of variants, at least 0")
+    if layers:
+        check_has_layers(url if isinstance(url, str) else url.url)
     if precision not in PRECISIONS:
         raise InputError(f"unknown precision '{precision}'; known: {', '.join(PRECISIONS)}")
     spec = network if isinstance(network, NetworkSpec) else networks.get(network, resolution)
@@ -181,14 +189,18 @@ def profile(
             spec=spec,
             conditions=conditions,
             device=fingerprint
-            | {"affinity": device.affinity, "frequency_lock": device.frequency_lock},
+            | {
+                "affinity": device.affinity,
+                "frequency_lock": device.frequency_lock,
+                "device_lock": device.device_lock,
+            },
             runtime_version=str(device.runtime_version),
             protocol=protocol.to_dict(),
             sampling=sampling,
             seed=seed,
             reference_widths=reference_widths(spec),
             joulemap_version=__version__,
-            meters=meters,
+            meters=recorded_meters(device, meters, is_simulated=is_simulated(device.url)),
             meter_note=str(device.meters.get("why") or ""),
         )
         _tell_meters(device, meters, meter, observer)
@@ -223,6 +235,19 @@ def profile(
                     _export(folder, plan)
                 raise
             _export(folder, plan)
+        if layers and plan.num_done:
+            observer.message(f"timing single layers of at most {layers} variants")
+            vectors = [tuple(row) for row in CostDataset.load(folder).widths[:layers].tolist()]
+            time_layers(
+                device,
+                fingerprint,
+                spec,
+                vectors,
+                batch=batch,
+                threads=threads,
+                runtime=runtime,
+                out=folder,
+            )
     if not plan.num_done:
         rejected = f"; the first rejected: {next(iter(plan.rejections.values()), None)}"
         raise JoulemapError(

@@ -148,12 +148,12 @@ def profile(
 
     With --from it measures what tells most about how this device differs from those.
     """
+    from ..datasets import LayerProfiles
     from ..datasets.journal import FILE_NAME, read_journal
     from ..device_agents.interfaces import ConnectOptions
     from .advice import advise
     from .campaign import profile as run_campaign
     from .devices import clean_device
-    from .layers import profile_layers
     from .protocol import Protocol
     from .transfer_points import load_sources
 
@@ -186,20 +186,11 @@ def profile(
             observer=progress,
             sources=load_sources(sources or []),
             connect=ConnectOptions(accept_new_host_key),
+            layers=layers,
         )
     advice = advise(read_journal(out / FILE_NAME))
     if layers:
-        profiles = profile_layers(
-            url,
-            dataset.spec,
-            widths=dataset.widths[:layers].tolist(),
-            out=out,
-            runtime=runtime,
-            batch=batch,
-            threads=threads,
-            on_message=console.print_error,
-        )
-        advice = [*advice, console.layers_text(profiles)]
+        advice = [*advice, console.layers_text(LayerProfiles.load(out))]
     if clean:
         advice = [*advice, *clean_device(url, ConnectOptions(accept_new_host_key))]
     _print_dataset(dataset, out, as_json=as_json, advice=advice)

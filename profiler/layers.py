@@ -75,29 +75,83 @@ def profile_layers(
         )
     spec = network if isinstance(network, NetworkSpec) else networks.get(network, resolution)
     variants = _variants(spec, samples, widths, sampling, seed)
-    if isinstance(url, str) and not runs_networks(url):
+    if isinstance(url, str):
+        check_has_layers(url)
+    opened = open_device(url, spec, batch=batch, agent_visits=50) if isinstance(url, str) else url
+    with opened as device:
+        device.on_message = on_message
+        fingerprint = device.probe()
+        return time_layers(
+            device,
+            fingerprint,
+            spec,
+            variants,
+            batch=batch,
+            threads=threads,
+            runtime=runtime,
+            num_runs=num_runs,
+            out=out,
+            on_variant=on_variant,
+        )
+
+
+def check_has_layers(url: str) -> None:
+    """Do nothing if a device runs networks.
+
+    Raises:
+        InputError: It computes costs from widths, and has no layers to time.
+    """
+    if not runs_networks(url):
         raise InputError(
             f"{url} runs no network, so it has no layers to time; "
             "SystolicArrayModel.breakdown says what each costs"
         )
-    opened = open_device(url, spec, batch=batch, agent_visits=50) if isinstance(url, str) else url
+
+
+def time_layers(
+    device: Device,
+    fingerprint: Mapping[str, Any],
+    spec: NetworkSpec,
+    variants: Sequence[WidthTuple],
+    *,
+    batch: int,
+    threads: int,
+    runtime: str,
+    num_runs: int = NUM_RUNS,
+    out: str | Path | None = None,
+    on_variant: Callable[[int, int], None] = lambda done, total: None,
+) -> LayerProfiles:
+    """Return what each layer of some variants took on a device that is open, and stays so.
+
+    Args:
+        device: The device.
+        fingerprint: What it says of itself.
+        spec: The network.
+        variants: Width vectors to profile.
+        batch: Samples per call.
+        threads: Threads inside one operator.
+        runtime: What executes variants.
+        num_runs: Runs of each variant that are kept.
+        out: A folder whose `layers.parquet` to write, or to extend; None writes nothing.
+        on_variant: Called after each variant with how many are done, and how many there are.
+
+    Raises:
+        InputError, DeviceError: As `profile_layers`.
+    """
     conditions: dict[str, Any] = {"batch": batch, "threads": threads, "runtime": runtime}
-    with opened as device:
-        device.on_message = on_message
-        fingerprint = device.probe()
-        template = cached_template(spec, batch)
-        device.prepare(
-            Preparation(template.to_json().encode(), reference_widths(spec), runtime, threads)
-        )
-        conditions["runtime_version"] = str(device.runtime_version)
-        device_id = str(fingerprint["device_id"])
-        profiles = list(_known(out, spec, device_id, conditions))
-        known = {profile.widths for profile in profiles}
-        join = LayerJoin(template.content)
-        missing = [vector for vector in variants if vector not in known]
-        for done, vector in enumerate(missing, start=1):
-            profiles.append(_profile(device, join, vector, num_runs))
-            on_variant(done, len(missing))
+    template = cached_template(spec, batch)
+    device.prepare(
+        Preparation(template.to_json().encode(), reference_widths(spec), runtime, threads)
+    )
+    conditions["runtime_version"] = str(device.runtime_version)
+    device_id = str(fingerprint["device_id"])
+    profiles = list(_known(out, spec, device_id, conditions))
+    known = {profile.widths for profile in profiles}
+    join = LayerJoin(template.content)
+    missing = [vector for vector in variants if vector not in known]
+    for done, vector in enumerate(missing, start=1):
+        profiles.append(_profile(device, join, vector, num_runs))
+        on_variant(done, len(missing))
     found = LayerProfiles(spec, tuple(profiles), device=fingerprint, conditions=conditions)
     if out is not None and missing:
         found.save(make_folder(out) / FILE_NAME)

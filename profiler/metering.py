@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, MutableMapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from joulemap import InputError
@@ -17,6 +18,10 @@ from ..device_agents.onboard.meter import COUNTER, ESTIMATE, SAMPLER, MeterInfo
 from .protocol import Protocol
 
 SOURCES = {COUNTER: "counter", SAMPLER: "sampled"}
+# What a campaign's record says of joules that the simulator computes without any meter.
+SIMULATOR: Mapping[str, Any] = MappingProxyType(
+    {"name": "simulator", "channel": "all", "kind": "model", "domain": "the simulated hardware"}
+)
 # A device's description of a meter is kept up to this size.
 MAX_DESCRIPTION = 20_000
 
@@ -47,6 +52,21 @@ def meters_of(device: Device) -> tuple[Mapping[str, Any], ...]:
             f"the device's description of its meters makes no sense: {error}"
         ) from error
     return tuple(chosen)
+
+
+def recorded_meters(
+    device: Device, meters: tuple[Mapping[str, Any], ...], *, is_simulated: bool
+) -> tuple[Mapping[str, Any], ...]:
+    """Return what a campaign's record says of meters: those in use, or that joules are computed.
+
+    Args:
+        device: A device that was prepared.
+        meters: What `meters_of` returns for it.
+        is_simulated: Whether the device is a simulated one; no other computes joules.
+    """
+    if not meters and is_simulated and device.meters.get("is_simulated") is True:
+        return (SIMULATOR,)
+    return meters
 
 
 def meter_text(meter: Mapping[str, Any]) -> str:

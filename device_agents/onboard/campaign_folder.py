@@ -144,9 +144,10 @@ def listen() -> socket.socket:
 
     Raises:
         OSError: The disk is full.
+        FolderError: The device has no such sockets.
     """
     Path("socket").unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener = _socket()
     listener.bind("socket")
     listener.listen(8)
     listener.setblocking(False)
@@ -154,8 +155,12 @@ def listen() -> socket.socket:
 
 
 def connect() -> socket.socket | None:
-    """Return a connection to the keeper of the working directory, None if there is none."""
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    """Return a connection to the keeper of the working directory, None if there is none.
+
+    Raises:
+        FolderError: The device has no such sockets.
+    """
+    connection = _socket()
     # One that hangs takes no more connections, and this would wait without end.
     connection.settimeout(CONNECT_TIMEOUT_S)
     try:
@@ -164,6 +169,17 @@ def connect() -> socket.socket | None:
         connection.close()
         return None
     return connection
+
+
+def _socket() -> socket.socket:
+    try:
+        return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    except OSError as error:
+        raise FolderError(
+            f"the device gives programs no Unix sockets ({error.strerror}), by which what measures "
+            "there is reached: let it have them (a sandbox or container may forbid them), or run "
+            "joulemap on the device itself, as local:"
+        ) from error
 
 
 def start_keeper(command: Sequence[str]) -> None:

@@ -78,6 +78,10 @@ class DeviceLock:
         """What an agent has to inherit to hold it as well."""
         return () if self._socket is None else (self._socket.fileno(),)
 
+    def state(self) -> dict[str, Any]:
+        """Return `is_exclusive`, whether other campaigns are kept off, and `reason` if not."""
+        return {"is_exclusive": self._socket is not None, "reason": self.reason}
+
     def acquire(self) -> bool:
         """Take it if nobody else has it; return whether it is held now."""
         if self.is_held:
@@ -85,12 +89,14 @@ class DeviceLock:
         if not sys.platform.startswith(("linux", "android")):
             self.reason = f"{sys.platform} has no abstract names of sockets"
             return True
-        ours = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        ours = None
         try:
+            ours = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             ours.bind(_address())
             ours.listen(_BACKLOG)
         except OSError as error:
-            ours.close()
+            if ours is not None:
+                ours.close()
             if error.errno == errno.EADDRINUSE:
                 return False
             self.reason = f"an abstract name of a socket is refused ({error.strerror})"
@@ -223,9 +229,9 @@ def _gone(pid: int) -> Holder:
     return Holder(pid, f"what process {pid}, which has ended, had started", is_ending=True)
 
 
-def _address() -> str:
+def _address() -> bytes:
     name = os.environ.get(VARIABLE, "")
-    return "\0" + (f"{_NAME}/{name}"[:_MAX_NAME] if name else _NAME)
+    return b"\0" + os.fsencode(f"{_NAME}/{name}" if name else _NAME)[:_MAX_NAME]
 
 
 def _connect() -> socket.socket | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-import subprocess
 import sys
 from collections import Counter
 from typing import Any
@@ -13,11 +12,10 @@ from typing import Any
 from . import packages
 from .files import Files
 from .host_state import HostState
+from .identity import ANDROID_SERIAL, android_property
 from .permissions import permissions
 from .processor import clusters, core_names, gpus
 
-# For one property; a phone at work is slow, and all of them may not take as long as a probe.
-GETPROP_TIMEOUT_S = 10.0
 _ANDROID = (
     ("model", "ro.product.model"),
     ("manufacturer", "ro.product.manufacturer"),
@@ -51,8 +49,9 @@ def fingerprint(runtimes: dict[str, str | None], root: str = "/") -> dict[str, A
     # Rounded: the kernel's reserved share of the memory changes between its versions.
     size_gib = round(memory / 2**30) if memory else None
     identity = "|".join(str(part) for part in (machine, board, cpu, os.cpu_count(), size_gib))
-    # Not Android's build, which an update changes.
-    extra = (serial.strip("\0"), *((android or {}).get(name, "") for name in ("model", "soc")))
+    # Not Android's build, which an update changes. Two phones of one model differ in their number.
+    extra = [serial.strip("\0"), *((android or {}).get(name, "") for name in ("model", "soc"))]
+    extra += filter(None, [android_property(ANDROID_SERIAL)])
     if any(extra):
         identity += "|" + "|".join(extra)
     return {
@@ -127,25 +126,8 @@ def os_name(files: Files) -> str | None:
 
 def android_build() -> dict[str, str] | None:
     """Return an Android device's `model`, `soc`, `release` and `build`; None on other systems."""
-    if "ANDROID_ROOT" not in os.environ:
-        return None
-    found = {}
-    for name, key in _ANDROID:
-        try:
-            done = subprocess.run(
-                ["getprop", key],  # noqa: S607 - its folder differs between Android and Termux
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                timeout=GETPROP_TIMEOUT_S,
-                check=False,
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            continue
-        text = done.stdout.decode("utf-8", "replace").strip()
-        if text:
-            found[name] = text[:200]
-    return found or None
+    found = {name: android_property(key) for name, key in _ANDROID}
+    return {name: text[:200] for name, text in found.items() if text} or None
 
 
 def is_virtual(files: Files) -> bool | None:

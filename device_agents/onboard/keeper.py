@@ -43,6 +43,7 @@ from typing import Any
 from . import campaign_folder, frames
 from .agent_child import DYING_S, AgentChild, Stream
 from .device_lock import DeviceLock, refusal, taken_by
+from .identity import identity
 from .job import Job
 from .meter import remembered
 from .spool import Spool
@@ -248,6 +249,7 @@ class Keeper:
             "queued": len(self._queue) + (self._running is not None),
             "busy_s": self._busy_s(),
             "warning": self._warning,
+            "identity": identity(),
         }
 
     def _busy_s(self) -> float:
@@ -378,6 +380,7 @@ class Keeper:
         if job.operation == "prepare":
             child.is_prepared = not has_failed
             if job.host is not None and not has_failed:
+                answer["result"]["device_lock"] = self._lock.state()
                 self._preparation, self._prepared = job, answer["result"]
             if job.host is None:
                 # The keeper's own, for a visit that waits: which fails as the preparation did.

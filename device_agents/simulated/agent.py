@@ -132,10 +132,11 @@ class SimulatedAgent(Agent):
         }
 
     def prepare(self, request: dict[str, Any], payload: bytes) -> dict[str, Any]:
-        """Load the reference variant, any runtime will do."""
+        """Load the reference variant, any runtime will do; nobody else is in virtual time."""
         self.machine.reference_widths = tuple(request["reference_widths"])
         self.runtimes = {request["runtime"]: VERSION}
-        return super().prepare(request, payload)
+        alone = {"device_lock": {"is_exclusive": True, "reason": None}}
+        return {**super().prepare(request, payload), **alone}
 
     def visit(self, request: dict[str, Any], payload: bytes) -> dict[str, Any]:
         """Return the visit's times, with the simulated meter's reading where there is one."""
@@ -147,9 +148,15 @@ class SimulatedAgent(Agent):
     def choose_meters(
         self, request: dict[str, Any], run_reference: Callable[[], None]
     ) -> dict[str, Any]:
-        """Choose as ever; the simulator's own energies count where it has no simulated meter."""
+        """Choose as ever; the simulator's own energies count where it has no simulated meter.
+
+        Returns:
+            `is_simulated` as well: whether they do.
+        """
         self.is_metered = request.get("meter") != meter_choice.NONE
-        return super().choose_meters(request, run_reference)
+        answer = super().choose_meters(request, run_reference)
+        has_own = self.is_metered and not self.chosen and self.machine.has_energy
+        return {**answer, "is_simulated": has_own}
 
     def find_meters(self) -> list[meter_choice.Found]:
         """Return the machine's own meters, and those that its files show."""

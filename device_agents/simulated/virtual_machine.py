@@ -219,6 +219,11 @@ class VirtualMachine(MachineClock):
             return 1.0
         return _stream(self.seed, f"elasticity/{list(widths)}").gauss(1.0, states.elasticity_sd)
 
+    @property
+    def has_energy(self) -> bool:
+        """Whether it knows its calls' joules."""
+        return self._energy is not None
+
     def read_energy_j(self, widths: Sequence[int]) -> float | None:
         """Return what the meter says about a call in joules; None without one."""
         if self._energy is None:

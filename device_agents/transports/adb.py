@@ -164,6 +164,8 @@ class AdbTransport:
 
     def reconnect(self, timeout_s: float) -> None:
         """Reach the device anew, once."""
+        # It may be another one by now, or have lost its files.
+        self._folder = self._python = None
         deadline = time.monotonic() + timeout_s
         serial, self._serial = self._serial, None
         if serial is None:

@@ -6,7 +6,8 @@ Debian's adbd runs in ROOT with a network, processes and mounts of its own, so t
 by nobody else and can spoil nothing. LISTENER is the number of an inherited socket that listens
 on this machine: what connects there is passed on to the daemon, as by a cable. Commands come on
 standard input, one a line, each answered by its own text: `cut` and `mend` the cable (nothing
-passes, nothing closes), `reset` all connections, `kill`, `freeze`, `thaw` and `start` the daemon.
+passes, nothing closes), `reset` all connections, `kill`, `freeze`, `thaw` and `start` the daemon,
+`be-one` and `be-another` phone with nothing on it, as if the address had passed on to it.
 """
 
 from __future__ import annotations
@@ -204,6 +205,16 @@ def set_up(root: Path) -> None:
         fcntl.ioctl(control, 0x8914, request)
 
 
+def become(root: Path, name: str) -> None:
+    """Give the root the identity of a phone, and an empty storage."""
+    etc = root / "run" / f"etc-{name}"
+    if not etc.exists():
+        shutil.copytree(root / "etc", etc, symlinks=True)
+        (etc / "machine-id").write_text(f"{name:0<32}\n")
+    mount("--bind", str(etc), str(root / "etc"))
+    mount("-t", "tmpfs", "-o", f"size={STORAGE_BYTES}", "tmpfs", str(root / "data/local/tmp"))
+
+
 def main() -> None:
     """Serve until standard input ends."""
     root = Path(sys.argv[1])
@@ -214,7 +225,15 @@ def main() -> None:
     daemon.start()
     cable = Cable(listener)
     threading.Thread(target=cable.run, daemon=True).start()
+
+    def be(name: str) -> None:
+        daemon.kill()
+        become(root, name)
+        daemon.start()
+
     commands: dict[str, Callable[[], None]] = {
+        "be-one": lambda: be("one"),
+        "be-another": lambda: be("another"),
         "cut": cable.cut,
         "mend": cable.mend,
         "reset": cable.reset,

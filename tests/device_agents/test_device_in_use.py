@@ -11,16 +11,18 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from joulemap.datasets import Timing, Visit, drift, estimation
+from joulemap.datasets import LayerProfiles, Timing, Visit, drift, estimation
 from joulemap.datasets.journal import read_journal
-from joulemap.device_agents import DeviceInUseError
+from joulemap.device_agents import DeviceInUseError, StableDeviceError
 from joulemap.device_agents import device as device_module
 from joulemap.device_agents.device import Device, Preparation
-from joulemap.device_agents.simulated.loopback import write_fixed_time_runtime
+from joulemap.device_agents.onboard import device_lock
+from joulemap.device_agents.simulated.loopback import LoopbackTransport, write_fixed_time_runtime
 from joulemap.profiler import profile, profile_layers
 from joulemap.profiler import templates as template_module
 from joulemap.profiler.campaign import Silent
@@ -205,6 +207,40 @@ def test_nobody_comes_between_two_agents_of_a_campaign(remote: Remote, is_remote
     assert order == ["first ends", "second"]
 
 
+@pytest.mark.parametrize("is_remote", [False, True])
+def test_nobody_comes_between_a_campaign_and_its_layers(
+    tmp_path: Path, lenet: Preparation, monkeypatch: pytest.MonkeyPatch, is_remote: bool
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def device() -> Device:
+        link = LoopbackTransport() if is_remote else None
+        return Device("loopback:" if is_remote else "local:", transport=link, limits=LIMITS)
+
+    out = tmp_path / "run"
+    had_layers: list[bool] = []
+    is_waiting = threading.Event()
+
+    def measure_second() -> None:
+        with device() as second:
+            second.on_message = lambda text: is_waiting.set()
+            second.prepare(prepared(lenet, 200.0))
+            had_layers.append((out / "layers.parquet").exists())
+
+    thread = threading.Thread(target=measure_second)
+
+    class Followed(Silent):
+        def visited(self, visit: Visit, done: int, noise: float | None) -> None:
+            if not thread.ident:
+                thread.start()
+                assert is_waiting.wait(60)
+
+    profile(device(), "lenet5", samples=3, out=out, protocol=PATIENT, observer=Followed(), layers=2)
+    thread.join(60)
+    assert had_layers == [True]
+    assert len(LayerProfiles.load(out)) == 2
+
+
 def test_a_host_that_comes_back_is_not_kept_out_by_its_own_keeper(remote: Remote) -> None:
     first = remote.device()
     first.prepare(remote.preparation)
@@ -283,6 +319,88 @@ def test_a_keeper_without_host_and_work_leaves_the_device(remote: Remote, tmp_pa
         Timing.from_dict(first.visit(WIDTHS, remote.protocol, "one"))
         assert any("another campaign measures on the device" in text for text in said)
     first.close()
+
+
+# A device whose policy refuses abstract names of sockets, as a sandbox may.
+REFUSING = """
+import socket
+class Refusing(socket.socket):
+    def bind(self, address):
+        if address[:1] in (b"\\0", "\\0"):
+            raise PermissionError(13, "Permission denied")
+        super().bind(address)
+socket.socket = Refusing
+"""
+
+
+def test_a_device_that_refuses_the_lock_is_measured_with_a_warning_that_stays_in_the_dataset(
+    remote: Remote, tmp_path: Path
+) -> None:
+    class Told(Silent):
+        def __init__(self) -> None:
+            self.warnings: list[str] = []
+
+        def message(self, text: str) -> None:
+            self.warnings += [text] if "not kept apart" in text else []
+
+    told = Told()
+    (tmp_path / "runtime" / "sitecustomize.py").write_text(REFUSING)
+    out = tmp_path / "run"
+    device = remote.device(agent_visits=1)
+    profile(device, "lenet5", samples=3, out=out, protocol=PATIENT, observer=told)
+    reason = "an abstract name of a socket is refused (Permission denied)"
+    (warning,) = told.warnings
+    assert warning.startswith(
+        f"warning: campaigns on this device are not kept apart, since {reason}: see to it that no "
+        "other one measures there"
+    )
+    campaign = read_journal(out / "journal.jsonl").campaign
+    assert campaign.device["device_lock"] == {"is_exclusive": False, "reason": reason}
+    assert f"- device_lock: is_exclusive no, reason {reason}" in (out / "README.md").read_text()
+
+
+@pytest.mark.parametrize("is_remote", [False, True])
+def test_a_dataset_says_that_its_campaign_was_alone_on_the_device(
+    remote: Remote, tmp_path: Path, is_remote: bool
+) -> None:
+    device = remote.device() if is_remote else Device("local:")
+    profile(device, "lenet5", samples=1, out=tmp_path / "run", protocol=PATIENT)
+    campaign = read_journal(tmp_path / "run" / "journal.jsonl").campaign
+    assert campaign.device["device_lock"] == {"is_exclusive": True, "reason": None}
+
+
+def test_this_machine_says_likewise_that_nothing_keeps_campaigns_apart(
+    remote: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device_lock, "sys", SimpleNamespace(platform="darwin"))
+    said: list[str] = []
+    with Device("local:") as device:
+        device.on_message = said.append
+        device.prepare(remote.preparation)
+        device.prepare(remote.preparation)
+        assert device.device_lock["is_exclusive"] is False
+    (warning,) = said
+    assert "not kept apart, since darwin has no abstract names of sockets: see to it" in warning
+
+
+def test_a_device_without_unix_sockets_is_refused_with_what_to_do(
+    remote: Remote, tmp_path: Path
+) -> None:
+    code = """
+import errno, socket
+class Refusing(socket.socket):
+    def __init__(self, family=-1, *arguments, **options):
+        if family == socket.AF_UNIX:
+            raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+        super().__init__(family, *arguments, **options)
+socket.socket = Refusing
+"""
+    (tmp_path / "runtime" / "sitecustomize.py").write_text(code)
+    with (
+        remote.device() as device,
+        pytest.raises(StableDeviceError, match=r"no Unix sockets.*let "),
+    ):
+        device.probe()
 
 
 def test_two_hosts_measure_one_after_the_other_over_ssh(

@@ -9,14 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from joulemap.device_agents.answers import preparation_digest
 from joulemap.device_agents.device import Device, Preparation
 from joulemap.device_agents.errors import DeviceError, LinkLostError, StableDeviceError
-from joulemap.device_agents.keeper_client import (
-    KeeperClient,
-    LinkLimits,
-    VisitRequest,
-    preparation_digest,
-)
+from joulemap.device_agents.keeper_client import KeeperClient, LinkLimits, VisitRequest
 from joulemap.device_agents.simulated.loopback import LoopbackProcess, LoopbackTransport
 from joulemap.profiler.device_text import print_probe
 
@@ -204,6 +200,35 @@ read()
     assert told["digest"] == preparation_digest(request, b"template")
 
 
+def test_nothing_of_another_device_that_answers_at_the_address_is_taken(
+    clients: list[KeeperClient],
+) -> None:
+    def greeting(name: str) -> str:
+        state = f"{{'prepared': None, 'identity': {{'machine id': '{name}'}}}}"
+        return f"send({{'id': read()['id'], 'result': {state}}})\n"
+
+    wrong = "closed = read()\nsend({'id': closed['id'], 'key': 'one', 'result': {'x': 'wrong'}})"
+    client = client_of(
+        clients,
+        f"{greeting('first')}{VISIT}sys.exit(0)",
+        f"{greeting('second')}{wrong}",
+        f"{greeting('first')}{GOOD}",
+    )
+    with pytest.raises(LinkLostError, match=r"another device answers.*its machine id differs"):
+        collect(client, "one")
+    assert client.num_outstanding == 1
+    assert client.collect("one")["x"] == "one"
+
+
+@pytest.mark.parametrize("identity", ["5", "'text'", "[]", "{}", "{'machine id': []}", "{1: {}}"])
+def test_a_device_that_says_nonsense_of_itself_may_be_the_same_one(
+    clients: list[KeeperClient], identity: str
+) -> None:
+    greeting = f"send({{'id': read()['id'], 'result': {{'identity': {identity}}}}})"
+    client = client_of(clients, f"{greeting}{VISIT}sys.exit(0)", f"{greeting}\n{GOOD}")
+    assert collect(client, "one") == ["one"]
+
+
 class HostileDevice(HostileTransport):
     """A device on which every program is the hostile one."""
 
@@ -239,11 +264,25 @@ def test_a_device_that_does_not_say_what_it_is_is_refused(
 def test_a_preparation_that_makes_no_sense_says_nothing_of_cpus_and_clocks(
     hostile: Callable[..., Device], junk: str
 ) -> None:
-    answer = f"dict.fromkeys(('cpus', 'affinity', 'frequency_lock', 'meters'), {junk})"
+    names = ("cpus", "affinity", "frequency_lock", "meters", "device_lock")
+    answer = f"dict.fromkeys({names}, {junk})"
     with hostile(prepare=answer) as device:
         device.prepare(Preparation(b"", (1,)))
         assert all(isinstance(cpu, int) for cpu in device.cpus)
         assert device.affinity in ({}, {"a": 1})
+        assert device.device_lock == device.affinity
+
+
+def test_why_nothing_keeps_campaigns_apart_is_said_without_what_a_terminal_would_obey(
+    hostile: Callable[..., Device],
+) -> None:
+    said: list[str] = []
+    with hostile(prepare="{'device_lock': {'reason': '\\x1b[2J' + 'x' * 9999}}") as device:
+        device.on_message = said.append
+        device.prepare(Preparation(b"", (1,)))
+    (warning,) = (text for text in said if "not kept apart" in text)
+    assert warning.isprintable()
+    assert len(warning) < 700
 
 
 @pytest.mark.parametrize("number", ["float('nan')", "float('inf')"])

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
+from joulemap import InputError
 from joulemap.datasets import CostDataset
 from joulemap.datasets.journal import read_journal
-from joulemap.device_agents import Device, DeviceInUseError, Preparation
+from joulemap.device_agents import Device, DeviceInUseError, LinkLostError, Preparation
 from joulemap.profiler import networks, profile
 from joulemap.profiler.protocol import Protocol, reference_widths
 from joulemap.profiler.templates import cached_template
@@ -125,4 +126,26 @@ def test_a_bad_cable_neither_loses_nor_doubles_a_visit(
         measure(device, tmp_path, samples=8)
     finally:
         device.join()
+    assert made(tmp_path, 8)
+
+
+def test_an_address_that_passes_on_to_another_phone_ends_the_campaign_until_the_first_is_back(
+    phone: Phone, tmp_path: Path
+) -> None:
+    phone.do("be-one")
+    device = Breaking(phone, "be-another")
+    try:
+        with pytest.raises(LinkLostError, match=r"another device answers .*its machine id differs"):
+            measure(device, tmp_path, samples=8)
+    finally:
+        device.join()
+    visits = read_journal(tmp_path / "journal.jsonl").visits
+    assert len(visits) < 8 * PROTOCOL.visits
+    assert all(visit.error is None for visit in visits), "the other phone's word was taken"
+    # It is not gone on with by the same command either, until the first one is there again.
+    with pytest.raises(InputError, match=r"device: .* there, .* here"):
+        measure(f"adb:{phone.address}", tmp_path, samples=8)
+    assert read_journal(tmp_path / "journal.jsonl").visits == visits
+    phone.do("be-one")
+    measure(f"adb:{phone.address}", tmp_path, samples=8)
     assert made(tmp_path, 8)

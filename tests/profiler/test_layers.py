@@ -11,7 +11,7 @@ from joulemap import InputError
 from joulemap.datasets import LayerProfiles
 from joulemap.device_agents import Device, StableDeviceError
 from joulemap.models import LayerwisePredictor
-from joulemap.profiler import networks, profile_layers
+from joulemap.profiler import networks, profile, profile_layers
 from joulemap.profiler.cli import main
 from joulemap.profiler.layer_join import LayerJoin, checked_nodes, checked_times
 from joulemap.profiler.templates import cached_template
@@ -107,9 +107,13 @@ def test_fused_layers_are_found_in_other_networks(name: str) -> None:
         assert variant.unassigned_share < 0.2
 
 
-def test_what_cannot_be_profiled_is_refused() -> None:
+def test_what_cannot_be_profiled_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="runs no network"):
         profile_layers("sim:eyeriss", "lenet5", samples=1)
+    # Before the campaign that comes first, not after it.
+    with pytest.raises(InputError, match="runs no network"):
+        profile("sim:eyeriss", "lenet5", samples=1, out=tmp_path / "run", layers=1)
+    assert not (tmp_path / "run").exists()
     with pytest.raises(InputError, match="either samples, a number, or widths"):
         profile_layers("local:", "lenet5")
     with pytest.raises(InputError, match="num_runs is 0"):

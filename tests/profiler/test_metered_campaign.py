@@ -234,6 +234,52 @@ def test_a_fresh_agent_reads_the_meter_that_the_first_one_chose(
         assert meters == [None] * 6
 
 
+@pytest.mark.parametrize("first", ["none", "auto"])
+def test_a_folder_of_a_simulator_has_all_of_its_energies_or_none(
+    tmp_path: Path, first: str
+) -> None:
+    """A simulator computes joules without a meter: whether it did belongs to the campaign."""
+    then = {"none": "auto", "auto": "none"}[first]
+    said = {"none": "none", "auto": "simulator:all"}
+
+    def run(meter: str, samples: int = 2) -> CostDataset:
+        return profile(
+            "sim:eyeriss", "lenet5", samples=samples, out=tmp_path, meter=meter, protocol=FAST
+        )
+
+    run(first)
+    before = (tmp_path / FILE_NAME).read_bytes()
+    message = (
+        rf"holds another campaign \(meter: {said[first]} there, {said[then]} here\); choose another "
+        "folder, or repeat"
+    )
+    with pytest.raises(InputError, match=message):
+        run(then, 3)
+    assert (tmp_path / FILE_NAME).read_bytes() == before
+    energies = run(first, 3).energy_j
+    assert len(energies) == 3
+    assert np.isnan(energies).all() if first == "none" else np.isfinite(energies).all()
+    assert ("simulator:all (model of" in (tmp_path / "README.md").read_text()) == (first == "auto")
+
+
+@pytest.mark.parametrize("first", ["none", "auto"])
+def test_a_folder_is_not_continued_with_a_meter_that_it_was_begun_without(
+    spec: NetworkSpec, tmp_path: Path, first: str
+) -> None:
+    """Also where the first one asked for any, and the device had none then."""
+
+    def run(meter: str, *, has_meter: bool) -> CostDataset:
+        power = WidthPower(watts, seed=9)
+        device = device_with(power, *([VirtualCounter(power)] if has_meter else []))
+        return profile(device, spec, samples=2, out=tmp_path / "run", meter=meter, protocol=FAST)
+
+    run(first, has_meter=False)
+    with pytest.raises(InputError, match=r"meter: none there, counter:all here.*choose another"):
+        run("auto", has_meter=True)
+    # Without one here either nothing would be half filled.
+    assert np.isnan(run("auto", has_meter=False).energy_j).all()
+
+
 def test_meters_that_disagree_are_said_in_the_advice(spec: NetworkSpec, tmp_path: Path) -> None:
     power = WidthPower(watts, seed=5)
     meters = (VirtualCounter(power), VirtualGauge(power, gain=1.3, noise_sd=0.01))

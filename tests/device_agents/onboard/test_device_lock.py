@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -247,6 +249,32 @@ def test_who_cannot_be_seen_is_said(tmp_path: Path) -> None:
     assert len(text) < 400
 
 
+@pytest.mark.parametrize("step", ["__init__", "bind"])
+def test_a_system_that_refuses_such_names_says_why_there_is_no_lock(
+    lock: DeviceLock, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    with monkeypatch.context() as patch:
+        refusing = type("Refusing", (socket.socket,), {step: refuse})
+        patch.setattr(socket, "socket", refusing)
+        assert lock.acquire()
+    reason = "an abstract name of a socket is refused (Operation not permitted)"
+    assert lock.state() == {"is_exclusive": False, "reason": reason}
+    lock.release()
+    assert lock.acquire()
+    assert lock.state() == {"is_exclusive": True, "reason": None}
+
+
+def test_a_long_name_in_any_script_is_cut(
+    lock: DeviceLock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(device_lock.VARIABLE, os.environ[device_lock.VARIABLE] + "\u6e2c" * 99)
+    assert lock.acquire()
+    assert lock.state()["is_exclusive"]
+
+
 def test_systems_without_such_names_are_not_kept_from_measuring(
     lock: DeviceLock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -254,3 +282,4 @@ def test_systems_without_such_names_are_not_kept_from_measuring(
     assert lock.acquire()
     assert lock.descriptors == ()
     assert "darwin" in str(lock.reason)
+    assert not lock.state()["is_exclusive"]

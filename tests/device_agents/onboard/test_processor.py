@@ -137,7 +137,7 @@ def test_an_android_build_is_read_from_its_properties(
         tmp_path,
         "bin/getprop",
         '#!/bin/sh\ncase $1 in ro.product.model) echo "Pixel 8";; ro.soc.model) echo Tensor;; '
-        "ro.build.fingerprint) cat /proc/sys/kernel/random/uuid;; esac",
+        "ro.build.fingerprint) cat /proc/sys/kernel/random/uuid;; ro.serialno) echo $SERIAL;; esac",
     )
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
@@ -148,6 +148,12 @@ def test_an_android_build_is_read_from_its_properties(
     assert first["termux"] == "0.118.1"
     # An update of the system leaves the device what it is.
     assert first["android"]["build"] != second["android"]["build"]
+    # Another phone of the same model is another device, and its number is nobody's business.
+    monkeypatch.setenv("SERIAL", "0123456789")
+    other = fingerprint({}, str(tmp_path))
+    assert other["device_id"] != first["device_id"]
+    assert other["device_id"] == fingerprint({}, str(tmp_path))["device_id"]
+    assert "0123456789" not in str(other)
     assert first["device_id"] == second["device_id"]
     monkeypatch.setenv("PATH", str(tmp_path))
     assert fingerprint({}, str(tmp_path))["android"] is None

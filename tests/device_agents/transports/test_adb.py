@@ -222,6 +222,14 @@ def test_a_phone_without_python_says_what_to_do(phone: Phone) -> None:
         AdbTransport(phone.address).python()
 
 
+def test_an_old_python_is_named_with_its_version(phone: Phone) -> None:
+    transport = AdbTransport(phone.address)
+    old = transport.push(b"#!/bin/sh\necho '3.8 /usr/bin/python3.8'\n", "python3.8")
+    transport.run(["chmod", "700", old], 10)
+    with pytest.raises(StableDeviceError, match=rf"no Python 3.9 or newer .*{old} is 3\.8\)"):
+        AdbTransport(f"{phone.address}?python={old}").python()
+
+
 def test_the_url_may_name_the_python(phone: Phone) -> None:
     assert AdbTransport(f"{phone.address}?python=/usr/bin/python3.13").python()
     with pytest.raises(StableDeviceError, match="looked for /opt/none"):
@@ -412,6 +420,7 @@ def stub_server(patch: pytest.MonkeyPatch, answers: bytes) -> Iterator[None]:
 LISTED = b"""ABC                    no permissions (user in plugdev group; are your udev rules wrong?); see [http://x] usb:1-1 transport_id:1
 DEF                    bootloader usb:1-2 transport_id:2
 GHI:1                  device product:p model:Pixel_6 device:d transport_id:3
+JKL                    offline usb:1-3 transport_id:4
 """
 
 
@@ -421,11 +430,14 @@ def test_states_are_read_from_the_servers_list(monkeypatch: pytest.MonkeyPatch) 
             ("ABC", "no permissions", ""),
             ("DEF", "bootloader", ""),
             ("GHI:1", "device", "Pixel 6"),
+            ("JKL", "offline", ""),
         ]
         with pytest.raises(StableDeviceError, match="udev rules"):
             AdbTransport("ABC").run(["true"], 10)
         with pytest.raises(StableDeviceError, match="start its system"):
             AdbTransport("DEF").run(["true"], 10)
+        with pytest.raises(TransientDeviceError, match=r"'offline': .* or run: adb reconnect"):
+            AdbTransport("JKL").run(["true"], 10)
 
 
 SILENT = "no answer within"
