@@ -21,7 +21,7 @@ from joulemap.device_agents.simulated.board_activity import CHILDREN_S, ProcessA
 from joulemap.device_agents.simulated.board_options import BoardOptions
 from joulemap.device_agents.simulated.board_server import BoardServer, remove_stale_mounts
 
-from ..sshd import wait_for_states
+from ..processes import wait_for_states
 
 ENERGY = "class/powercap/intel-rapl:0/energy_uj"
 # What the counter shows is as old as one update and a step, in which the board uses so much at most.
