@@ -13,7 +13,7 @@ from joulemap.device_agents.agent_archive import agent_archive
 
 from .conftest import which
 
-pytestmark = pytest.mark.board
+pytestmark = [pytest.mark.board, pytest.mark.timeout(900)]
 
 
 def test_what_the_drivers_say_is_read_as_watts(roots: dict[str, Path], tmp_path: Path) -> None:
@@ -38,7 +38,6 @@ def test_what_the_drivers_say_is_read_as_watts(roots: dict[str, Path], tmp_path:
         ],
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        timeout=200,
         check=False,
     )
     answer = tmp_path / "result.json"
