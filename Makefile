@@ -12,18 +12,19 @@ export PYTHONSAFEPATH := 1
 demo: $(VENV)/.installed
 	$(BIN)/joulemap demo
 
-COMPUTING_PROFILER_TESTS := tests/profiler/networks tests/profiler/report tests/profiler/test_devices.py \
-  tests/profiler/test_generic_widths.py tests/profiler/test_protocol_faults.py \
-  tests/profiler/test_sampling.py tests/profiler/test_templates.py
-METERING_TESTS := tests/device_agents/meters/test_on_a_simulated_board.py \
+# What measures this machine, and waits until it has nothing else to do.
+MEASURING_TESTS := tests/device_agents/meters/test_on_a_simulated_board.py \
   tests/device_agents/onboard/test_power_log.py tests/device_agents/simulated/test_board_files.py \
-  tests/device_agents/simulated/test_board_transport.py
+  tests/device_agents/simulated/test_board_transport.py tests/profiler/test_cli_measuring.py \
+  tests/profiler/test_layers.py tests/test_docs.py tests/test_measuring_notebooks.py
+OTHER_TESTS := $(filter-out $(MEASURING_TESTS),$(wildcard tests/test_*.py)) tests/profiler \
+  tests/device_agents tests/models tests/datasets
 
-# What computes or waits runs in two processes; what measures this machine has it to itself, since a
-# campaign waits for a quiet one.
+# What computes or waits runs in two processes, the longest files first; what measures this machine
+# has it to itself, since a campaign waits for a quiet one.
 test: $(VENV)/.installed-test test-roots
-	$(BIN)/pytest -n 2 --dist loadscope tests/datasets tests/models tests/device_agents $(COMPUTING_PROFILER_TESTS) $(METERING_TESTS:%=--ignore=%)
-	$(BIN)/pytest $(METERING_TESTS) tests/profiler $(wildcard tests/test_*.py) $(COMPUTING_PROFILER_TESTS:%=--ignore=%)
+	$(BIN)/pytest -n 2 --dist loadscope --no-loadscope-reorder $(OTHER_TESTS) $(MEASURING_TESTS:%=--ignore=%)
+	$(BIN)/pytest $(MEASURING_TESTS)
 
 # Whole campaigns on an emulated arm64 board over ssh: and adb:, with faults, and meters on the
 # kernel's own drivers: about six minutes.
