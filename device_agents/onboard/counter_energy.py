@@ -249,6 +249,9 @@ class Counter:
         # Less by a bit: moments that are computed may be early by as much.
         piece = 0.99 * max(PIECE_S, PIECE_PERIODS * self.period_s)
         for edge in between:
+            if edge.width_s > piece:
+                # A pause while it was read: a piece that ends at such a moment looks like a load.
+                continue
             late = edge.time_s - edges[-1].time_s >= piece
             if late and last.time_s - edge.time_s >= LAST_SHARE * piece:
                 edges.append(edge)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from joulemap.device_agents.onboard.counter_energy import Counter, unwrap
 from joulemap.device_agents.onboard.energy_window import energy_of
-from joulemap.device_agents.onboard.fluctuation import NOTHING, LongRun
+from joulemap.device_agents.onboard.fluctuation import NOTHING, LongRun, long_run
 from joulemap.device_agents.onboard.mean_power import MeanPower, Refused
 from joulemap.device_agents.onboard.meter import COUNTER, MeterInfo
 from joulemap.device_agents.onboard.meter_choice import enrol
@@ -133,6 +133,21 @@ def test_a_counter_that_sticks_is_refused() -> None:
     still = Counter([0.0, 0.1, 0.2], [0.0, 0.1, 0.2], [1.0, 1.0, 1.0], 0.01, 0.0)
     with pytest.raises(Refused, match="sticks"):
         still.edge(0.0, is_first=True)
+
+
+def test_a_reading_that_took_long_is_no_fluctuation() -> None:
+    """The machine paused for 80 ms while the counter was read, before it answered."""
+    before = [0.02 * i for i in range(50)]
+    after = [moment + 0.0002 for moment in before]
+    after[40] = before[40] + 0.08
+    before[41:] = [moment + 0.08 for moment in before[41:]]
+    after[41:] = [moment + 0.08 for moment in after[41:]]
+    joules = [2.0 * math.floor(moment / 0.001) * 0.001 for moment in after]
+    counter = Counter(before, after, joules, 0.001, 0.0)
+    power = counter.mean_power(counter.edge_at(1), counter.edge_at(49))
+    assert power.power_w == pytest.approx(2.0, rel=0.01)
+    # Pieces err by an update of 1 ms at both ends, in 40 ms.
+    assert long_run([power.pieces]).w2_s < 0.05 * (2.0 * 0.001 / 0.04) ** 2
 
 
 def test_a_line_through_all_updates_tells_a_slow_meter_s_moments() -> None:
