@@ -21,7 +21,7 @@ from joulemap.profiler import Protocol, networks
 from joulemap.profiler.protocol import reference_widths
 from joulemap.profiler.templates import cached_template
 
-from .processes import end, send_signal
+from .processes import end, process_state, send_signal
 
 QUICK = Protocol(
     visits=1,
@@ -131,8 +131,8 @@ class Remote:
         for path in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 command = (path / "cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
-                state = (path / "stat").read_text().rpartition(")")[2].split()[0]
-                if any(word.startswith(str(self.cache)) for word in command) and state not in "ZX":
+                is_ours = any(word.startswith(str(self.cache)) for word in command)
+                if is_ours and process_state(int(path.name)) not in "ZX":
                     found.append((int(path.name), command))
         return found
 

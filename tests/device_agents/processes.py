@@ -13,11 +13,17 @@ from pathlib import Path
 
 
 def process_state(pid: int) -> str:
-    """Return a process's state, as `ps` calls it; nothing when it is gone."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return ""
+    """Return a process's state, as `ps` calls it; nothing when it is gone.
+
+    Its first thread may end before others, which still hold its files and locks: then the state is
+    that of another one.
+    """
+    states = []
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(OSError):
+                states.append((task / "stat").read_text().rpartition(")")[2].split()[0])
+    return next((state for state in states if state not in "ZX"), states[0] if states else "")
 
 
 def wait_for_states(pids: list[int], states: str) -> None:

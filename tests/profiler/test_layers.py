@@ -91,8 +91,7 @@ def test_fused_layers_are_found_in_other_networks(name: str) -> None:
     spec = networks.get(name, {"resnet18": 64, "squeezenet": 64}.get(name))
     small = [max(w.min, w.max // 4 // w.multiple * w.multiple) for w in spec.widths]
     odd = [max(w.min, value - w.multiple) for w, value in zip(spec.widths, small, strict=True)]
-    # Shares are of medians, which two runs that the machine interrupts do not move among five.
-    found = profile_layers("local:", spec, widths=[small, odd], num_runs=5)
+    found = profile_layers("local:", spec, widths=[small, odd], num_runs=10)
     costly = {
         layer.name
         for layer in spec.layers
@@ -104,7 +103,9 @@ def test_fused_layers_are_found_in_other_networks(name: str) -> None:
         assert costly <= set(timed)
         for part in variant.parts:
             assert len(costly & set(part.layers)) <= 1
-        assert variant.unassigned_share < 0.2
+        # Other programs only ever add to a run's time: the least of several is the machine's own.
+        least = {part.layers: min(part.times_s) for part in variant.parts}
+        assert least.get((), 0.0) < 0.2 * sum(least.values())
 
 
 def test_what_cannot_be_profiled_is_refused(tmp_path: Path) -> None:

@@ -51,16 +51,6 @@ def wait_for(condition: Callable[[], bool], timeout_s: float = 60) -> bool:
     return True
 
 
-def has_ended(pid: int) -> bool:
-    """Return whether a process can be collected: its first thread may have ended before others."""
-    if process_state(pid) not in "ZX":
-        return False
-    try:
-        return len(list(Path(f"/proc/{pid}/task").iterdir())) <= 1
-    except OSError:
-        return True
-
-
 def cpu_s(pid: int) -> float:
     """Return the CPU time of a process, in seconds."""
     return time.clock_gettime((~pid << 3) | 2)
@@ -367,7 +357,7 @@ def test_the_agent_after_a_killed_one_locks_anew_and_restores_the_first_settings
     for _ in range(3):
         os.kill(host.agent_pid, signal.SIGKILL)
         # As the host sees it, which then starts another one, maybe before the watchdog is done.
-        assert wait_for(lambda: has_ended(host.agent_pid))
+        assert wait_for(lambda: process_state(host.agent_pid) in "ZX")
         host.say("again")
         lock, _, pid = host.read().partition(";")
         assert lock == "{'is_locked': True, 'reason': None}"
