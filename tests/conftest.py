@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import tomllib
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
@@ -14,7 +14,17 @@ import pytest
 from hypothesis import HealthCheck, settings
 from threadpoolctl import threadpool_limits
 
-from joulemap.datasets import Block, Conditions, LayerSpec, NetworkSpec, Timing, Visit, Width
+from joulemap.datasets import (
+    Block,
+    Conditions,
+    LayerSpec,
+    NetworkSpec,
+    Timing,
+    Visit,
+    Width,
+    drift,
+    estimation,
+)
 from joulemap.datasets.journal import CampaignRecord
 from joulemap.device_agents.onboard import device_lock
 
@@ -36,6 +46,21 @@ threadpool_limits(limits=1)
 
 # Test processes that run at the same time, and real campaigns beside them, are devices of their own.
 os.environ[device_lock.VARIABLE] = f"tests-{os.getpid()}"
+
+
+@pytest.fixture(scope="module")
+def calm_machine() -> Iterator[None]:
+    """Nothing rejects a visit for what else the machine did.
+
+    Visits of milliseconds are noisy; that they are rejected for it is tested elsewhere.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("MAX_CHANGE", "MIN_STATE_GAP"):
+            patch.setattr(drift, name, 99.0)
+        for name in ("OUTLIER_CHANGE", "MAX_STEAL_SHARE"):
+            patch.setattr(estimation, name, 99.0)
+        yield
+
 
 AnyReport = TypeVar("AnyReport", pytest.TestReport, pytest.CollectReport)
 

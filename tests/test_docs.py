@@ -26,12 +26,11 @@ from joulemap.profiler import Protocol, cli, networks, profile, sample
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-# On a restless machine visits are rejected; pages need every variant.
 QUICK = Protocol(
     visits=2,
     max_visit_s=0.02,
     block_s=0.005,
-    max_attempts=100,
+    max_attempts=10,
     has_revisits=False,
     max_further_visits=0,
 )
@@ -49,8 +48,8 @@ def blocks(page: Path, language: str) -> Iterator[tuple[int, str]]:
             yield text[: match.start(2)].count("\n"), match[2]
 
 
-@pytest.fixture(scope="session")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory, calm_machine: None) -> Path:
     """A folder with what pages may take for granted: a campaign, a table, a predictor of each."""
     folder = tmp_path_factory.mktemp("measured")
     profile("local:", "lenet5", samples=16, out=folder / "runs/lenet5", protocol=QUICK)

@@ -176,8 +176,8 @@ def _socket() -> socket.socket:
         return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     except OSError as error:
         raise FolderError(
-            f"the device gives programs no Unix sockets ({error.strerror}), by which what measures "
-            "there is reached: let it have them (a sandbox or container may forbid them), or run "
+            f"joulemap needs Unix sockets on the device, and its system refuses them "
+            f"({error.strerror}): a sandbox or container may forbid them, so allow them there; or run "
             "joulemap on the device itself, as local:"
         ) from error
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from joulemap import InputError
-from joulemap.datasets import CostDataset, Visit, drift, estimation
+from joulemap.datasets import CostDataset, Visit
 from joulemap.datasets.journal import read_journal
 from joulemap.datasets.store import DEVICE_LINK, held_folder
 from joulemap.device_agents.device import Device
@@ -20,16 +20,8 @@ from joulemap.profiler.link_token import link_token
 
 from .conftest import LIMITS, QUICK, Remote
 
+pytestmark = pytest.mark.usefixtures("calm_machine")
 PROTOCOL = replace(QUICK, has_revisits=True, max_attempts=9)
-
-
-@pytest.fixture(autouse=True)
-def _nothing_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Visits of milliseconds are noisy; here it counts which there are, not how good."""
-    for name in ("MAX_CHANGE", "MIN_STATE_GAP"):
-        monkeypatch.setattr(drift, name, 99.0)
-    for name in ("OUTLIER_CHANGE", "MAX_STEAL_SHARE"):
-        monkeypatch.setattr(estimation, name, 99.0)
 
 
 def visits_of(folder: Path) -> tuple[Visit, ...]:

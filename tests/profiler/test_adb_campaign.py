@@ -21,14 +21,14 @@ from joulemap.profiler.templates import cached_template
 
 from ..device_agents.adb_phone import Phone, own_adb_server, phone_root, running_phone
 
+pytestmark = pytest.mark.usefixtures("calm_machine")
 PROTOCOL = Protocol(
     visits=2,
     max_visit_s=0.1,
     max_warm_up_s=0.05,
     block_s=0.01,
     reference_s=0.01,
-    # On a restless machine visits are rejected; here it counts that they are made.
-    max_attempts=100,
+    max_attempts=10,
     has_revisits=False,
     max_further_visits=0,
     start_timeout_s=0.5,

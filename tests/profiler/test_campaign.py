@@ -8,7 +8,7 @@ import io
 import re
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from joulemap import InputError, JoulemapError
-from joulemap.datasets import CostDataset, Visit, drift, estimation
+from joulemap.datasets import CostDataset, Visit
 from joulemap.datasets.journal import read_journal
 from joulemap.datasets.store import DEVICE_LINK
 from joulemap.device_agents import device as device_module
@@ -25,9 +25,10 @@ from joulemap.device_agents.agent_archive import agent_archive
 from joulemap.device_agents.registry import RuntimeEntry
 from joulemap.profiler import Protocol, campaign, networks, profile, sample
 
+pytestmark = pytest.mark.usefixtures("calm_machine")
 FAST = Protocol(
     visits=2,
-    max_attempts=100,
+    max_attempts=10,
     max_further_visits=0,
     has_revisits=False,
     max_visit_s=0.02,
@@ -36,17 +37,6 @@ FAST = Protocol(
     reference_s=0.002,
     start_timeout_s=0.01,
 )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _calm_machine() -> Iterator[None]:
-    """Visits of milliseconds are noisy; that they are rejected for it is tested elsewhere."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(drift, "MAX_CHANGE", 99.0)
-        patch.setattr(drift, "MIN_STATE_GAP", 99.0)
-        patch.setattr(estimation, "OUTLIER_CHANGE", 99.0)
-        patch.setattr(estimation, "MAX_STEAL_SHARE", 99.0)
-        yield
 
 
 class Recorder:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from joulemap.datasets.journal import FILE_NAME, read_journal
 from joulemap.device_agents.onboard.host_state import MACHINE
 from joulemap.device_agents.simulated import simulated_device
@@ -37,11 +39,12 @@ class Messages(Silent):
         self.said.append(text)
 
 
+@pytest.mark.usefixtures("calm_machine")
 def test_a_temperature_that_cannot_be_read_is_said(tmp_path: Path) -> None:
     messages = Messages()
     protocol = Protocol(
         visits=1,
-        max_attempts=100,
+        max_attempts=10,
         max_visit_s=0.05,
         has_revisits=False,
         max_temperature_c=149,

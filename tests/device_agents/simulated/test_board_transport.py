@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from joulemap import InputError
-from joulemap.datasets import drift, estimation
 from joulemap.datasets.journal import FILE_NAME, read_journal
 from joulemap.device_agents import Device, DeviceInUseError, Preparation
 from joulemap.device_agents.errors import StableDeviceError
@@ -165,17 +165,10 @@ def test_urls_that_make_no_sense_are_refused(url: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(("equipment", "meter"), [("rapl", "rapl"), ("ina219", "hwmon")])
+@pytest.mark.usefixtures("calm_machine")
 def test_a_campaign_finds_the_energy_of_real_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, equipment: str, meter: str
+    tmp_path: Path, equipment: str, meter: str
 ) -> None:
-    # Times that others disturb are rejected, and their visits made again without end; here energies
-    # count, whatever the machine does.
-    for module, names in (
-        (drift, ("MAX_CHANGE", "MIN_STATE_GAP")),
-        (estimation, ("OUTLIER_CHANGE", "MAX_STEAL_SHARE")),
-    ):
-        for name in names:
-            monkeypatch.setattr(module, name, 99.0)
     dataset = profile(
         f"sim:board?meter={equipment}&active_w={ACTIVE_W}&range_j=20&averaging_s=0.1",
         "lenet5",
@@ -193,7 +186,12 @@ def test_a_campaign_finds_the_energy_of_real_runs(
     visits = [visit for visit in made if visit.energy]
     assert len(visits) >= 3
     assert {visit.visit_index for visit in visits} == {visit.visit_index for visit in made}
-    assert all(visit.energy or visit.energy_refused for visit in made)
+    for visit in made:
+        # Nothing but a pause of the machine loses a window.
+        why = visit.energy_refused or ""
+        assert visit.energy or re.search(
+            r"without readings|holds \d+ updates|several times", why
+        ), why
     for visit in visits:
         assert visit.timing is not None
         assert visit.energy is not None
