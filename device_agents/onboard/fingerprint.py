@@ -12,7 +12,7 @@ from typing import Any
 from . import packages
 from .files import Files
 from .host_state import HostState
-from .identity import ANDROID_SERIAL, android_property
+from .identity import ANDROID_SERIAL, android_properties
 from .permissions import permissions
 from .processor import clusters, core_names, gpus
 
@@ -45,13 +45,14 @@ def fingerprint(runtimes: dict[str, str | None], root: str = "/") -> dict[str, A
     # Copies of one memory card share the machine's id, but not the board's number.
     serial = files.text("proc/device-tree/serial-number") or ""
     board = files.text("proc/device-tree/model")
-    android = android_build()
+    properties = android_properties([*(key for _, key in _ANDROID), ANDROID_SERIAL])
+    android = android_build(properties)
     # Rounded: the kernel's reserved share of the memory changes between its versions.
     size_gib = round(memory / 2**30) if memory else None
     identity = "|".join(str(part) for part in (machine, board, cpu, os.cpu_count(), size_gib))
     # Not Android's build, which an update changes. Two phones of one model differ in their number.
     extra = [serial.strip("\0"), *((android or {}).get(name, "") for name in ("model", "soc"))]
-    extra += filter(None, [android_property(ANDROID_SERIAL)])
+    extra += filter(None, [properties.get(ANDROID_SERIAL)])
     if any(extra):
         identity += "|" + "|".join(extra)
     return {
@@ -124,10 +125,9 @@ def os_name(files: Files) -> str | None:
     return os_release(files).get("PRETTY_NAME")
 
 
-def android_build() -> dict[str, str] | None:
+def android_build(properties: dict[str, str]) -> dict[str, str] | None:
     """Return an Android device's `model`, `soc`, `release` and `build`; None on other systems."""
-    found = {name: android_property(key) for name, key in _ANDROID}
-    return {name: text[:200] for name, text in found.items() if text} or None
+    return {name: properties[key][:200] for name, key in _ANDROID if key in properties} or None
 
 
 def is_virtual(files: Files) -> bool | None:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
+import time
+from collections.abc import Sequence
 
 from .files import Files
 
-# For one property; a phone at work is slow, and all of them may not take as long as a probe.
-GETPROP_TIMEOUT_S = 10.0
+# For all properties, on a phone that is busy.
+GETPROP_TIMEOUT_S = 20.0
 # Empty where it may not be read, as by apps such as Termux.
 ANDROID_SERIAL = "ro.serialno"
 _ANDROID = (("serial number", ANDROID_SERIAL), ("model", "ro.product.model"))
@@ -32,7 +34,8 @@ def identity(root: str = "/") -> dict[str, str]:
     """
     files = Files(root)
     found = {part: files.text(path) for part, path in _FILES}
-    found.update((part, android_property(key)) for part, key in _ANDROID)
+    properties = android_properties([key for _, key in _ANDROID])
+    found.update((part, properties.get(key)) for part, key in _ANDROID)
     texts = {part: (text or "").strip().strip("\0") for part, text in found.items()}
     # Nobody learns a serial number by it.
     return {
@@ -42,22 +45,28 @@ def identity(root: str = "/") -> dict[str, str]:
     }
 
 
-def android_property(key: str) -> str | None:
-    """Return one of Android's properties; None where it cannot be read, or there is no Android."""
-    if "ANDROID_ROOT" not in os.environ:
-        return None
-    try:
-        done = subprocess.run(
-            ["getprop", key],  # noqa: S607 - its folder differs between Android and Termux
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            timeout=GETPROP_TIMEOUT_S,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.decode("utf-8", "replace").strip() or None
+def android_properties(keys: Sequence[str]) -> dict[str, str]:
+    """Return those of Android's properties that can be read; none where there is no Android."""
+    found = {}
+    deadline = time.monotonic() + GETPROP_TIMEOUT_S
+    for key in keys if "ANDROID_ROOT" in os.environ else ():
+        try:
+            done = subprocess.run(
+                ["getprop", key],  # noqa: S607 - its folder differs between Android and Termux
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                timeout=max(0.0, deadline - time.monotonic()),
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            break
+        except OSError:
+            continue
+        text = done.stdout.decode("utf-8", "replace").strip()
+        if text:
+            found[key] = text
+    return found
 
 
 def _is_placeholder(text: str) -> bool:

@@ -76,6 +76,7 @@ class Keeper:
         self._command = agent_command
         self._listener = campaign_folder.listen()
         self._lock = DeviceLock()
+        self._identity = identity()
         self._host: Stream | None = None
         self._child: AgentChild | None = None
         self._queue: deque[Job] = deque()
@@ -249,7 +250,7 @@ class Keeper:
             "queued": len(self._queue) + (self._running is not None),
             "busy_s": self._busy_s(),
             "warning": self._warning,
-            "identity": identity(),
+            "identity": self._identity,
         }
 
     def _busy_s(self) -> float:

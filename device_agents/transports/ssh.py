@@ -62,21 +62,21 @@ class SshTransport:
 
     def run(self, command: Sequence[str], timeout_s: float, max_bytes: int = 1 << 20) -> Completed:
         """Return what a short program printed and how it ended."""
-        deadline = time.monotonic() + timeout_s
+        began = time.monotonic()
         connection = self._connection or self._connect(CONNECT_TIMEOUT_S)
         was_given_up = connection.is_given_up
         process: SshProcess | None = None
         try:
             process = self._start(command, min(timeout_s, START_TIMEOUT_S), max_stderr=max_bytes)
             process.end_input()
-            return process.wait(max(0.0, deadline - time.monotonic()), max_bytes)
+            return process.wait(max(0.0, began + timeout_s - time.monotonic()), max_bytes)
         except TransientDeviceError as error:
             # A connection that was closed from this side, at the limit, was not lost.
             is_late = connection.is_given_up and not was_given_up
             if not is_late and "no answer within" not in str(error):
                 raise
             raise TransientDeviceError(
-                f"{command[0]} gave no answer within {timeout_s:.1f} s"
+                f"{command[0]} gave no answer within {time.monotonic() - began:.1f} s"
             ) from error
         finally:
             if process is not None:

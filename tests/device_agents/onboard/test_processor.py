@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from joulemap.device_agents.onboard import frequency
+from joulemap.device_agents.onboard import identity as identity_module
 from joulemap.device_agents.onboard.files import Files
 from joulemap.device_agents.onboard.fingerprint import fingerprint
 from joulemap.device_agents.onboard.host_state import HostState
@@ -157,3 +158,16 @@ def test_an_android_build_is_read_from_its_properties(
     assert first["device_id"] == second["device_id"]
     monkeypatch.setenv("PATH", str(tmp_path))
     assert fingerprint({}, str(tmp_path))["android"] is None
+
+
+def test_a_phone_that_does_not_tell_its_properties_is_asked_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program, asked = tmp_path / "bin/getprop", tmp_path / "asked"
+    _write(tmp_path, "bin/getprop", f"#!/bin/sh\necho $1 >> {asked}\nexec sleep 60")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+    monkeypatch.setenv("ANDROID_ROOT", "/system")
+    monkeypatch.setattr(identity_module, "GETPROP_TIMEOUT_S", 2.0)
+    assert fingerprint({}, str(tmp_path))["android"] is None
+    assert len(asked.read_text().splitlines()) == 1
