@@ -237,13 +237,17 @@ class KeeperClient:
                 break
             except (_BrokenLink, DeviceError) as error:
                 self._kill()
-                with contextlib.suppress(DeviceError):
-                    self._transport.reconnect(CLOSE_S)
-                if not tries_left:
+                # What has taken over the device's address stays another one.
+                is_last = self._has_given_up or not tries_left
+                if not self._has_given_up:
+                    with contextlib.suppress(DeviceError):
+                        self._transport.reconnect(CLOSE_S)
+                if is_last:
                     self._on_message(
                         f"joulemap on the device could not be told to end ({error}); it ends by "
                         f"itself within {self._limits.idle_limit_s / 60:.0f} minutes"
                     )
+                    break
         self._kill()
 
     # -- one link ----------------------------------------------------------------------------------

@@ -67,6 +67,25 @@ def test_a_link_that_comes_to_another_phone_is_refused_at_once(
     remote.wait_until(lambda: not remote.everything(), "something runs on the first phone")
 
 
+def test_closing_asks_another_phone_once_and_leaves_it(
+    remote: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phones = Phones(tmp_path, monkeypatch, remote)
+    phones.connect("0001")
+    device = remote.device()
+    device.prepare(remote.preparation)
+    device.visit(WIDTHS[0], remote.protocol, "one")
+    phones.connect("0002")
+    remote.link.cut()
+    num_links = len(remote.link.processes)
+    device.close()
+    assert len(remote.link.processes) == num_links + 1
+    assert "could not be told to end (another device answers there now" in remote.said[-1]
+    remote.wait_until(lambda: not remote.everything(), "something runs on the other phone")
+    # The first one, whose keeper is ended with the test.
+    phones.connect("0001")
+
+
 def test_a_host_with_the_same_key_and_another_machine_id_is_refused(
     tmp_path: Path, lenet: Preparation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
