@@ -37,9 +37,11 @@ test-board: $(VENV)/.installed-test
 test-roots: $(VENV)/.installed-test
 	@$(BIN)/python tests/board/roots.py build phone >/dev/null
 
-# One campaign through two hundred random faults, five hundred windows of each kind of meter: a quarter of an hour.
+# One campaign through two hundred random faults, five hundred windows of each kind of meter: a quarter of an hour;
+# then property tests with examples that no run before has drawn.
 test-soak: $(VENV)/.installed-test
 	$(BIN)/pytest -m soak
+	$(BIN)/pytest --hypothesis-profile search $(shell grep -rl --include='test_*.py' hypothesis tests)
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
