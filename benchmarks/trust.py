@@ -1,0 +1,135 @@
+"""Prints how often each promise of joulemap was attacked, and how often it did not hold.
+
+python benchmarks/trust.py [--share 0.1] [--only NAME,NAME] [--seed N] [--out runs/trust]
+
+Every round runs in a process of its own; one that outlasts its limit or crashes is a failure. What
+was made is kept in the folder, and the same command goes on from there. A new folder draws a new
+seed, which is printed; `--seed` repeats a run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+from trials import Outcome, Trial, trials
+
+RESULTS = "rounds.jsonl"
+
+
+def main() -> int:
+    """Make the rounds that are missing, print the table, return 1 if a promise did not hold."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--share", type=float, default=1.0, help="of the rounds of a whole run")
+    parser.add_argument("--only", default="", help="names of trials, separated by commas")
+    parser.add_argument("--seed", type=int, help="of the first round; drawn when left out")
+    parser.add_argument("--out", type=Path, default=Path("runs/trust"))
+    parser.add_argument("--round", nargs=2, metavar=("NAME", "SEED"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    known = trials()
+    if arguments.round:
+        name, seed = arguments.round
+        print(json.dumps(asdict(known[name].run(int(seed)))))
+        return 0
+    names = [name for name in arguments.only.split(",") if name] or list(known)
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        parser.error(f"unknown trials {', '.join(unknown)}; known: {', '.join(known)}")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    seed = _seed(arguments.out, arguments.seed)
+    print(f"seed {seed}, rounds in {arguments.out / RESULTS}", flush=True)
+    done = {(line["trial"], line["seed"]): line for line in _lines(arguments.out / RESULTS)}
+    failed = False
+    for name in names:
+        trial = known[name]
+        num_rounds = max(1, round(arguments.share * trial.rounds))
+        rounds = []
+        for index in range(num_rounds):
+            key = (name, seed + index)
+            if key not in done:
+                done[key] = _make(trial, seed + index)
+                with (arguments.out / RESULTS).open("a") as file:
+                    file.write(json.dumps(done[key]) + "\n")
+            rounds.append(done[key])
+        failed |= _print(trial, rounds)
+    return int(failed)
+
+
+def _seed(out: Path, wanted: int | None) -> int:
+    file = out / "seed"
+    if file.exists():
+        kept = int(file.read_text())
+        if wanted not in (None, kept):
+            sys.exit(f"{out} holds rounds of seed {kept}; name another folder for seed {wanted}")
+        return kept
+    seed = secrets.randbelow(10**9) if wanted is None else wanted
+    file.write_text(f"{seed}\n")
+    return seed
+
+
+def _lines(path: Path) -> Iterable[dict[str, Any]]:
+    if not path.exists():
+        return
+    for line in path.read_text().splitlines():
+        try:
+            yield json.loads(line)
+        except ValueError:
+            continue  # the run was killed while it wrote this line
+
+
+def _make(trial: Trial, seed: int) -> dict[str, Any]:
+    """Return one round as it is kept: what came out, or that it hung or crashed."""
+    start = time.monotonic()
+    command = [sys.executable, __file__, "--round", trial.name, str(seed)]
+    try:
+        ended = subprocess.run(
+            command, capture_output=True, text=True, timeout=trial.limit_s, check=False
+        )
+        lines = ended.stdout.splitlines() or [""]
+        outcome: dict[str, Any] = json.loads(lines[-1])
+    except subprocess.TimeoutExpired:
+        outcome = asdict(Outcome(1, (f"seed {seed}: not ended after {trial.limit_s:.0f} s",)))
+    except ValueError:
+        said = (ended.stderr.strip().splitlines() or ["no word"])[-1]
+        outcome = asdict(Outcome(1, (f"seed {seed}: exit {ended.returncode}: {said[:300]}",)))
+    return {"trial": trial.name, "seed": seed, "took_s": time.monotonic() - start} | outcome
+
+
+def _print(trial: Trial, rounds: Iterable[Mapping[str, Any]]) -> bool:
+    """Print a trial's line; return whether its promise did not hold."""
+    rounds = list(rounds)
+    tries = sum(line["tries"] for line in rounds)
+    failures = [text for line in rounds for text in line["failures"]]
+    took_s = sum(line["took_s"] for line in rounds)
+    text = f"{trial.name}: {trial.promise}: {tries} tries, {len(failures)} failures"
+    if trial.may_fail:
+        text += (
+            f" ({100 * len(failures) / max(tries, 1):.1f} %; at most {100 * trial.may_fail:.0f})"
+        )
+    elif not failures and tries:
+        bound = float(stats.beta.ppf(0.95, 1, tries))
+        text += f" (95 % bound {100 * bound:.2g} %)"
+    figures: dict[str, list[float]] = {}
+    for line in rounds:
+        for name, value in line["figures"]:
+            figures.setdefault(name, []).append(value)
+    for name, values in figures.items():
+        text += f", {name} {np.mean(values):.4g}"
+    print(f"{text}; {len(rounds)} rounds, {took_s:.0f} s", flush=True)
+    for failure in failures[:3]:
+        print(f"    {failure}", flush=True)
+    return bool(len(failures) > trial.may_fail * tries)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
