@@ -7,7 +7,7 @@ SYSTEM_PACKAGES := adb chromium cpio e2fsprogs fuse3 g++ git make mmdebstrap ope
 # Keeps the repository's root off sys.path, where models/ and datasets/ would shadow others' packages.
 export PYTHONSAFEPATH := 1
 
-.PHONY: demo test test-board test-roots test-soak lint check benchmarks benchmarks-aligned benchmarks-devices benchmarks-layerwise benchmarks-models benchmarks-predictors benchmarks-protocol benchmarks-trust system-packages clean
+.PHONY: demo docs test test-board test-roots test-soak lint check benchmarks benchmarks-aligned benchmarks-devices benchmarks-layerwise benchmarks-models benchmarks-predictors benchmarks-protocol benchmarks-trust system-packages clean
 
 demo: $(VENV)/.installed
 	$(BIN)/joulemap demo
@@ -43,6 +43,10 @@ test-soak: $(VENV)/.installed-test
 	$(BIN)/pytest -m soak
 	$(BIN)/pytest --hypothesis-profile search $(shell grep -rl --include='test_*.py' hypothesis tests)
 
+# The site: these pages and the reference from the docstrings, warnings are errors.
+docs: $(VENV)/.installed-test
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs build/docs
+
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -50,7 +54,7 @@ lint: $(VENV)/.installed-test
 	$(BIN)/lint-imports
 	$(BIN)/vermin -t=3.9- --no-tips --quiet device_agents/onboard device_agents/runtimes device_agents/meters
 
-check: lint test
+check: lint docs test
 
 # Print the figures of docs/figures.md: the first on an otherwise idle machine in about three
 # minutes, the second in about half an hour, most of it simulation.

@@ -344,10 +344,9 @@ class CostDataset:
             target: A cost column.
 
         Returns:
-            X: `n x (k + varying conditions)`, columns as in `feature_names`.
-            y: `n`, in the target's SI unit.
-            w: `n`, mean 1, inversely proportional to each row's variance; all 1 where no variance is
-                known.
+            X (`n x (k + varying conditions)`, columns as in `feature_names`), y (`n`, in the target's
+            SI unit) and the weights (`n`, mean 1, inversely proportional to each row's variance; all
+            1 where no variance is known).
 
         Raises:
             InputError: No such column, no row has it, or a varying condition is not a number.

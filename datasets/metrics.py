@@ -17,7 +17,7 @@ _MAX_DRAWS = 2_000_000
 
 
 def mape(y: ArrayLike, prediction: ArrayLike) -> float:
-    """Return the mean of |y - prediction| / y, a fraction (0.03 is 3 %).
+    """Return the mean of `abs(y - prediction) / y`, a fraction (0.03 is 3 %).
 
     Args:
         y: Measured cost, shape (n,), positive.
@@ -36,7 +36,7 @@ def share_within(y: ArrayLike, prediction: ArrayLike, tolerance: float) -> float
     Args:
         y: Measured cost, shape (n,), positive.
         prediction: Predicted cost, shape (n,), in the same unit.
-        tolerance: Largest |y - prediction| / y that counts, such as 0.05.
+        tolerance: Largest `abs(y - prediction) / y` that counts, such as 0.05.
 
     Raises:
         InputError: As `mape`, or a tolerance that is not positive.
@@ -96,7 +96,7 @@ class NoiseFloor:
     """How far two measurements of one variant lie apart: no model's error can be much lower.
 
     Attributes:
-        value: Mean over pairs of |a - b| / ((a + b) / 2) / sqrt(2), a fraction.
+        value: Mean over pairs of `abs(a - b) / ((a + b) / 2) / sqrt(2)`, a fraction.
         low: Lower end of its bootstrap interval.
         high: Upper end of its bootstrap interval.
         num_pairs: Re-visited variants it rests on.
@@ -146,7 +146,7 @@ def noise_floor(
 ) -> NoiseFloor:
     """Return the noise floor of pairs of measurements, a fraction, with its bootstrap interval.
 
-    The mean of |a - b| / ((a + b) / 2) / sqrt(2) over pairs; the interval takes percentiles over
+    The mean of `abs(a - b) / ((a + b) / 2) / sqrt(2)` over pairs; the interval takes percentiles over
     `resamples` draws of the pairs with replacement.
 
     Args:

@@ -71,7 +71,7 @@ class TransportContract:
 
     @pytest.fixture
     def start(self, transport: Transport) -> Iterator[Start]:
-        """Return a function (code, *arguments) that runs Python code there; ended after the test."""
+        """Return a function `(code, *arguments)` that runs Python code there; ended after the test."""
         started: list[Process] = []
 
         def run(code: str, *arguments: object) -> Process:

@@ -5,6 +5,11 @@ Names are imported when first used: `joulemap --help` must not wait for torch.
 
 from __future__ import annotations
 
+if __name__ == "models":  # found because the checkout itself is on Python's path
+    raise ImportError(
+        "this folder is imported as joulemap.models: run Python with -P, or from another folder"
+    )
+
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 

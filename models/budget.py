@@ -48,7 +48,7 @@ class Budget:
         spec: The network, where the costs do not know it.
 
     Attributes:
-        constraints: What was given, as `Constraint`s.
+        constraints: What was given, each a `Constraint`.
         floor: What the smallest widths cost, one figure for each constraint.
         dense: What the unpruned network costs.
 

@@ -1,5 +1,10 @@
 """The run: networks, sampling, protocol, campaign, report, command line."""
 
+if __name__ == "profiler":  # found because the checkout itself is on Python's path
+    raise ImportError(
+        "this folder is imported as joulemap.profiler: run Python with -P, or from another folder"
+    )
+
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 

@@ -138,8 +138,20 @@ def headings(page: Path) -> set[str]:
 
 def test_every_page_is_in_the_index() -> None:
     index = (ROOT / "docs/README.md").read_text()
+    # Of the site alone: its first page, and two files of the root.
+    only_of_the_site = {"index.md", "contributing.md", "changelog.md"}
     for page in (ROOT / "docs").glob("*.md"):
+        if page.name in only_of_the_site:
+            continue
         assert page.name == "README.md" or f"]({page.name})" in index
+
+
+def test_every_page_is_on_the_site() -> None:
+    site = (ROOT / "docs/index.md").read_text()
+    listed = set(re.findall(r"^[\w/-]+$", site, re.MULTILINE))
+    pages = (ROOT / "docs").rglob("*.md")
+    found = {str(page.relative_to(ROOT / "docs").with_suffix("")) for page in pages}
+    assert listed == found - {"index"}
 
 
 def test_the_readme_repeats_the_figures_of_their_page() -> None:

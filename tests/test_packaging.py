@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
+from email.parser import Parser
 from pathlib import Path
 
 import pytest
+
+import joulemap
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = {"profiler", "device_agents", "models", "datasets", "compressors"}
@@ -53,6 +58,24 @@ print([spec.origin for name in {sorted(FOLDERS)} if (spec := find_spec(name))])
     assert str(ROOT) not in found
 
 
+@pytest.mark.parametrize("folder", sorted(FOLDERS))
+def test_a_folder_of_the_checkout_is_not_imported_under_its_own_name(folder: str) -> None:
+    """It would be a second copy of every class, and errors of one are not caught as the other's."""
+    command = [sys.executable, "-c", f"import {folder}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env={})
+    last = done.stderr.strip().splitlines()[-1]
+    assert done.returncode == 1
+    assert last == (
+        f"ImportError: this folder is imported as joulemap.{folder}: "
+        "run Python with -P, or from another folder"
+    )
+
+
+def test_the_citation_names_this_version() -> None:
+    text = (ROOT / "CITATION.cff").read_text()
+    assert re.search(r"^version: (.+)$", text, re.MULTILINE)[1] == joulemap.__version__  # type: ignore[index]
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel of this tree, built with the packages that are installed."""
@@ -70,7 +93,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def unpacked(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("unpacked")
     with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(target)
+        archive.extractall(target)  # noqa: S202 - our own wheel
     return target
 
 
@@ -94,6 +117,51 @@ def test_the_wheel_holds_what_travels_to_devices(unpacked: Path) -> None:
     (about,) = unpacked.glob("*.dist-info")
     assert "joulemap = joulemap.profiler.cli:main" in (about / "entry_points.txt").read_text()
     assert (about / "licenses/LICENSE").is_file()
+
+
+def test_the_index_page_has_no_link_that_is_relative_to_the_checkout(unpacked: Path) -> None:
+    (about,) = unpacked.glob("*.dist-info")
+    metadata = Parser().parsestr((about / "METADATA").read_text())
+    links = re.findall(r"\]\(([^)]+)\)", str(metadata.get_payload()))
+    assert len(links) > 10
+    assert [link for link in links if not link.startswith(("https://", "#"))] == []
+    assert metadata["Version"] == joulemap.__version__
+    assert {text.split(",")[0] for text in metadata.get_all("Project-URL", [])} >= {"Homepage"}
+
+
+def test_the_sdist_makes_the_same_wheel_and_holds_the_tests(unpacked: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-P", "-m", "build", "--sdist", "--no-isolation"]
+    done = subprocess.run(
+        [*command, "--outdir", str(tmp_path), str(ROOT)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    (file,) = tmp_path.glob("joulemap-*.tar.gz")
+    with tarfile.open(file) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    for name in ("tests/test_packaging.py", "docs/index.md", "benchmarks/trust.py", "LICENSE"):
+        assert (folder / name).is_file(), name
+    command = [sys.executable, "-P", "-m", "build", "--wheel", "--no-isolation"]
+    done = subprocess.run(
+        [*command, "--outdir", str(tmp_path), str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    (again,) = tmp_path.glob("joulemap-*.whl")
+    with zipfile.ZipFile(again) as archive:
+        packed = {name for name in archive.namelist() if ".dist-info/" not in name}
+    assert packed == {
+        str(path.relative_to(unpacked))
+        for path in (unpacked / "joulemap").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
 
 
 def test_the_wheel_can_be_imported_from_anywhere(unpacked: Path, tmp_path: Path) -> None:

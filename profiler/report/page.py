@@ -45,7 +45,7 @@ class Headline:
         unit: Its SI unit.
         num_variants: Measured variants that have it.
         is_held_out: Whether the error is that of predictions made without the variant.
-        error: Mean of |y - prediction| / y, a fraction, with its 95 % interval.
+        error: Mean of `abs(y - prediction) / y`, a fraction, with its 95 % interval.
         noise_floor: Of the dataset; None without re-visited variants.
         full_network: Predicted cost of the full network in `unit`, with the 90 % interval of its
             mean; its ends are NaN where it is not known.
