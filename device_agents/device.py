@@ -37,6 +37,8 @@ CLEAN_TIMEOUT_S = 60.0
 READY_GRACE_S = 30.0
 # For another campaign to end, where the protocol does not say how long the start may take.
 IN_USE_WAIT_S = 20.0
+# Of a text that an agent tells.
+MAX_WORDS = 500
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,8 @@ class Device:
         self.frequency_lock: Mapping[str, Any] = {}
         # Likewise `is_exclusive`: whether other campaigns are kept off the device.
         self.device_lock: Mapping[str, Any] = {}
+        # Likewise which thermal zone's temperature is recorded, in words.
+        self.temperature_zone: str | None = None
         # Likewise `chosen`, a description of each meter in use, `why`, and `warnings`.
         self.meters: Mapping[str, Any] = {}
         # What the first agent chose, so that the next ones read the same.
@@ -395,6 +399,7 @@ class Device:
         self.cpus = tuple(cpu for cpu in cpus if type(cpu) is int) if type(cpus) is list else ()
         self.affinity = _mapping(answer.get("affinity"))
         self.frequency_lock = _mapping(answer.get("frequency_lock"))
+        self.temperature_zone = _words(answer.get("temperature_zone"))
         self._note_lock(answer)
         meters = answer.get("meters")
         self.meters = dict(meters) if isinstance(meters, Mapping) else {}
@@ -471,6 +476,13 @@ def _wait_there(client: KeeperClient, timeout_s: float) -> None:
 
 def _chunk(visit_s: float) -> int:
     return max(1, min(MAX_SENT_AHEAD, round(SENT_AHEAD_S / max(visit_s, 1e-3))))
+
+
+def _words(value: object) -> str | None:
+    """Return a short text of an answer as it may be shown, None where it holds something else."""
+    if not isinstance(value, str):
+        return None
+    return "".join(each if each.isprintable() else "?" for each in value[:MAX_WORDS])
 
 
 def _mapping(value: object) -> dict[str, Any]:

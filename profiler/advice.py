@@ -188,11 +188,19 @@ def _machine(timings: list[Timing], journal: JournalContent) -> list[str]:
             f"The load was {load:.1f} with {threads} thread(s) measured: something else was "
             "running. Stop it."
         )
+    held = sum(timing.machine.get("is_throttled") == 1 for timing in timings)
+    if held:
+        said.append(
+            f"In {held} of {len(timings)} visits a cooling device or the firmware held the processor "
+            "back: it was hot, or its supply too weak. Cool it, take a stronger supply, or let it "
+            "pause (--max-temperature)."
+        )
+    zone = journal.campaign.device.get("temperature_zone")
     heat = [timing.machine.get("temperature_c") for timing in timings]
     hottest = max((value for value in heat if value is not None), default=None)
     if hottest is not None and hottest > HOT_C:
         said.append(
-            f"The device reached {hottest:.0f} C, where many throttle. Cool it, or measure with "
+            f"The device reached {hottest:.0f} C{f' ({zone})' if zone else ''}, where many throttle. Cool it, or measure with "
             "pauses."
         )
     limit_c = journal.campaign.protocol.get("max_temperature_c")

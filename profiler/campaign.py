@@ -193,6 +193,7 @@ def profile(
                 "affinity": device.affinity,
                 "frequency_lock": device.frequency_lock,
                 "device_lock": device.device_lock,
+                "temperature_zone": device.temperature_zone,
             },
             runtime_version=str(device.runtime_version),
             protocol=protocol.to_dict(),

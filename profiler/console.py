@@ -235,6 +235,7 @@ def layers_text(profiles: LayerProfiles) -> str:
 # Shown by tables of their own (`device_text`), or only for programs.
 _NOT_ROWS = {"runtimes", "clusters", "gpus", "os_release", "android", "is_root", "packages"}
 _NOT_ROWS |= {"execution_providers", "thermal_zones", "control", "clocks"}
+_NOT_ROWS |= {"firmware_throttling", "former_ids", "identity"}
 
 
 def fingerprint_rows(fingerprint: Mapping[str, Any]) -> list[list[str]]:

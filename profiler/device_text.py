@@ -32,7 +32,7 @@ def print_probe(
     )
     for title, columns, rows in (
         ("Processor clusters", _CLUSTER_COLUMNS, cluster_rows(fingerprint)),
-        ("Thermal zones", ("zone", "temperature"), zone_rows(fingerprint)),
+        ("Thermal zones", ("zone", "temperature", "counts"), zone_rows(fingerprint)),
         ("Control", ("what", "permitted", "in the way"), control_rows(fingerprint)),
         ("Runtimes", ("runtime", "version", "computes on"), runtime_rows(fingerprint)),
         ("Clocks", _CLOCK_COLUMNS, clock_rows(fingerprint)),
@@ -41,7 +41,7 @@ def print_probe(
         if rows:
             console.RESULTS.print()
             console.print_table(title, columns, rows, has_numbers=False)
-    advice = missing_runtimes(fingerprint)
+    advice = [*throttling_sentences(fingerprint), *missing_runtimes(fingerprint)]
     if advice:
         console.RESULTS.print()
         console.print_list(advice)
@@ -150,11 +150,26 @@ def cluster_rows(fingerprint: Mapping[str, Any]) -> list[list[str]]:
 
 
 def zone_rows(fingerprint: Mapping[str, Any]) -> list[list[str]]:
-    """Return the thermal zones with their temperatures."""
+    """Return the thermal zones with their temperatures, and why one does not count."""
     return [
-        [str(zone.get("type") or "not named"), _celsius(_real(zone.get("temperature_c")))]
+        [
+            str(zone.get("type") or "not named"),
+            _celsius(_real(zone.get("temperature_c"))),
+            "yes" if zone.get("is_used") else f"no: {zone.get('note') or 'not told'}",
+        ]
         for zone in _mappings(fingerprint.get("thermal_zones"))
     ]
+
+
+def throttling_sentences(fingerprint: Mapping[str, Any]) -> list[str]:
+    """Return what a Raspberry Pi's firmware says of its supply and its heat, as sentences."""
+    said = _mapping(fingerprint.get("firmware_throttling"))
+    sentences = []
+    for key, when in (("now", "now"), ("since_start", "since the start at some time")):
+        texts = [str(text) for text in _items(said.get(key))]
+        if texts:
+            sentences.append(f"The firmware says, {when}: {', '.join(texts)}.")
+    return sentences
 
 
 def control_rows(fingerprint: Mapping[str, Any]) -> list[list[str]]:

@@ -83,6 +83,14 @@ MaxTemperature = Annotated[
         help="Let the device cool to this many deg C before each visit.", rich_help_panel=DEVICE
     ),
 ]
+TemperatureZone = Annotated[
+    str | None,
+    typer.Option(
+        help="Thermal zone whose temperature counts, one that joulemap probe lists; else the "
+        "processor's.",
+        rich_help_panel=DEVICE,
+    ),
+]
 LockFrequency = Annotated[
     bool,
     typer.Option(

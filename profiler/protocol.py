@@ -13,6 +13,7 @@ from ..datasets import NetworkSpec
 # About a sixteenth of the arithmetic of the full network: short, yet made of the same operators.
 REFERENCE_SHARE = 4
 REFERENCE_MULTIPLE = 8
+MAX_ZONE_NAME = 100
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Protocol:
         has_revisits: Whether max(40, 10 %) of the variants are measured twice for the noise floor.
         max_busy_share: The campaign starts when other work takes at most this share of the machine,
         max_temperature_c: ... and the device is at most this hot (None: as it is),
+        temperature_zone: ... by its thermal zone of this name (None: the processor's),
         start_timeout_s: ... or after this time, with a warning.
         agent_visits: Visits after which a fresh agent takes over.
         energy_window_s: Where a meter is read, its window lasts at least so long (gauges that
@@ -44,7 +46,7 @@ class Protocol:
         max_energy_window_s: ... or this much time has passed.
 
     Raises:
-        InputError: A value is not positive, or a share is above 1.
+        InputError: A value is not positive, a share is above 1, or the zone's name is none.
     """
 
     visits: int = 3
@@ -61,6 +63,7 @@ class Protocol:
     has_revisits: bool = True
     max_busy_share: float = 0.2
     max_temperature_c: float | None = None
+    temperature_zone: str | None = None
     start_timeout_s: float = 20.0
     agent_visits: int = 50
     energy_window_s: float = 1.0
@@ -72,6 +75,9 @@ class Protocol:
         for item in fields(self):
             value = getattr(self, item.name)
             if value is None or isinstance(value, bool):
+                continue
+            if item.name == "temperature_zone":
+                _check_zone(value)
                 continue
             if item.name == "max_further_visits" and value == 0:
                 continue
@@ -88,6 +94,15 @@ class Protocol:
     def visit_duration_s(self) -> float:
         """What a visit takes altogether, roughly, in seconds: window, two references, loading."""
         return self.max_visit_s + 2 * self.reference_s + 0.05
+
+
+def _check_zone(name: object) -> None:
+    is_text = isinstance(name, str) and 0 < len(name) <= MAX_ZONE_NAME and name.isprintable()
+    if not is_text:
+        raise InputError(
+            f"protocol temperature_zone is {str(name)[:60]!r}, no name of a thermal zone; joulemap "
+            "probe lists the device's"
+        )
 
 
 def reference_widths(spec: NetworkSpec) -> tuple[int, ...]:

@@ -10,25 +10,19 @@ What feeds the rails is not measured: the supply's 5 V has a voltage and no curr
 from __future__ import annotations
 
 import math
-import os
 import re
-import select
-import subprocess
-import time
 
+from ..onboard import firmware
 from ..onboard.files import Files
 from ..onboard.meter import SAMPLER, Meter, MeterError, MeterGone, MeterInfo, Missing
 from .readings import check_power
 
-_PROGRAMS = ("usr/bin/vcgencmd", "opt/vc/bin/vcgencmd")
 _COMMAND = "pmic_read_adc"
 _MODELS = ("raspberry pi 5", "raspberry pi 500", "compute module 5")
 _LINE = re.compile(
     r"\s*([A-Za-z0-9][A-Za-z0-9_]{0,30})_([AV])\s+(?:current|volt)\([0-9]{1,3}\)="
     r"([0-9]{1,6}(?:\.[0-9]{1,12})?)([AV])\s*\Z"
 )
-_MAX_OUTPUT = 16_384
-_TIME_LIMIT_S = 2.0
 # A program is started for each reading, which takes some milliseconds of a core.
 _READ_S = 0.1
 _MAX_POWER_W = 40.0
@@ -67,16 +61,12 @@ class PmicMeter:
 
 def find(files: Files) -> list[Meter | Missing]:
     """Return the sum of the rails first, then the processor's core; nothing but on a Pi 5."""
-    model = " ".join(
-        files.text(f"{folder}/model") or ""
-        for folder in ("proc/device-tree", "sys/firmware/devicetree/base")
-    ).lower()
+    model = firmware.model(files)
     if not any(name in model for name in _MODELS):
         return []
-    programs = [files.path(name) for name in _PROGRAMS]
-    program = next((path for path in programs if os.access(path, os.X_OK)), None)
+    program = firmware.program(files)
     if program is None:
-        reason = f"{' and '.join('/' + name for name in _PROGRAMS)} are not there"
+        reason = f"{firmware.places()} are not there"
         return [Missing("pi5", "", reason, "sudo apt install raspi-utils")]
     try:
         powers = parse_rails(_ask(program))
@@ -119,51 +109,14 @@ def _ask(program: str) -> str:
 
     Raises:
         MeterGone: It is not there.
-        MeterError: It fails, takes too long, or does not stop printing.
+        MeterError: It gives no answer.
     """
     try:
-        process = subprocess.Popen(
-            [program, _COMMAND],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-    except FileNotFoundError as error:
-        raise MeterGone(f"{program} is gone") from error
-    except OSError as error:
-        raise MeterError(f"{program} cannot be started ({error.strerror})") from error
-    with process:
-        try:
-            printed = _output(process, program).decode("utf-8", "replace")
-        finally:
-            process.kill()
-    if process.returncode != 0:
-        said = printed[:80].strip()
-        raise MeterError(f"'{program} {_COMMAND}' failed with {process.returncode} ({said!r})")
-    return printed
-
-
-def _output(process: subprocess.Popen[bytes], program: str) -> bytes:
-    """Return what a program prints until it ends."""
-    end = time.monotonic() + _TIME_LIMIT_S
-    printed = b""
-    if process.stdout is None:
-        return printed
-    while True:
-        left_s = end - time.monotonic()
-        if left_s <= 0 or not select.select([process.stdout], [], [], left_s)[0]:
-            raise MeterError(f"{program} took more than {_TIME_LIMIT_S:g} s")
-        part = os.read(process.stdout.fileno(), _MAX_OUTPUT)
-        printed += part
-        if len(printed) > _MAX_OUTPUT:
-            raise MeterError(f"{program} does not stop printing")
-        if not part:
-            break
-    try:
-        process.wait(max(0.0, end - time.monotonic()))
-    except subprocess.TimeoutExpired as error:
-        raise MeterError(f"{program} took more than {_TIME_LIMIT_S:g} s") from error
-    return printed
+        return firmware.ask(program, _COMMAND)
+    except firmware.FirmwareGone as error:
+        raise MeterGone(str(error)) from error
+    except firmware.FirmwareError as error:
+        raise MeterError(str(error)) from error
 
 
 def _meter(channel: str, program: str, rails: frozenset[str], what: str) -> PmicMeter:

@@ -11,7 +11,7 @@ probe      -                                                        the device's
 clock      -                                                        its clocks, at this moment
 meters     -                                                        meters: available, missing
 prepare    template (payload), runtime, threads, reference widths,  versions, CPUs, affinity,
-           lock_frequency, meter, protocol, meters_before           frequency lock, meters
+           lock_frequency, meter, protocol, meters_before           frequency lock, meters, zone
 free       timeout_s                                                nothing, once nobody measures
 ready      max_busy_share, max_temperature_c, timeout_s, interval_s whether the machine is ready
 visit      widths, protocol                                         raw times, conditions, energy
@@ -38,11 +38,12 @@ from .clock import MachineClock
 from .energy_visit import ChosenMeter, EnergyVisit, RecorderLike
 from .files import Files
 from .frequency import FrequencyLock
-from .host_state import MACHINE, over_visit
+from .host_state import HostState, over_visit
 from .materialise import Materialiser
 from .meter import Meter
 from .power_log import PowerLog, Recorder
 from .readiness import wait_until_ready
+from .thermal_zones import UnknownZoneError
 
 _MODULE_NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 # The folder beside `onboard` that holds the runtimes, both here and in the archive.
@@ -87,6 +88,7 @@ class Agent:
         self.chosen: list[ChosenMeter] = []
         self.all_cpus = self.cpus
         self.num_visits = 0
+        self.host = HostState(self.files.root)
 
     def answer(self, request: dict[str, Any], payload: bytes) -> dict[str, Any]:
         """Return the answer to a request, a result or an error, as a frame's header."""
@@ -156,6 +158,7 @@ class Agent:
             version = module.version()
         except ImportError as error:
             raise RequestError(f"{name} cannot be imported on the device: {error}") from error
+        temperature_zone = self.choose_zone(request.get("protocol") or {})
         threads = int(request["threads"])
         self.cpus, unbound = self.bind_cpus(threads)
         frequency_lock: dict[str, Any] = {"is_locked": False, "reason": None}
@@ -174,8 +177,19 @@ class Agent:
             "cpus": self.cpus,
             "affinity": {"is_bound": unbound is None, "reason": unbound},
             "frequency_lock": frequency_lock,
+            "temperature_zone": temperature_zone,
             "pid": self.pid,
         }
+
+    def choose_zone(self, protocol: dict[str, Any]) -> str | None:
+        """Take the thermal zone that the protocol names, or those of the processor; return which."""
+        wanted = protocol.get("temperature_zone")
+        self.host = HostState(self.files.root, None if wanted is None else str(wanted))
+        try:
+            self.host.zones.check()
+        except UnknownZoneError as error:
+            raise RequestError(str(error)) from error
+        return self.host.zones.in_words()
 
     def choose_meters(
         self, request: dict[str, Any], run_reference: Callable[[], None]
@@ -236,7 +250,7 @@ class Agent:
         """Wait until the machine is idle and cool enough, or the time limit passes."""
         limit_c = request["max_temperature_c"]
         return wait_until_ready(
-            MACHINE,
+            self.host,
             max_busy_share=float(request["max_busy_share"]),
             max_temperature_c=None if limit_c is None else float(limit_c),
             timeout_s=float(request["timeout_s"]),
@@ -338,12 +352,12 @@ class Agent:
 
     def machine_state(self) -> dict[str, Any]:
         """Return the readable conditions of the machine (see `host_state.HostState`)."""
-        return MACHINE.snapshot(self.cpus)
+        return self.host.snapshot(self.cpus)
 
     def cool_down(self, protocol: dict[str, Any]) -> dict[str, float | None]:
         """Wait until the machine is cool enough for a visit; return what to record of it."""
         return cooling.cool_down(
-            MACHINE.hottest_c, *cooling.settings(protocol), is_cancelled=self.is_cancelled
+            self.host.hottest_c, *cooling.settings(protocol), is_cancelled=self.is_cancelled
         )
 
     def close(self) -> None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Sequence
 
 MAX_BYTES = 65536
+# No sign, exponent, "nan" or "inf": the kernel writes none of them where a reading is good.
+_NUMBER = re.compile(r"[0-9]{1,18}(\.[0-9]{1,9})?\Z")
 
 
 class OpenFile:
@@ -98,3 +102,39 @@ class Files:
         """Return a path, below the root, without links: two names of one device become equal."""
         real = os.path.realpath(self.path(path))
         return os.path.relpath(real, os.path.realpath(self.root))
+
+
+def read_text(path: str) -> str | None:
+    """Return a small file's stripped text, None if it cannot be read."""
+    parts = []
+    try:
+        # Unbuffered: sensors that are not ready answer EAGAIN, which buffered files turn into None.
+        fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        try:
+            missing = MAX_BYTES
+            while missing:
+                part = os.read(fd, missing)
+                if not part:
+                    break
+                parts.append(part)
+                missing -= len(part)
+        finally:
+            os.close(fd)
+    except OSError:
+        return None
+    return b"".join(parts).decode("utf-8", "replace").strip()
+
+
+def read_number(path: str) -> float | None:
+    """Return the number, not negative, that a sysfs file holds; None if there is none."""
+    return parse_number(read_text(path) or "")
+
+
+def parse_number(text: str) -> float | None:
+    """Return the number that the text is, None if it is none, negative or absurdly long."""
+    return float(text) if _NUMBER.match(text) else None
+
+
+def read_numbers(paths: Sequence[str]) -> list[float]:
+    """Return the numbers of those files that hold one."""
+    return [value for value in map(read_number, paths) if value is not None]

@@ -9,7 +9,7 @@ import sys
 from collections import Counter
 from typing import Any
 
-from . import packages
+from . import packages, throttling
 from .files import Files
 from .host_state import HostState
 from .identity import ANDROID_SERIAL, android_properties
@@ -84,7 +84,9 @@ def fingerprint(runtimes: dict[str, str | None], root: str = "/") -> dict[str, A
         "governor": files.text("sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         "max_frequency_hz": groups[0]["max_frequency_hz"] if groups else None,
         "temperature_c": state.hottest_c(),
+        "temperature_zone": state.zones.in_words(),
         "thermal_zones": state.thermal_zones(),
+        "firmware_throttling": throttling.in_words(state.throttling.firmware_flags()),
         "control": permissions(cpus, root),
         "is_virtual": is_virtual(files),
     }

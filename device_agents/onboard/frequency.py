@@ -21,7 +21,7 @@ from json import dumps
 from typing import Any
 
 from . import watchdog
-from .host_state import read_number, read_text
+from .files import read_number, read_text
 
 ARM_TIMEOUT_S = 30.0
 # As long as a watchdog may need to put back what an agent that was just killed had changed, also on a

@@ -7,22 +7,16 @@ sensors that are switched off answer -274 degrees or 0, and what a kernel offers
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-MAX_BYTES = 65536
+from .files import parse_number, read_numbers, read_text
+from .thermal_zones import ThermalZones
+from .throttling import Throttling, held_since
 
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
-# No sign, exponent, "nan" or "inf": the kernel writes none of them where a reading is good.
-_NUMBER = re.compile(r"[0-9]{1,18}(\.[0-9]{1,9})?\Z")
-_HEXADECIMAL = re.compile(r"(0x)?[0-9a-f]{1,8}\Z")
 _FREQUENCIES_HZ = (1e6, 2e10)
-_TEMPERATURES_C = (0.001, 150.0)
 _CPUS = "sys/devices/system/cpu"
-_PI_FIRMWARE = "sys/devices/platform/soc/soc:firmware/get_throttled"
-# Bits of the Raspberry Pi's firmware: frequency capped, throttled, soft temperature limit.
-_PI_THROTTLED_NOW = 0b1110
 
 
 class HostState:
@@ -30,11 +24,17 @@ class HostState:
 
     Args:
         root: Where `proc` and `sys` are; another folder than `/` for tests.
+        temperature_zone: Name of the thermal zone to read, None for what tells of the processor.
+
+    Attributes:
+        zones: The thermal zones.
+        throttling: What holds the CPUs back.
     """
 
-    def __init__(self, root: str = "/") -> None:
+    def __init__(self, root: str = "/", temperature_zone: str | None = None) -> None:
         self.root = root
-        self._coolers: list[str] | None = None
+        self.zones = ThermalZones(root, temperature_zone)
+        self.throttling = Throttling(root)
 
     def snapshot(self, cpus: Sequence[int]) -> dict[str, float | None]:
         """Return the conditions at this moment; what cannot be read is None.
@@ -44,19 +44,23 @@ class HostState:
 
         Returns:
             `load_1min`; `num_runnable`, the threads that run or wait for a CPU, the caller's
-            included; `frequency_hz`, the lowest of the CPUs; `temperature_c`, the hottest zone;
-            `num_throttle_events` since boot; `is_throttled`, 1 or 0; `memory_pressure_share` and
+            included; `frequency_hz`, the lowest of the CPUs; `temperature_c`, the hottest zone
+            that counts; `num_throttle_events` since boot; `is_throttled`, 1 or 0;
+            `throttling_flags` of a Raspberry Pi's firmware; `memory_pressure_share` and
             `cpu_pressure_share`, the share of the last 10 s in which some process waited for
             memory or for a CPU; `available_memory_bytes`.
         """
         load, runnable = self._load()
+        flags = self.throttling.firmware_flags()
+        held = self.throttling.is_held(flags)
         return {
             "load_1min": load,
             "num_runnable": runnable,
             "frequency_hz": self.lowest_frequency_hz(cpus),
             "temperature_c": self.hottest_c(),
-            "num_throttle_events": self.throttle_events(cpus),
-            "is_throttled": self.is_throttled(),
+            "num_throttle_events": self.throttling.num_events(cpus),
+            "is_throttled": None if held is None else float(held),
+            "throttling_flags": None if flags is None else float(flags),
             "memory_pressure_share": self.pressure_share("memory"),
             "cpu_pressure_share": self.pressure_share("cpu"),
             "available_memory_bytes": self.memory_bytes("MemAvailable"),
@@ -98,51 +102,25 @@ class HostState:
     def lowest_frequency_hz(self, cpus: Sequence[int]) -> float | None:
         """Return the lowest current frequency of these CPUs, None if unknown."""
         files = [self._path(f"{_CPUS}/cpu{cpu}/cpufreq/scaling_cur_freq") for cpu in cpus]
-        return min(_within([khz * 1e3 for khz in _numbers(files)], _FREQUENCIES_HZ), default=None)
+        return min(
+            _within([khz * 1e3 for khz in read_numbers(files)], _FREQUENCIES_HZ), default=None
+        )
 
     def hottest_c(self) -> float | None:
-        """Return the temperature of the hottest thermal zone in degrees Celsius, None if unknown."""
-        zones = [os.path.join(zone, "temp") for zone in self._thermal("thermal_zone")]  # noqa: PTH118
-        return max(_within([mc / 1e3 for mc in _numbers(zones)], _TEMPERATURES_C), default=None)
+        """Return the temperature of the hottest zone that counts in degrees Celsius, None if unknown."""
+        return self.zones.hottest_c()
 
     def thermal_zones(self) -> list[dict[str, object]]:
-        """Return each zone's `type` and `temperature_c`, None where it holds nothing plausible."""
-        found: list[dict[str, object]] = []
-        for zone in sorted(self._thermal("thermal_zone"), key=lambda path: (len(path), path)):
-            value = read_number(f"{zone}/temp")
-            plausible = _within([] if value is None else [value / 1e3], _TEMPERATURES_C)
-            found.append(
-                {
-                    "type": read_text(f"{zone}/type"),
-                    "temperature_c": plausible[0] if plausible else None,
-                }
-            )
-        return found
-
-    def throttle_events(self, cpus: Sequence[int]) -> float | None:
-        """Return how often these CPUs or their package were throttled since boot, None if unknown.
-
-        Args:
-            cpus: CPU numbers; their counts are added, the package's is counted once.
-        """
-        folders = [self._path(f"{_CPUS}/cpu{cpu}/thermal_throttle") for cpu in cpus]
-        cores = _numbers([f"{folder}/core_throttle_count" for folder in folders])
-        package = _numbers([f"{folder}/package_throttle_count" for folder in folders])
-        return sum(cores) + max(package, default=0.0) if cores or package else None
+        """Return what is known of each thermal zone (see `ThermalZones.listed`)."""
+        return self.zones.listed()
 
     def is_throttled(self) -> float | None:
         """Return 1 if a cooling device or the firmware holds the CPUs back, 0 if not.
 
         None where neither can be read.
         """
-        flags: list[bool] = []
-        firmware = read_text(self._path(_PI_FIRMWARE))
-        if firmware is not None and _HEXADECIMAL.match(firmware):
-            flags.append(bool(int(firmware, 16) & _PI_THROTTLED_NOW))
-        if self._coolers is None:
-            self._coolers = [path for path in self._thermal("cooling_device") if _cools_cpus(path)]
-        flags += [state > 0 for state in _numbers([f"{path}/cur_state" for path in self._coolers])]
-        return float(any(flags)) if flags else None
+        held = self.throttling.is_held(self.throttling.firmware_flags())
+        return None if held is None else float(held)
 
     def pressure_share(self, resource: str) -> float | None:
         """Return the share of the last 10 s, 0 to 1, in which some process waited; None if unknown.
@@ -187,13 +165,6 @@ class HostState:
                 ticks[name] = known
         return ticks
 
-    def _thermal(self, kind: str) -> list[str]:
-        folder = self._path("sys/class/thermal")
-        try:
-            return [f"{folder}/{name}" for name in os.listdir(folder) if name.startswith(kind)]  # noqa: PTH208
-        except OSError:
-            return []
-
     def _path(self, path: str) -> str:
         return os.path.join(self.root, path)  # noqa: PTH118
 
@@ -218,52 +189,13 @@ def over_visit(
     result["num_throttle_events"] = (
         None if first is None or last is None else max(0.0, last - first)
     )
+    if held_since(before.get("throttling_flags"), after.get("throttling_flags")):
+        result["is_throttled"] = 1.0
     return result
-
-
-def read_text(path: str) -> str | None:
-    """Return a small file's stripped text, None if it cannot be read."""
-    parts = []
-    try:
-        # Unbuffered: sensors that are not ready answer EAGAIN, which buffered files turn into None.
-        fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-        try:
-            missing = MAX_BYTES
-            while missing:
-                part = os.read(fd, missing)
-                if not part:
-                    break
-                parts.append(part)
-                missing -= len(part)
-        finally:
-            os.close(fd)
-    except OSError:
-        return None
-    return b"".join(parts).decode("utf-8", "replace").strip()
-
-
-def read_number(path: str) -> float | None:
-    """Return the number, not negative, that a sysfs file holds; None if there is none."""
-    return parse_number(read_text(path) or "")
-
-
-def parse_number(text: str) -> float | None:
-    """Return the number that the text is, None if it is none, negative or absurdly long."""
-    return float(text) if _NUMBER.match(text) else None
-
-
-def _numbers(paths: Sequence[str]) -> list[float]:
-    """Return the numbers of those files that hold one."""
-    return [value for value in map(read_number, paths) if value is not None]
 
 
 def _within(values: Sequence[float], bounds: tuple[float, float]) -> list[float]:
     return [value for value in values if bounds[0] <= value <= bounds[1]]
-
-
-def _cools_cpus(path: str) -> bool:
-    kind = read_text(f"{path}/type") or ""
-    return kind == "Processor" or "cpufreq" in kind
 
 
 def _own_ticks() -> float:

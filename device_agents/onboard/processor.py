@@ -6,8 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from .files import Files
-from .host_state import parse_number
+from .files import Files, parse_number
 
 _CPUS = "sys/devices/system/cpu"
 _MAX_CPUS = 4096

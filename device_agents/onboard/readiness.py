@@ -8,6 +8,8 @@ from typing import Any
 
 from .host_state import HostState
 
+MAX_ZONES_TOLD = 8
+
 
 def never() -> bool:
     """Return False: nobody cancels."""
@@ -50,7 +52,8 @@ def wait_until_ready(
         busy = state.busy_share(interval_s, cpus, sleep)
         temperature = state.hottest_c()
         waited = now() - began
-        obstacles = _obstacles(busy, max_busy_share, temperature, max_temperature_c)
+        zone = state.zones.in_words()
+        obstacles = _obstacles(busy, max_busy_share, temperature, max_temperature_c, zone)
         if not obstacles or waited + interval_s > timeout_s:
             break
         if is_cancelled():
@@ -61,7 +64,10 @@ def wait_until_ready(
         "waited_s": waited,
         "busy_share": busy,
         "temperature_c": temperature,
-        "reason": "; ".join(reasons + _unknown(busy, temperature, max_temperature_c)) or None,
+        "reason": "; ".join(
+            reasons + _unknown(busy, temperature, max_temperature_c, state.zones.labels())
+        )
+        or None,
     }
 
 
@@ -70,6 +76,7 @@ def _obstacles(
     max_busy_share: float,
     temperature: float | None,
     max_temperature_c: float | None,
+    zone: str | None = None,
 ) -> list[str]:
     found = []
     if busy is not None and busy > max_busy_share:
@@ -85,18 +92,26 @@ def _obstacles(
         found.append(
             f"the machine is still at {temperature:.1f} deg C, above {max_temperature_c:.1f}: let "
             "it cool, add a fan or a heat sink, or allow a higher temperature"
+            + (f" (told by {zone})" if zone else "")
         )
     return found
 
 
 def _unknown(
-    busy: float | None, temperature: float | None, max_temperature_c: float | None
+    busy: float | None,
+    temperature: float | None,
+    max_temperature_c: float | None,
+    zones: Sequence[str],
 ) -> list[str]:
     found = []
     if busy is None:
         found.append("the load cannot be read here (/proc/stat), so it was not waited for")
     if temperature is None and max_temperature_c is not None:
+        named = (
+            f"; other zones are there by --temperature-zone: {', '.join(zones[:MAX_ZONES_TOLD])}"
+        )
         found.append(
             "the temperature cannot be read here (/sys/class/thermal), so it was not waited for"
+            + (named if zones else "")
         )
     return found

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..onboard import cooling, meter_choice
-from ..onboard.agent import Agent
+from ..onboard.agent import Agent, RequestError
 from ..onboard.energy_visit import RecorderLike
 from ..onboard.power_log import PowerLog
 from .virtual_machine import Timer, VirtualMachine
@@ -203,6 +203,16 @@ class SimulatedAgent(Agent):
             sleep=machine.idle,
             now=machine.monotonic_s,
         )
+
+    def choose_zone(self, protocol: dict[str, Any]) -> str | None:
+        """Return the machine's one zone, where its temperature is simulated."""
+        zone = None if self.machine.temperature_c is None else "simulated"
+        wanted = protocol.get("temperature_zone")
+        if wanted not in (None, zone):
+            raise RequestError(
+                f"this device has no thermal zone {str(wanted)[:60]!r}; it has: {zone or 'none'}"
+            )
+        return zone
 
     def make_materialiser(self, template: str) -> WidthsAsModel:
         """Return the stand-in; the template is not needed."""

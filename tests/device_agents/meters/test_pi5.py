@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulemap.device_agents.meters import pi5
+from joulemap.device_agents.onboard import firmware
 from joulemap.device_agents.onboard.files import Files
 from joulemap.device_agents.onboard.meter import Meter, MeterError, MeterGone, Missing
 from joulemap.device_agents.testing import FaultyFiles, MeterContract
@@ -23,7 +24,7 @@ REST = "     EXT5V_V volt(24)=5.13480000V\n      BATT_V volt(25)=0.00488400V\n"
 @pytest.fixture(autouse=True)
 def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that pauses for longer than the limit makes no program one that hangs."""
-    monkeypatch.setattr(pi5, "_TIME_LIMIT_S", 60.0)
+    monkeypatch.setattr(firmware, "TIME_LIMIT_S", 60.0)
 
 
 def answer(rails: dict[str, tuple[float, float]]) -> str:
@@ -112,7 +113,7 @@ def test_a_program_that_does_not_answer_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, reason: str
 ) -> None:
     if reason == "took more than":
-        monkeypatch.setattr(pi5, "_TIME_LIMIT_S", 0.3)
+        monkeypatch.setattr(firmware, "TIME_LIMIT_S", 0.3)
     board(tmp_path)
     program(tmp_path, body)
     (missing,) = pi5.find(Files(str(tmp_path)))

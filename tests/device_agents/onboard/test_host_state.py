@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from joulemap.device_agents.onboard.files import read_text
 from joulemap.device_agents.onboard.host_state import (
     MACHINE,
     HostState,
     over_visit,
-    read_text,
 )
 
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -32,6 +32,8 @@ def test_every_reading_of_a_whole_machine(board: Path) -> None:
         "temperature_c": 61.25,
         "num_throttle_events": 2 + 5 + 7,
         "is_throttled": 0.0,
+        # Capped and throttled at some time since the start, but not now.
+        "throttling_flags": float(0x50000),
         "memory_pressure_share": 0.125,
         "cpu_pressure_share": 0.0025,
         "available_memory_bytes": 2_500_000 * 1024,

@@ -95,8 +95,13 @@ def test_graphics_processors_are_listed(tmp_path: Path) -> None:
 
 def test_thermal_zones_are_listed_in_order(phone: Path) -> None:
     assert HostState(str(phone)).thermal_zones() == [
-        {"type": "cpu-thermal", "temperature_c": 48.25},
-        {"type": "gpu-thermal", "temperature_c": None},
+        {"type": "cpu-thermal", "temperature_c": 48.25, "is_used": True, "note": None},
+        {
+            "type": "gpu-thermal",
+            "temperature_c": None,
+            "is_used": False,
+            "note": "switched off, or no temperature",
+        },
     ]
 
 

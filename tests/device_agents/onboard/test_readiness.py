@@ -76,6 +76,7 @@ def test_what_is_in_the_way_is_said_when_the_time_is_up(board: Path) -> None:
     answer = Board(board, lambda _: 0.0, lambda _: 83.4).gate(timeout_s=30)
     assert not answer["is_ready"]
     assert "83.4 deg C, above 60.0" in answer["reason"]
+    assert "told by the hottest of thermal_zone0, thermal_zone1" in answer["reason"]
     assert "other programs" not in answer["reason"]
 
 
