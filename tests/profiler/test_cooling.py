@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from joulemap import InputError
+from joulemap.datasets import CostDataset
 from joulemap.datasets.journal import FILE_NAME, read_journal
 from joulemap.device_agents.onboard.host_state import MACHINE
 from joulemap.device_agents.simulated import simulated_device
@@ -64,3 +66,39 @@ def test_the_command_line_takes_the_limit(tmp_path: Path) -> None:
     assert cli.main([*arguments, "--max-temperature", "61", "--out", str(tmp_path)]) == 0
     journal = read_journal(tmp_path / FILE_NAME)
     assert journal.campaign.protocol["max_temperature_c"] == 61
+
+
+def test_the_zone_is_in_the_journal_and_another_one_is_another_campaign(tmp_path: Path) -> None:
+    def measure(zone: str | None) -> None:
+        heat = Throttling(ambient_c=50.0, full_load_rise_c=1.0, limit_c=200.0)
+        device, _ = simulated_device(lambda widths: 1e-3, Disturbances(throttling=heat))
+        protocol = Protocol(
+            visits=1, max_visit_s=0.1, has_revisits=False, temperature_zone=zone, start_timeout_s=1
+        )
+        profile(device, networks.get("lenet5"), samples=2, out=tmp_path, protocol=protocol)
+
+    measure("simulated")
+    campaign = read_journal(tmp_path / FILE_NAME).campaign
+    assert campaign.protocol["temperature_zone"] == "simulated"
+    assert campaign.device["temperature_zone"] == "simulated"
+    assert CostDataset.load(tmp_path).device["temperature_zone"] == "simulated"
+    measure("simulated")
+    with pytest.raises(InputError, match="protocol temperature_zone: simulated there, None here"):
+        measure(None)
+
+
+def test_a_zone_that_the_device_has_not_is_refused_with_those_that_it_has(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["profile", "local:", "--network", "lenet5", "--samples", "1", "--meter", "none"]
+    out = tmp_path / "runs"
+    assert cli.main([*arguments, "--temperature-zone", "no-such", "--out", str(out)]) != 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "this device has no thermal zone 'no-such'; it has: " in said
+    assert not (out / FILE_NAME).exists()
+
+
+@pytest.mark.parametrize("name", ["", "a\nb", "x" * 101, "\x1b[31m", 7])
+def test_what_is_no_name_of_a_zone_is_refused(name: object) -> None:
+    with pytest.raises(InputError, match="no name of a thermal zone"):
+        Protocol(temperature_zone=name)  # type: ignore[arg-type]
