@@ -15,6 +15,7 @@ import pandas as pd
 
 from joulemap import InputError
 
+from .device_identity import is_same_device
 from .measurement import Measurement
 from .metrics import NoiseFloor, noise_floor
 from .network_spec import NetworkSpec
@@ -163,7 +164,7 @@ class CostDataset:
             raise InputError("there is no dataset to join")
         first = datasets[0]
         for other in datasets[1:]:
-            if other.device_id != first.device_id:
+            if not is_same_device(first.device, other.device):
                 raise InputError(
                     f"the datasets are of different devices ({first.device_id} and "
                     f"{other.device_id}); fit one predictor per device"

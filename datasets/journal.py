@@ -21,6 +21,7 @@ from typing import Any, Self
 
 from joulemap import InputError
 
+from .device_identity import is_same_device
 from .estimation import VisitKey
 from .network_spec import NetworkSpec
 from .records import RECORD_VERSION, Conditions, Visit
@@ -112,7 +113,7 @@ class CampaignRecord:
         """Return what makes two records different campaigns, as texts; empty when nothing does."""
         pairs: dict[str, tuple[Any, Any]] = {
             "network": (_network(self.spec), _network(other.spec)),
-            "device": (_device(self.device), _device(other.device)),
+            "device": _devices(self.device, other.device),
             "sampling": (self.sampling, other.sampling),
             "seed": (self.seed, other.seed),
             "runtime version": (self.runtime_version, other.runtime_version),
@@ -144,8 +145,18 @@ def _network(spec: NetworkSpec) -> str:
     return f"{spec.name} ({spec.fingerprint[:12]})"
 
 
-def _device(device: Mapping[str, Any]) -> str:
-    return f"{device.get('cpu_model') or 'unknown processor'} ({device.get('device_id')})"
+def _devices(first: Mapping[str, Any], second: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the names of two devices, equal if they are one."""
+    names = [
+        f"{device.get('cpu_model') or 'unknown processor'} ({device.get('device_id')})"
+        for device in (first, second)
+    ]
+    if is_same_device(first, second):
+        return names[0], names[0]
+    if names[0] == names[1]:
+        # A copied disk, in another machine.
+        names[1] += ", with another serial number or network card"
+    return names[0], names[1]
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import pandas as pd
 from joulemap import InputError
 
 from ..datasets import LayerProfiles, NetworkSpec
+from ..datasets.device_identity import device_of, is_same_device
 from ..datasets.metrics import NoiseFloor
 from .aligned import DIVISORS, LEAST_ROWS, AlignedBilinearPredictor
 from .aligned_fit import scale_of
@@ -385,10 +386,11 @@ def _network_of(ds: FittableDataset) -> NetworkSpec:
 
 
 def _one_device(parts: Sequence[Any]) -> str | None:
-    known = sorted({part.device_id for part in parts if part.device_id is not None})
-    if len(known) > 1:
-        raise InputError(f"the measurements are of several devices: {', '.join(known)}")
-    return known[0] if known else None
+    known = [part for part in parts if part.device_id is not None]
+    if any(not is_same_device(device_of(known[0]), device_of(part)) for part in known[1:]):
+        names = sorted({part.device_id for part in known})
+        raise InputError(f"the measurements are of several devices: {', '.join(names)}")
+    return known[0].device_id if known else None
 
 
 def _shared_conditions(several: Sequence[FittableDataset]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import pandas as pd
 from joulemap import InputError
 
 from ..datasets import LayerProfiles, NetworkSpec
+from ..datasets.device_identity import device_of, is_same_device
 from ..datasets.metrics import NoiseFloor
 from .fittable import FittableDataset
 from .intervals import FloatArray
@@ -37,7 +38,8 @@ class ProfiledDataset:
             raise InputError(f"the profiles are of {profiles.spec.name}, the dataset is not")
         if ds.unit(target) != "s":
             raise InputError(f"profiles hold seconds, and '{target}' is another cost")
-        if ds.device_id and profiles.device_id and ds.device_id != profiles.device_id:
+        is_known = ds.device_id and profiles.device_id
+        if is_known and not is_same_device(device_of(ds), device_of(profiles)):
             raise InputError(
                 f"the dataset is of device {ds.device_id}, the profiles of {profiles.device_id}"
             )

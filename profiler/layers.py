@@ -11,6 +11,7 @@ import numpy as np
 from joulemap import InputError
 
 from ..datasets import LayerProfiles, LayerTime, NetworkSpec, VariantProfile
+from ..datasets.device_identity import is_same_device
 from ..datasets.layer_profiles import FILE_NAME
 from ..datasets.store import make_folder
 from ..device_agents import Device, Preparation
@@ -144,8 +145,7 @@ def time_layers(
         Preparation(template.to_json().encode(), reference_widths(spec), runtime, threads)
     )
     conditions["runtime_version"] = str(device.runtime_version)
-    device_id = str(fingerprint["device_id"])
-    profiles = list(_known(out, spec, device_id, conditions))
+    profiles = list(_known(out, spec, fingerprint, conditions))
     known = {profile.widths for profile in profiles}
     join = LayerJoin(template.content)
     missing = [vector for vector in variants if vector not in known]
@@ -159,7 +159,10 @@ def time_layers(
 
 
 def _known(
-    out: str | Path | None, spec: NetworkSpec, device_id: str, conditions: Mapping[str, Any]
+    out: str | Path | None,
+    spec: NetworkSpec,
+    fingerprint: Mapping[str, Any],
+    conditions: Mapping[str, Any],
 ) -> tuple[VariantProfile, ...]:
     """Return the profiles that a folder holds already."""
     if out is None or not (Path(out) / FILE_NAME).exists():
@@ -167,7 +170,8 @@ def _known(
     before = LayerProfiles.load(out)
     if before.spec.fingerprint != spec.fingerprint:
         raise InputError(f"{out} holds layer profiles of another network, {before.spec.name}")
-    if before.device_id != device_id or dict(before.conditions) != dict(conditions):
+    is_same = is_same_device(before.device, fingerprint)
+    if not is_same or dict(before.conditions) != dict(conditions):
         raise InputError(
             f"{out} holds layer profiles of another device or of other conditions; choose another "
             "folder"

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import sys
 from collections import Counter
 from typing import Any
 
-from . import packages, throttling
+from . import device_ids, packages, throttling
 from .files import Files
 from .host_state import HostState
 from .identity import ANDROID_SERIAL, android_properties
 from .permissions import permissions
 from .processor import clusters, core_names, gpus
+from .virtualisation import is_virtual
 
 _ANDROID = (
     ("model", "ro.product.model"),
@@ -33,30 +33,37 @@ def fingerprint(runtimes: dict[str, str | None], root: str = "/") -> dict[str, A
         root: Where the machine's files are; another folder than `/` for tests.
 
     Returns:
-        A JSON-able dictionary. `device_id` is stable across restarts and software updates: a hash
-        of the machine's identity, processor and memory.
+        A JSON-able dictionary. `device_id` is stable across restarts, power modes and software
+        updates (see `device_ids`); `former_ids` are other ids of the same device, and `identity`
+        holds hashes of what two devices of one id differ in.
     """
     files, state = Files(root), HostState(root)
     groups = clusters(files)
     cpu = cpu_model(files)
     cpus = available_cpus()
     memory = state.memory_bytes("MemTotal")
-    machine = files.text("etc/machine-id") or files.text("var/lib/dbus/machine-id") or ""
-    # Copies of one memory card share the machine's id, but not the board's number.
-    serial = files.text("proc/device-tree/serial-number") or ""
     board = files.text("proc/device-tree/model")
     properties = android_properties([*(key for _, key in _ANDROID), ANDROID_SERIAL])
     android = android_build(properties)
-    # Rounded: the kernel's reserved share of the memory changes between its versions.
-    size_gib = round(memory / 2**30) if memory else None
-    identity = "|".join(str(part) for part in (machine, board, cpu, os.cpu_count(), size_gib))
-    # Not Android's build, which an update changes. Two phones of one model differ in their number.
-    extra = [serial.strip("\0"), *((android or {}).get(name, "") for name in ("model", "soc"))]
-    extra += filter(None, [properties.get(ANDROID_SERIAL)])
-    if any(extra):
-        identity += "|" + "|".join(extra)
+    # Not Android's build, which an update changes.
+    model, soc = ((android or {}).get(name, "") for name in ("model", "soc"))
+    # On a phone it is told by its model; a processor's name may count the cores that run.
+    kind = (model, soc) if android else (None if _is_counted(files) else cpu, board)
+    known = device_ids.evidence(
+        files, properties.get(ANDROID_SERIAL), (*kind, device_ids.memory_words(memory))
+    )
+    serial = (files.text("proc/device-tree/serial-number") or "").strip("\0")
+    former = device_ids.former_ids(
+        files,
+        _models_by_count(files),
+        memory,
+        [serial, model, soc, *filter(None, [properties.get(ANDROID_SERIAL)])],
+    )
+    device_id, *others = known.ids()
     return {
-        "device_id": hashlib.sha256(identity.encode()).hexdigest()[:16],
+        "device_id": device_id,
+        "former_ids": [*others, *former],
+        "identity": known.parts(),
         "cpu_model": cpu,
         "board": board.strip("\0") if board else None,
         "num_cpus": os.cpu_count(),
@@ -99,8 +106,13 @@ def available_cpus() -> list[int]:
     return list(range(os.cpu_count() or 1))
 
 
-def cpu_model(files: Files) -> str | None:
-    """Return the processor's name, None if the system does not say."""
+def cpu_model(files: Files, *, is_former: bool = False) -> str | None:
+    """Return the processor's name, None if the system does not say.
+
+    Args:
+        files: The machine's files.
+        is_former: See `processor.core_names`.
+    """
     for line in (files.text("proc/cpuinfo") or "").splitlines():
         name, _, value = line.partition(":")
         if name.strip() in ("model name", "Hardware", "Model") and value.strip():
@@ -108,8 +120,24 @@ def cpu_model(files: Files) -> str | None:
     if platform.processor():
         return platform.processor()
     # Arm servers and virtual machines name no model, but their cores.
-    counted = Counter(core_names(files).values())
+    counted = Counter(core_names(files, is_former=is_former).values())
     return " + ".join(f"{count}x {name}" for name, count in counted.items()) or None
+
+
+def _is_counted(files: Files) -> bool:
+    """Return whether the processor's name is made of the cores that run."""
+    texts = (files.text("proc/cpuinfo") or "").splitlines()
+    names = {line.partition(":")[0].strip() for line in texts}
+    return not (names & {"model name", "Hardware", "Model"} or platform.processor())
+
+
+def _models_by_count(files: Files) -> dict[int | None, str | None]:
+    """Return the processor's name with other numbers of cores running, and under None as it is."""
+    models: dict[int | None, str | None] = {None: cpu_model(files, is_former=True)}
+    kinds = list(set(core_names(files, is_former=True).values()))
+    if _is_counted(files) and len(kinds) == 1:
+        models.update((count, f"{count}x {kinds[0]}") for count in range(1, 257))
+    return models
 
 
 def os_release(files: Files) -> dict[str, str]:
@@ -130,9 +158,3 @@ def os_name(files: Files) -> str | None:
 def android_build(properties: dict[str, str]) -> dict[str, str] | None:
     """Return an Android device's `model`, `soc`, `release` and `build`; None on other systems."""
     return {name: properties[key][:200] for name, key in _ANDROID if key in properties} or None
-
-
-def is_virtual(files: Files) -> bool | None:
-    """Return whether a hypervisor runs this machine, None if the processor does not say."""
-    text = files.text("proc/cpuinfo")
-    return None if text is None else " hypervisor" in text

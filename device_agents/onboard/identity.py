@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import subprocess
 import time
 from collections.abc import Sequence
@@ -19,6 +20,23 @@ GETPROP_TIMEOUT_S = 20.0
 # Empty where it may not be read, as by apps such as Termux.
 ANDROID_SERIAL = "ro.serialno"
 _ANDROID = (("serial number", ANDROID_SERIAL), ("model", "ro.product.model"))
+# What makers write who gave no number, and what systems write before they have one.
+_WORDS = frozenset(
+    (
+        "unknown",
+        "uninitialized",
+        "none",
+        "null",
+        "default",
+        "defaultstring",
+        "notspecified",
+        "notavailable",
+        "invalid",
+        "serialnumber",
+        "systemserialnumber",
+        "tobefilledbyoem",
+    )
+)
 _FILES = (
     ("board's serial number", "proc/device-tree/serial-number"),
     ("board", "proc/device-tree/model"),
@@ -41,7 +59,7 @@ def identity(root: str = "/") -> dict[str, str]:
     return {
         part: hashlib.sha256(text.encode()).hexdigest()[:16]
         for part, text in texts.items()
-        if not _is_placeholder(text)
+        if not is_placeholder(text)
     }
 
 
@@ -69,6 +87,7 @@ def android_properties(keys: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _is_placeholder(text: str) -> bool:
+def is_placeholder(text: str) -> bool:
     """Return whether it names no device: boards without a number show zeros, emulators a word."""
-    return len(set(text)) < 2 or text.lower() in ("unknown", "uninitialized")
+    plain = re.sub(r"[^0-9a-z]", "", text.lower())
+    return len(set(plain)) < 2 or plain in _WORDS

@@ -13,15 +13,9 @@ from .files import Files, parse_number
 _CPUS = "sys/devices/system/cpu"
 # Parts of implementer 0x41 in /proc/cpuinfo, which names no core in words.
 _ARM_CORES = {
-    0xC07: "Cortex-A7",
-    0xC08: "Cortex-A8",
-    0xC09: "Cortex-A9",
-    0xC0E: "Cortex-A17",
-    0xC0F: "Cortex-A15",
     0xD03: "Cortex-A53",
     0xD04: "Cortex-A35",
     0xD05: "Cortex-A55",
-    0xD06: "Cortex-A65",
     0xD07: "Cortex-A57",
     0xD08: "Cortex-A72",
     0xD09: "Cortex-A73",
@@ -29,28 +23,40 @@ _ARM_CORES = {
     0xD0B: "Cortex-A76",
     0xD0C: "Neoverse-N1",
     0xD0D: "Cortex-A77",
-    0xD0E: "Cortex-A76AE",
-    0xD40: "Neoverse-V1",
     0xD41: "Cortex-A78",
     0xD42: "Cortex-A78AE",
     0xD44: "Cortex-X1",
     0xD46: "Cortex-A510",
     0xD47: "Cortex-A710",
     0xD48: "Cortex-X2",
-    0xD49: "Neoverse-N2",
-    0xD4B: "Cortex-A78C",
-    0xD4C: "Cortex-X1C",
     0xD4D: "Cortex-A715",
     0xD4E: "Cortex-X3",
-    0xD4F: "Neoverse-V2",
     0xD80: "Cortex-A520",
     0xD81: "Cortex-A720",
     0xD82: "Cortex-X4",
+}
+# Named since ids of devices no longer hold these names.
+_LATER_ARM_CORES = {
+    0xC07: "Cortex-A7",
+    0xC08: "Cortex-A8",
+    0xC09: "Cortex-A9",
+    0xC0E: "Cortex-A17",
+    0xC0F: "Cortex-A15",
+    0xD06: "Cortex-A65",
+    0xD0E: "Cortex-A76AE",
+    0xD40: "Neoverse-V1",
+    0xD49: "Neoverse-N2",
+    0xD4B: "Cortex-A78C",
+    0xD4C: "Cortex-X1C",
+    0xD4F: "Neoverse-V2",
     0xD84: "Neoverse-V3",
     0xD85: "Cortex-X925",
     0xD87: "Cortex-A725",
     0xD8E: "Neoverse-N3",
 }
+
+
+_ALL_ARM_CORES = {**_ARM_CORES, **_LATER_ARM_CORES}
 
 
 def clusters(files: Files) -> list[dict[str, Any]]:
@@ -153,19 +159,24 @@ def _group(files: Files, members: Sequence[_Cpu], key: tuple[Any, ...]) -> dict[
     }
 
 
-def core_names(files: Files) -> dict[int, str]:
-    """Return what kind of core each CPU is, where /proc/cpuinfo tells."""
-    return _core_names(files.text("proc/cpuinfo") or "")
+def core_names(files: Files, *, is_former: bool = False) -> dict[int, str]:
+    """Return what kind of core each CPU is, where /proc/cpuinfo tells.
+
+    Args:
+        files: The machine's files.
+        is_former: Whether to name only those that have always been named, as former ids hold them.
+    """
+    return _core_names(files.text("proc/cpuinfo") or "", is_former=is_former)
 
 
-def _core_names(text: str) -> dict[int, str]:
+def _core_names(text: str, *, is_former: bool = False) -> dict[int, str]:
     names = {}
     fields: dict[str, str] = {}
     for line in [*text.splitlines(), "processor: end"]:
         key, _, value = line.partition(":")
         key, value = key.strip(), value.strip()
         if key == "processor":
-            name = _core_name(fields)
+            name = _core_name(fields, _ARM_CORES if is_former else _ALL_ARM_CORES)
             if name and fields.get("processor", "").isdecimal():
                 names[int(fields["processor"])] = name
             fields = {}
@@ -214,15 +225,15 @@ def _frequencies(files: Files, policies: Sequence[str], members: Sequence[_Cpu])
     }
 
 
-def _core_name(fields: dict[str, str]) -> str | None:
+def _core_name(fields: dict[str, str], known: dict[int, str]) -> str | None:
     try:
         implementer = int(fields.get("CPU implementer", ""), 16)
         part = int(fields.get("CPU part", ""), 16)
     except ValueError:
         # Beside these two Arm's kernels name all cores alike, or none.
         return fields.get("model name") or None
-    if implementer == 0x41 and part in _ARM_CORES:
-        return _ARM_CORES[part]
+    if implementer == 0x41 and part in known:
+        return known[part]
     return f"part 0x{part:03x} of implementer 0x{implementer:02x}"
 
 

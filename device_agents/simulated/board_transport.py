@@ -99,9 +99,13 @@ class BoardDevice(Device):
         """Return the machine's fingerprint with the board's identity and options."""
         found = super().probe()
         options = dict(self.server.options.texts())
-        identity = repr((found.get("device_id"), sorted(options.items()))).encode()
+        device_id, *former = (
+            "sim-" + hashlib.sha256(repr((each, sorted(options.items()))).encode()).hexdigest()[:12]
+            for each in (found.get("device_id"), *found.get("former_ids", ()))
+        )
         return found | {
-            "device_id": "sim-" + hashlib.sha256(identity).hexdigest()[:12],
+            "device_id": device_id,
+            "former_ids": former,
             "board": "simulated board",
             "simulated_board": options,
             "is_virtual": True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...datasets.device_identity import ids_of
 from ..advice import advise
 from .content import ReportContent
 
@@ -154,7 +155,7 @@ def _provenance(content: ReportContent) -> list[str]:
             "get predictions of held-out variants."
         )
     if None not in (predictor.device_id_, dataset.device_id) and (
-        predictor.device_id_ != dataset.device_id
+        predictor.device_id_ not in ids_of(dataset.device)
     ):
         said.append(
             f"The predictor was fitted on the device {predictor.device_id_}, these measurements are "

@@ -1,0 +1,60 @@
+"""Whether two descriptions are of one device, also where its id was made in another way at one time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+MAX_IDS = 1000
+
+
+def ids_of(device: Mapping[str, Any]) -> frozenset[str]:
+    """Return the ids under which a device is known: its own, and former ones; none without a device."""
+    former = device.get("former_ids")
+    ids = [device.get("device_id"), *(former[:MAX_IDS] if isinstance(former, list) else ())]
+    return frozenset(each for each in ids if isinstance(each, str))
+
+
+def is_same_device(first: Mapping[str, Any] | None, second: Mapping[str, Any] | None) -> bool:
+    """Return whether two descriptions are of one device.
+
+    They are where an id of the one is an id of the other, unless what is built in differs: of a disk
+    that was copied both machines have the id.
+
+    Args:
+        first: A device's fingerprint; None or empty for an imported table, which is of no device.
+        second: Another one.
+    """
+    first, second = first or {}, second or {}
+    ours, theirs = first.get("device_id"), second.get("device_id")
+    if ours is None or theirs is None:
+        return ours is theirs
+    is_known = not ids_of({"device_id": ours}).isdisjoint(ids_of(second)) or (
+        not ids_of({"device_id": theirs}).isdisjoint(ids_of(first))
+    )
+    return is_known and not _differs(first.get("identity"), second.get("identity"))
+
+
+def device_of(measured: Any) -> Mapping[str, Any]:
+    """Return the description of the device that measurements are of, its id alone where no more is known.
+
+    Args:
+        measured: Has `device_id`, and `device` if it knows more.
+    """
+    device = getattr(measured, "device", None)
+    return device if isinstance(device, Mapping) and device else {"device_id": measured.device_id}
+
+
+def _differs(first: Any, second: Any) -> bool:
+    """Return whether built-in numbers differ, or two machines have no network card in common."""
+    if not isinstance(first, Mapping) or not isinstance(second, Mapping):
+        return False
+    serials = [each["serial"] for each in (first, second) if isinstance(each.get("serial"), str)]
+    if len(serials) == 2:
+        return bool(serials[0] != serials[1])
+    cards = [each["network"] for each in (first, second) if isinstance(each.get("network"), list)]
+    return len(cards) == 2 and all(cards) and not _texts(cards[0]) & _texts(cards[1])
+
+
+def _texts(values: list[Any]) -> set[str]:
+    return {each for each in values[:MAX_IDS] if isinstance(each, str)}
