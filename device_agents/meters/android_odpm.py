@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from ..onboard.files import Files
 from ..onboard.meter import COUNTER, Meter, MeterError, MeterInfo, Missing
 from .readings import NumberFile, channel_name
+from .refusals import read_at_first, remedy_of
 
 _IIO = "sys/bus/iio/devices"
 _LINE = re.compile(r"CH([0-9]{1,3})(?:\(T=[0-9]{1,20}\))?\[([^\]\n]{1,64})\], ?([0-9]{1,20})\Z")
@@ -28,6 +29,8 @@ _STEP_J = 1e-6
 _READ_S = 0.05
 _MAX_POWER_W = 50.0
 _REMEDY = "adb root (userdebug builds), or `su` on a rooted phone; the shell's user may not read it"
+
+_UNKNOWN_FORM = "report this with the phone's name; take another meter until it is known"
 
 
 @dataclass(frozen=True)
@@ -93,12 +96,13 @@ def find(files: Files) -> list[Meter | Missing]:
             continue
         path = f"/{folder}/energy_value"
         try:
-            values = parse_energy(files.read(f"{folder}/energy_value"), path)
+            values = parse_energy(read_at_first(files, f"{folder}/energy_value"), path)
         except OSError as error:
-            missing.append(_missing(f"{path} cannot be read ({error.strerror})"))
+            reason = f"{path} cannot be read ({error.strerror})"
+            missing.append(_missing(reason, remedy_of(error, _REMEDY)))
             continue
         except MeterError as error:
-            missing.append(_missing(str(error)))
+            missing.append(_missing(str(error), _UNKNOWN_FORM))
             continue
         subsystems = _subsystems(files, folder)
         rails += [
@@ -165,7 +169,8 @@ def _open(
         except OSError as error:
             for monitor in monitors:
                 monitor.close()
-            return _missing(f"/{folder}/energy_value cannot be opened ({error.strerror})")
+            reason = f"/{folder}/energy_value cannot be opened ({error.strerror})"
+            return _missing(reason, remedy_of(error, _REMEDY))
     chosen = [
         {rail.number: rail.name for rail in rails if rail.folder == folder} for folder in folders
     ]
@@ -185,5 +190,5 @@ def _open(
     return OdpmMeter(info, monitors, chosen)
 
 
-def _missing(reason: str) -> Missing:
-    return Missing("android_odpm", "", reason, _REMEDY)
+def _missing(reason: str, remedy: str = _REMEDY) -> Missing:
+    return Missing("android_odpm", "", reason, remedy)

@@ -7,6 +7,7 @@ load, and only while nothing charges it: a reading with a cable plugged in is an
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import threading
@@ -18,6 +19,7 @@ from ..onboard.files import Files
 from ..onboard.meter import COUNTER, SAMPLER, Meter, MeterError, MeterGone, MeterInfo, Missing
 from .battery_sign import NO_VALUES, Calibration, Stretch, learn_sign_and_unit
 from .readings import NumberFile, channel_name, check_power, known_number
+from .refusals import read_at_first, remedy_of
 
 _CLASS = "sys/class/power_supply"
 _AVERAGING_S = 1.0
@@ -415,13 +417,14 @@ def _gauge(files: Files, supply: Supply) -> Meter | Missing:
         for name in (flow_name, "voltage_now"):
             path = f"{supply.folder}/{name}"
             if name in names:
-                files.read(path)
+                read_at_first(files, path)
                 opened.append(NumberFile(files, path))
     except OSError as error:
         for file in opened:
             file.close()
         reason = f"/{path} cannot be read ({error.strerror})"
-        remedy = _PERMIT if isinstance(error, PermissionError) else _SILENT
+        # Makers' drivers have the file and no value for it.
+        remedy = remedy_of(error, _PERMIT, {errno.ENODEV: _SILENT, errno.EINVAL: _SILENT})
         return Missing("battery", supply.name, reason, remedy)
     voltage = opened[1] if len(opened) > 1 else None
     if voltage is None and not gives_power:

@@ -15,13 +15,13 @@ from dataclasses import dataclass, replace
 from ..onboard.files import Files
 from ..onboard.meter import COUNTER, SAMPLER, Meter, MeterInfo, Missing
 from .readings import NumberFile, channel_name, check_power, chip_folder, known_number, rail_name
+from .refusals import read_at_first, remedy_of
+from .whole_machine import Sensor, is_light, is_machines_meter, see_all
 
 _HWMON = "sys/class/hwmon"
 _IIO = "sys/bus/iio/devices"
 # Chips that other modules read.
 _ELSEWHERE = {"amdgpu", "odpm"}
-# Graphics cards that have no backend of their own; a variant on the processor is not in them.
-_GRAPHICS = {"i915", "xe", "nouveau"}
 _MAX_POWER_W = 1_000.0
 _MAX_ACPI_POWER_W = 10_000.0
 # Readings of small bidirectional chips scatter around zero by a few steps.
@@ -118,12 +118,11 @@ def find(files: Files) -> list[Meter | Missing]:
     """Return every rail; `Missing` where one cannot be read."""
     found: list[Meter | Missing] = []
     all_rails = rails(files)
-    supplies = {_supply(files, rail) for rail in all_rails}
-    for channel, rail in zip(_channels(files, all_rails), all_rails):
+    whole = see_all(files, [_sensor(files, rail) for rail in all_rails])
+    for channel, rail, is_whole in zip(_channels(files, all_rails), all_rails, whole):
         meter = open_rail(files, rail, "hwmon", channel, domain(rail))
         if not isinstance(meter, Missing):
-            is_one_of_several = len(supplies) > 1 and not _is_whole_machine(rail)
-            meter.info = replace(meter.info, is_partial=is_one_of_several or rail.chip in _GRAPHICS)
+            meter.info = replace(meter.info, is_partial=not is_whole)
         found.append(meter)
     return found
 
@@ -150,8 +149,9 @@ def _channels(files: Files, all_rails: Sequence[Rail]) -> list[str]:
     return names
 
 
-def _is_whole_machine(rail: Rail) -> bool:
-    return rail.chip == "power_meter" and not rail.label
+def _sensor(files: Files, rail: Rail) -> Sensor:
+    place = files.resolve(chip_folder(files, rail.folder))
+    return Sensor(rail.chip, rail.label, _supply(files, rail), place)
 
 
 def rails(files: Files) -> list[Rail]:
@@ -176,6 +176,8 @@ def rails(files: Files) -> list[Rail]:
 
 def hwmon_rails(files: Files, folder: str, chip: str) -> list[Rail]:
     """Return the rails of one hwmon chip."""
+    if is_light(chip, ""):
+        return []
     names = set(files.list(folder))
     found: list[Rail] = []
 
@@ -194,7 +196,8 @@ def hwmon_rails(files: Files, folder: str, chip: str) -> list[Rail]:
             file = f"power{number}_average"
         oem = files.text(f"{folder}/power{number}_oem_info") or ""
         text = label(number, "power") or label(number, "in") or oem
-        found.append(Rail(folder, chip, text, f"power{number}", (file,), 1e-6))
+        if not is_light(chip, text):
+            found.append(Rail(folder, chip, text, f"power{number}", (file,), 1e-6))
     with_power = any(rail.kind == SAMPLER for rail in found)
     for number in _numbers(names, r"curr([0-9]+)_input\Z"):
         # The fourth current of an INA3221 is a sum, its voltages 4 to 6 are those over the shunts.
@@ -230,8 +233,11 @@ def iio_rails(files: Files, folder: str, chip: str) -> list[Rail]:
 
 def domain(rail: Rail) -> str:
     """Return what a rail's energy is the energy of, in words."""
-    if _is_whole_machine(rail):
+    if rail.chip == "power_meter" and not rail.label:
         return "whole machine, by its supply (ACPI power meter)"
+    if is_machines_meter(Sensor(rail.chip, rail.label, "", "")):
+        said = f"{channel_name(rail.label, '')} of the sensor {channel_name(rail.chip, '')}"
+        return f"whole machine, by its supply ({said})"
     of = f"rail '{channel_name(rail.label, '')}'" if rail.label else f"input {rail.number}"
     return f"{of} of the sensor {channel_name(rail.chip, 'without a name')}"
 
@@ -255,7 +261,7 @@ def open_rail(
         for name in rail.files:
             path = f"{rail.folder}/{name}"
             numbers.append(NumberFile(files, path))
-            files.read(path)
+            read_at_first(files, path)
     except OSError as error:
         for number in numbers:
             number.close()
@@ -290,12 +296,10 @@ def _refused(
     files: Files, rail: Rail, backend: str, channel: str, path: str, error: OSError
 ) -> Missing:
     switch = f"{rail.folder}/in{rail.number}_enable"
-    if isinstance(error, PermissionError):
-        remedy = _REMEDY.format(f"/{path}")
-    elif files.text(switch) == "0":
+    if files.text(switch) == "0":
         remedy = f"the input is switched off; as root: echo 1 > /{switch}"
     else:
-        remedy = f"see what `dmesg` says of {channel_name(rail.chip, 'this sensor')}"
+        remedy = remedy_of(error, _REMEDY.format(f"/{path}"))
     return Missing(backend, channel, f"/{path} cannot be read ({error.strerror})", remedy)
 
 

@@ -28,6 +28,7 @@ _READ_S = 0.1
 _MAX_POWER_W = 40.0
 _UPDATE = "update the firmware: sudo apt full-upgrade, then restart"
 _REMEDY = "sudo usermod -aG video $USER, then log in again"
+_HANGS = f"the firmware does not answer: restart the board; if that does not help: {_REMEDY}"
 
 
 class PmicMeter:
@@ -71,7 +72,10 @@ def find(files: Files) -> list[Meter | Missing]:
     try:
         powers = parse_rails(_ask(program))
     except MeterError as error:
-        remedy = _UPDATE if "not registered" in str(error) else _REMEDY
+        said = str(error)
+        remedy = _UPDATE if "not registered" in said else _REMEDY
+        if "took more than" in said or "stop printing" in said:
+            remedy = _HANGS
         return [Missing("pi5", "", str(error), remedy)]
     found: list[Meter | Missing] = [
         _meter("total", program, frozenset(powers), f"board: the rails {', '.join(sorted(powers))}")

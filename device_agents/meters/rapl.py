@@ -10,7 +10,8 @@ package its parts. What contains what decides what may be added::
 
 The channel `cpu` is the sum of the packages and their memory. Zones of `intel-rapl-mmio` are a
 second view of the same package and are left out where the first one is there; so are two zones of
-one name, and dies whose counters are one and the same (some kernels show an AMD package once per die).
+one name, and dies whose counters are one and the same, also where a copy is some updates behind (some
+kernels show an AMD package once per die).
 """
 
 from __future__ import annotations
@@ -21,9 +22,12 @@ from dataclasses import dataclass, replace
 
 from ..onboard.files import Files
 from ..onboard.meter import COUNTER, Meter, MeterError, MeterInfo, Missing
+from .mirrored_counters import is_mirror
 from .readings import NumberFile, channel_name, known_number
+from .refusals import read_at_first, remedy_of
 
 _CLASS = "sys/class/powercap"
+_CPUS = "sys/devices/system/cpu"
 _ZONE = re.compile(r"intel-rapl(-mmio)?(:[0-9]+)+\Z")
 _PACKAGE = re.compile(r"package-[0-9]+")
 # The counters have 32 bits, whatever a step is worth.
@@ -139,7 +143,7 @@ def find(files: Files) -> list[Meter | Missing]:
         if reason is None:
             readable.append(zone)
         else:
-            missing.append(Missing("rapl", _channel(zone), reason, _REMEDY))
+            missing.append(Missing("rapl", _channel(zone), *reason))
     if missing and not readable:
         return [replace(missing[0], channel="")]
     open_names = {_channel(zone) for zone in readable}
@@ -205,17 +209,18 @@ def _max_power_w(files: Files, folder: str, name: str) -> float:
     return min(_MAX_POWER_W, largest_w * _PEAK_FACTOR)
 
 
-def _refusal(files: Files, zone: _Zone) -> str | None:
-    """Return why a counter cannot be read, None if it can."""
+def _refusal(files: Files, zone: _Zone) -> tuple[str, str] | None:
+    """Return why a counter cannot be read and what to do, None if it can."""
     try:
-        files.read(zone.energy)
+        read_at_first(files, zone.energy)
     except PermissionError:
-        return (
+        reason = (
             f"/{zone.energy} may be read by root only, as in all kernels since November 2020 "
             "(CVE-2020-8694)"
         )
+        return reason, _REMEDY
     except OSError as error:
-        return f"/{zone.energy} cannot be read ({error.strerror})"
+        return f"/{zone.energy} cannot be read ({error.strerror})", remedy_of(error, _REMEDY)
     return None
 
 
@@ -223,9 +228,13 @@ def _without_copies(files: Files, zones: Sequence[_Zone]) -> list[_Zone]:
     """Return the zones without those that show a counter that another one shows already."""
     kept: list[_Zone] = []
     packages: list[_Zone] = []
+    is_single = _has_one_package(files)
     for zone in zones:
         if _is_package(zone):
-            if any(zone.name == other.name or _is_copy(files, zone, other) for other in packages):
+            if any(
+                zone.name == other.name or _is_copy(files, zone, other, is_single=is_single)
+                for other in packages
+            ):
                 continue
             packages.append(zone)
         elif zone.package and zone.top not in {package.top for package in packages}:
@@ -234,24 +243,28 @@ def _without_copies(files: Files, zones: Sequence[_Zone]) -> list[_Zone]:
     return kept
 
 
-def _is_copy(files: Files, zone: _Zone, other: _Zone) -> bool:
-    """Return whether two dies of one package show one counter.
-
-    The one's reading then lies between two of the other's, which are microjoules of a range of
-    kilojoules apart.
-    """
+def _is_copy(files: Files, zone: _Zone, other: _Zone, *, is_single: bool) -> bool:
+    """Return whether two zones of packages or dies show one counter."""
     ours, theirs = _PACKAGE.match(zone.name), _PACKAGE.match(other.name)
-    if ours is None or theirs is None or ours.group() != theirs.group():
+    if ours is None or theirs is None or zone.range_uj != other.range_uj:
         return False
-    before, between, after = (
-        known_number(files, energy) for energy in (other.energy, zone.energy, other.energy)
+    return is_mirror(
+        files,
+        other.energy,
+        zone.energy,
+        zone.range_uj,
+        is_one_package=is_single or ours.group() == theirs.group(),
     )
-    return (
-        before is not None
-        and between is not None
-        and after is not None
-        and before <= between <= after
-    )
+
+
+def _has_one_package(files: Files) -> bool:
+    """Return whether all CPUs are of one processor package."""
+    ids = {
+        files.text(f"{_CPUS}/{name}/topology/physical_package_id")
+        for name in files.list(_CPUS)
+        if re.match(r"cpu[0-9]+\Z", name)
+    }
+    return len(ids - {None}) == 1
 
 
 def _is_package(zone: _Zone) -> bool:
@@ -286,7 +299,8 @@ def _open(
     except OSError as error:
         for counter in counters:
             counter.close()
-        return Missing("rapl", channel, f"{error.filename}: {error.strerror}", _REMEDY)
+        reason = f"{error.filename}: {error.strerror}"
+        return Missing("rapl", channel, reason, remedy_of(error, _REMEDY))
     ranges = [zone.range_uj for zone in zones]
     power_w = sum(zone.max_power_w for zone in zones)
     notes = []

@@ -8,9 +8,8 @@ import re
 
 from ..onboard.files import Files
 from ..onboard.meter import MeterError, MeterGone
+from .refusals import GONE, remedy_of
 
-# What the kernel answers once a device is unplugged or its driver removed.
-_GONE = {errno.ENODEV, errno.ENXIO, errno.ENOENT, errno.ESTALE, errno.EBADF, errno.ESHUTDOWN}
 # No exponent, "nan" or "inf": the kernel writes none of them where a reading is good.
 _NUMBER = re.compile(r"[+-]?[0-9]{1,20}(\.[0-9]{1,12})?\Z")
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_.+-]+")
@@ -61,7 +60,7 @@ class NumberFile:
 def reading_failed(error: OSError, path: str) -> MeterError:
     """Return the error that says whether a file is gone or only cannot be read now."""
     reason = error.strerror or str(error)
-    if error.errno in _GONE:
+    if error.errno in GONE:
         return MeterGone(
             f"{path} is gone ({reason}): the meter was unplugged or its driver removed"
         )
@@ -69,7 +68,7 @@ def reading_failed(error: OSError, path: str) -> MeterError:
         return MeterError(
             f"{path}: {reason}; it could be read when the meter was found: permissions changed, or the device sleeps"
         )
-    return MeterError(f"{path} cannot be read now ({reason})")
+    return MeterError(f"{path} cannot be read now ({reason}): {remedy_of(error, '')}")
 
 
 def parse_number(text: str, path: str) -> float:

@@ -117,8 +117,8 @@ def _best(found: Sequence[Found]) -> tuple[list[Meter], str]:
     if parts:
         more = f", and {len(parts) - MAX_PARTS_TOLD} more" if len(parts) > MAX_PARTS_TOLD else ""
         in_the_way.append(
-            f"{', '.join(parts[:MAX_PARTS_TOLD])}{more}: each sees a part only of what a variant on "
-            "the processor uses; to take one nevertheless, name it by --meter"
+            f"{', '.join(parts[:MAX_PARTS_TOLD])}{more}: each sees, as far as is known, a part only "
+            "of what a variant on the processor uses; to take one nevertheless, name it by --meter"
         )
     return [], "; ".join(in_the_way) or (
         "this device has no meter that is known here; joulemap probe lists what each one needs"
