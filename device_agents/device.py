@@ -19,7 +19,7 @@ from .interfaces import Transport
 from .keeper_client import KeeperClient, LinkLimits, VisitRequest
 from .onboard import device_lock
 from .onboard.meter import remembered
-from .registry import open_transport, runtime_entry
+from .registry import open_transport, plain_url, runtime_entry
 from .turn import acquire, unkept, when_free
 
 T = TypeVar("T")
@@ -51,7 +51,7 @@ class Preparation:
         runtime: What executes variants.
         threads: Threads inside one operator.
         lock_frequency: Whether to hold the CPUs' frequency while the agent lives, where permitted.
-        meter: What is read: `auto`, `none` or `NAME[:CHANNEL][,NAME[:CHANNEL]]`.
+        meter: What is read: `auto`, `none` or `NAME[:CHANNEL][?OPTIONS][,NAME[:CHANNEL]]`.
         protocol: The protocol's on-device settings; needed with a meter.
     """
 
@@ -109,7 +109,7 @@ class Device:
     does that, which stays there when the link goes (see `onboard.keeper`).
 
     Args:
-        url: Such as `local:`.
+        url: Such as `local:`; what it tells of meters is kept (see `onboard.meter_options`).
         transport: How the device is reached; what the URL says when None.
         agent_visits: Visits after which a fresh agent takes over.
         limits: How long what may take on links that break.
@@ -134,7 +134,8 @@ class Device:
         self.token = secrets.token_hex(16)
         self.on_message: Callable[[str], None] = lambda text: None
         self.agent_visits = agent_visits
-        self._transport = transport or open_transport(url)
+        plain, self._meter_options = plain_url(url)
+        self._transport = transport or open_transport(plain)
         self._limits = limits or LinkLimits()
         self._client: AgentClient | None = None
         self._keeper: KeeperClient | None = None
@@ -187,7 +188,8 @@ class Device:
         Raises:
             DeviceError: The device cannot be reached or has no usable Python.
         """
-        return self._agent().ask("meters", timeout_s=PROBE_TIMEOUT_S)
+        request = {"meter_options": self._meter_options}
+        return self._agent().ask("meters", request, timeout_s=PROBE_TIMEOUT_S)
 
     def prepare(self, preparation: Preparation) -> None:
         """Set what the following visits measure; start the agent with it.
@@ -376,6 +378,7 @@ class Device:
             "reference_widths": list(wanted.reference_widths),
             "lock_frequency": wanted.lock_frequency,
             "meter": wanted.meter,
+            "meter_options": self._meter_options,
             "protocol": dict(wanted.protocol),
             "meters_before": self._meters_before,
         }

@@ -11,6 +11,7 @@ from typing import cast
 from joulemap import InputError
 
 from .interfaces import ConnectOptions, Transport
+from .onboard.meter_options import MeterOptionError, split_url, split_wanted
 
 
 @dataclass(frozen=True)
@@ -100,18 +101,34 @@ def check_meters(wanted: str) -> None:
     """Do nothing if a choice of meters names known ones; whether a device has them is its matter.
 
     Args:
-        wanted: `auto`, `none` or `NAME[:CHANNEL][,NAME[:CHANNEL]]`.
+        wanted: `auto`, `none` or `NAME[:CHANNEL][?OPTIONS][,NAME[:CHANNEL][?OPTIONS]]`.
 
     Raises:
-        InputError: There is no meter of such a name.
+        InputError: There is no meter of such a name, or no such option of it.
     """
-    if wanted in ("auto", "none"):
+    try:
+        plain, _ = split_wanted(wanted)
+    except MeterOptionError as error:
+        raise InputError(str(error)) from error
+    if plain in ("auto", "none"):
         return
-    for name in wanted.split(","):
+    for name in plain.split(","):
         if name.partition(":")[0] not in METERS:
             raise InputError(
                 f"unknown meter '{name}'; write auto, none, or one of: {', '.join(METERS)}"
             )
+
+
+def plain_url(url: str) -> tuple[str, dict[str, dict[str, str]]]:
+    """Return a device's URL without what it tells of meters, and that.
+
+    Raises:
+        InputError: It tells what cannot be.
+    """
+    try:
+        return split_url(url)
+    except MeterOptionError as error:
+        raise InputError(f"device {error}") from error
 
 
 def runtime_entry(name: str) -> RuntimeEntry:

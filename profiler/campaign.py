@@ -124,7 +124,8 @@ def profile(
         lock_frequency: Hold the processor's clock while measuring, where permitted; what was there
             before is put back at the end, also after a crash.
         meter: What energy is read from: `auto`, the best that the device has; `none`; or
-            `NAME[:CHANNEL]`, after a comma a second one that checks the first.
+            `NAME[:CHANNEL]`, after a comma a second one that checks the first; a battery's may be
+            followed by what is known of it, `battery?current_unit=mA&sign=-`.
         protocol: How a variant is measured.
         observer: Is told how it goes.
         sources: Predictors of other devices; the samples are then those that tell most about this

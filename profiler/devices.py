@@ -11,7 +11,7 @@ from joulemap import InputError
 from ..datasets import NetworkSpec
 from ..device_agents.device import Device
 from ..device_agents.interfaces import ConnectOptions
-from ..device_agents.registry import open_transport
+from ..device_agents.registry import open_transport, plain_url
 from ..device_agents.simulated import PRESETS, simulated_device
 from ..device_agents.simulated.board_options import BoardOptions
 from ..device_agents.simulated.board_transport import BoardDevice
@@ -127,12 +127,13 @@ def open_device(
     Raises:
         InputError: The URL has no known form, or the hardware cannot run the network.
     """
+    plain, _ = plain_url(url)
     if not is_simulated(url):
-        transport = open_transport(url, connect)
+        transport = open_transport(plain, connect)
         return Device(url, transport=transport, agent_visits=agent_visits)
     if is_board(url):
-        return BoardDevice(url, board_options(url), agent_visits=agent_visits)
-    parts = SimulatedUrl.parse(url)
+        return BoardDevice(url, board_options(plain), agent_visits=agent_visits)
+    parts = SimulatedUrl.parse(plain)
     array = _array(parts.hardware)
     latency, energy = _costs(array, spec, batch)
     device, _ = simulated_device(

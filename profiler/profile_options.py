@@ -60,7 +60,8 @@ Meter = Annotated[
     str,
     typer.Option(
         help="What energy is read from: auto, none, or NAME[:CHANNEL], after a comma a second one "
-        "that checks the first; joulemap probe lists them.",
+        "that checks the first; joulemap probe lists them. Of a battery may be told "
+        "battery?current_unit=mA&sign=-.",
         rich_help_panel=ENERGY,
     ),
 ]

@@ -12,16 +12,17 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from ..onboard.files import Files
 from ..onboard.meter import COUNTER, SAMPLER, Meter, MeterError, MeterGone, MeterInfo, Missing
-from .battery_sign import NO_VALUES, Calibration, Stretch, learn_sign_and_unit
-from .readings import NumberFile, channel_name, check_power, known_number
+from ..onboard.meter_options import in_words
+from .battery_sign import NO_VALUES, TOLD, Calibration, Stretch, learn_sign_and_unit
+from .battery_supply import CLASS, Supply, supplies
+from .readings import NumberFile, check_power, known_number
 from .refusals import read_at_first, remedy_of
 
-_CLASS = "sys/class/power_supply"
 _AVERAGING_S = 1.0
 _READ_S = 0.1
 _MAX_POWER_W = 300.0
@@ -31,68 +32,9 @@ _VOLTS = (2.0, 65.0)
 _FULL_AH = (0.15, 60.0)
 _MICRO = 1e-6
 _FACTORS = (1.0, 1e3, 1e-3)
-_UNPLUG = (
-    "unplug it (adb over Wi-Fi instead of USB); on a rooted Qualcomm phone: "
-    "echo 1 > /sys/class/power_supply/battery/input_suspend"
-)
 _PERMIT = "as root, or on a phone by `adb root`; the kernel shows this file to the system only"
 
 _SILENT = "use another meter: this gauge tells no power"
-
-
-class Supply:
-    """A battery's folder, and what may charge it.
-
-    Args:
-        files: The machine's files.
-        name: Such as `battery` or `BAT0`.
-        chargers: Names of the supplies that are no batteries.
-        others: Names of the device's other batteries.
-    """
-
-    def __init__(
-        self, files: Files, name: str, chargers: Sequence[str], others: Sequence[str] = ()
-    ) -> None:
-        self.files = files
-        self.folder = f"{_CLASS}/{name}"
-        self.name = channel_name(name, "battery")
-        self.chargers = tuple(chargers)
-        self.others = tuple(channel_name(other, "another battery") for other in others)
-
-    @property
-    def unmeasured(self) -> str:
-        """What the battery's power leaves out, in words."""
-        if self.others:
-            return f"what {', '.join(self.others)} and a charger supply"
-        return "what a charger supplies; nothing else, as long as none is plugged in"
-
-    def state(self) -> dict[str, str]:
-        """Return `status` and `plugged` (names of the supplies that are, or `none`).
-
-        Nothing is in it that changes by itself: another state is another thing that is measured.
-        """
-        return {
-            "status": channel_name(self.files.text(f"{self.folder}/status"), "unknown"),
-            "plugged": ",".join(self._plugged()) or "none",
-        }
-
-    def charging(self) -> str:
-        """Return what feeds the battery or the device from outside, in words; empty if nothing."""
-        status = self.files.text(f"{self.folder}/status") or ""
-        plugged = self._plugged()
-        is_cut_off = self.files.text(f"{self.folder}/input_suspend") == "1"
-        if plugged and not is_cut_off:
-            return f"/{_CLASS}/{plugged[0]}/online is 1: a charger is plugged in"
-        if status not in ("Discharging", "Unknown", ""):
-            return f"/{self.folder}/status is '{status[:20]}'"
-        return ""
-
-    def _plugged(self) -> list[str]:
-        return [
-            channel_name(name, "?")
-            for name in self.chargers
-            if (known_number(self.files, f"{_CLASS}/{name}/online") or 0) > 0
-        ]
 
 
 class BatteryMeter:
@@ -104,6 +46,7 @@ class BatteryMeter:
         flow: Its current or power.
         voltage: Its voltage.
         gives_power: Whether `flow` is power.
+        told: Its unit and sign, as far as the user says (see `onboard.meter_options`).
 
     Attributes:
         calibration: What `calibrate` learned; may be set from an earlier time on the same device.
@@ -117,9 +60,11 @@ class BatteryMeter:
         voltage: NumberFile | None,
         *,
         gives_power: bool,
+        told: Mapping[str, str] | None = None,
     ) -> None:
         self.info = info
         self.calibration: Calibration | None = None
+        self._told = {name: text for name, text in (told or {}).items() if name in TOLD}
         self._supply = supply
         self._flow = flow
         self._voltage = voltage
@@ -170,6 +115,8 @@ class BatteryMeter:
         state = self._supply.state()
         if learned is not None:
             state["learned"] = f"sign {learned.sign:+d}, factor {learned.factor:g}"
+        if self._told:
+            state["told"] = in_words(self._told)
         return state
 
     def calibrate(
@@ -211,10 +158,13 @@ class BatteryMeter:
             num_charge_steps=before.num_charge_steps + after.num_charge_steps,
             slices_s=[*before.slices_s, *after.slices_s[len(after.raw) // 3 :]],
         )
-        self.calibration = learn_sign_and_unit(idle, load)
+        self.calibration = learn_sign_and_unit(idle, load, self._told)
         # No part of the state: whether the counter moved in time is chance.
         said = "agrees" if self.calibration.is_confirmed else "moved too little to tell"
-        note = f"Sign and unit were learned from a step of the load; the charge counter {said}."
+        learned = "were learned from"
+        if self._told:
+            learned = f"({in_words(self._told)} was told) were checked by"
+        note = f"Sign and unit {learned} a step of the load; the charge counter {said}."
         self.info = replace(self.info, notes=(*self.info.notes, note))
         return self.calibration
 
@@ -277,7 +227,9 @@ class BatteryMeter:
     def _check_supply(self) -> None:
         charging = self._supply.charging()
         if charging:
-            raise MeterError(f"{charging}: the battery's power is not the device's; {_UNPLUG}")
+            raise MeterError(
+                f"{charging}: the battery's power is not the device's; {self._supply.remedy()}"
+            )
 
     def _voltage_v(self) -> float:
         # Power without a voltage beside it is learned as the current of a battery of one cell.
@@ -323,7 +275,9 @@ class ChargeMeter:
         )
         charging = self._supply.charging()
         if charging:
-            raise MeterError(f"{charging}: its charge is no measure of the device; {_UNPLUG}")
+            raise MeterError(
+                f"{charging}: its charge is no measure of the device; {self._supply.remedy()}"
+            )
         last, last_volts = self._last or (now, volts)
         self._last = (now, volts)
         # What was charged is taken off, so that whoever adds up sees a counter that went backwards.
@@ -376,35 +330,30 @@ def voltage_v(raw: float, path: str) -> float:
     raise MeterError(f"{path} holds {raw:g}, which is no battery's voltage in V, mV or uV")
 
 
-def find(files: Files) -> list[Meter | Missing]:
-    """Return each battery's gauge, then its charge counter; `Missing` while it is charged."""
-    names = files.list(_CLASS)
-    kinds = {name: files.text(f"{_CLASS}/{name}/type") or "" for name in names}
-    chargers = [name for name in names if kinds[name] != "Battery"]
+def find(files: Files, told: Mapping[str, str] | None = None) -> list[Meter | Missing]:
+    """Return each battery's gauge, then its charge counter; `Missing` while it is charged.
+
+    Args:
+        files: The machine's files.
+        told: What the user says of the batteries (see `onboard.meter_options`).
+    """
+    told = told or {}
     found: list[Meter | Missing] = []
-    batteries = [name for name in names if kinds[name] == "Battery" and _is_of_device(files, name)]
-    if not batteries and any(files.is_closed(f"{_CLASS}/{name}") for name in ("", *names)):
-        return [Missing("battery", "", f"/{_CLASS} may not be read", _PERMIT)]
-    for name in batteries:
-        # On phones the one of this name is the device's; beside it may stand single gauge chips.
-        others = [] if name == "battery" else [other for other in batteries if other != name]
-        supply = Supply(files, name, chargers, others)
+    names = files.list(CLASS)
+    known = supplies(files, told)
+    if not known and any(files.is_closed(f"{CLASS}/{name}") for name in ("", *names)):
+        return [Missing("battery", "", f"/{CLASS} may not be read", _PERMIT)]
+    for supply in known:
         charging = supply.charging()
         if charging:
             reason = f"{charging}: the battery's power is not the device's"
-            found.append(Missing("battery", supply.name, reason, _UNPLUG))
+            found.append(Missing("battery", supply.name, reason, supply.remedy()))
             continue
-        found += [_gauge(files, supply), *_charge(files, supply)]
+        found += [_gauge(files, supply, told), *_charge(files, supply)]
     return found
 
 
-def _is_of_device(files: Files, name: str) -> bool:
-    """Return whether a battery feeds the device: mice and keyboards have batteries of their own."""
-    folder = f"{_CLASS}/{name}"
-    return files.text(f"{folder}/scope") != "Device" and files.text(f"{folder}/present") != "0"
-
-
-def _gauge(files: Files, supply: Supply) -> Meter | Missing:
+def _gauge(files: Files, supply: Supply, told: Mapping[str, str]) -> Meter | Missing:
     names = files.list(supply.folder)
     gives_power = "current_now" not in names
     flow_name = "power_now" if gives_power else "current_now"
@@ -447,7 +396,7 @@ def _gauge(files: Files, supply: Supply) -> Meter | Missing:
             "Sign and unit are learned by a step of the load before it is used.",
         ),
     )
-    return BatteryMeter(info, supply, opened[0], voltage, gives_power=gives_power)
+    return BatteryMeter(info, supply, opened[0], voltage, gives_power=gives_power, told=told)
 
 
 def _charge(files: Files, supply: Supply) -> list[Meter | Missing]:

@@ -8,13 +8,16 @@ that flows out is missing in the charge counter.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 
 from ..onboard.meter import MeterError
 
 FACTORS = (1.0, 1e3, 1e-3)
+# What a user may tell, by how it is written; see `onboard.meter_options`.
+TOLD = ("current_unit", "sign")
+_UNITS = {"nA": 1e-3, "uA": 1.0, "mA": 1e3, "A": 1e6}
 NOMINAL_A = 1e-6
 IDLE_A = (0.002, 3.0)
 MAX_LOAD_A = 12.0
@@ -81,15 +84,24 @@ class Calibration:
         return raw * NOMINAL_A * self.factor * self.sign
 
 
-def learn_sign_and_unit(idle: Stretch, load: Stretch) -> Calibration:
+def learn_sign_and_unit(
+    idle: Stretch, load: Stretch, told: Mapping[str, str] | None = None
+) -> Calibration:
     """Return sign and unit of a battery's current from a stretch without and one with load.
 
     A factor other than 1 is accepted only if the charge counter agrees, and so is any factor where
-    more than one gives plausible currents.
+    more than one gives plausible currents; unless the user tells the unit. What is told must fit the
+    step, the plausible currents, and the charge counter where it has a say.
+
+    Args:
+        idle: What the battery said without load.
+        load: What it said with load.
+        told: `current_unit` and `sign` as the user tells them.
 
     Raises:
-        MeterError: It cannot be told, or the battery is being charged.
+        MeterError: It cannot be told, is not what was told, or the battery is being charged.
     """
+    told = told or {}
     idle_mean, idle_error = _level(idle, "idle")
     load_mean, load_error = _level(load, "loaded")
     step = load_mean - idle_mean
@@ -106,7 +118,13 @@ def learn_sign_and_unit(idle: Stretch, load: Stretch) -> Calibration:
             f"the battery's current falls under load ({idle_mean:g} idle, {load_mean:g} loaded): it is "
             "being charged; unplug it"
         )
-    plausible = [
+    if "sign" in told and told["sign"] != _SIGNS[sign]:
+        raise MeterError(
+            f"sign={told['sign']} was told, and the current's sign is {_SIGNS[sign]} while the battery "
+            f"gives ({idle_mean:g} idle, {load_mean:g} loaded): tell sign={_SIGNS[sign]}, or unplug a charger"
+        )
+    factors = (_UNITS[told["current_unit"]],) if "current_unit" in told else FACTORS
+    candidates = [
         Calibration(
             sign,
             factor,
@@ -114,27 +132,45 @@ def learn_sign_and_unit(idle: Stretch, load: Stretch) -> Calibration:
             sign * load_mean * NOMINAL_A * factor,
             False,
         )
-        for factor in FACTORS
-        if IDLE_A[0] < sign * idle_mean * NOMINAL_A * factor < IDLE_A[1]
-        and sign * load_mean * NOMINAL_A * factor <= MAX_LOAD_A
+        for factor in factors
+    ]
+    plausible = [
+        each
+        for each in candidates
+        if IDLE_A[0] < each.idle_a < IDLE_A[1] and each.load_a <= MAX_LOAD_A
     ]
     if not plausible:
-        raise MeterError(
-            f"the battery's current of {idle_mean:g} when idle is implausible in A, mA and uA"
+        units = (
+            f"in {told['current_unit']}, as was told"
+            if "current_unit" in told
+            else "in A, mA and uA"
         )
-    return _agreed(plausible, idle, load)
+        raise MeterError(
+            f"the battery's current of {idle_mean:g} when idle and {load_mean:g} loaded is implausible "
+            f"{units}"
+        )
+    return _agreed(plausible, idle, load, is_told="current_unit" in told)
 
 
-def _agreed(plausible: Sequence[Calibration], idle: Stretch, load: Stretch) -> Calibration:
+_SIGNS = {1: "+", -1: "-"}
+
+
+def _agreed(
+    plausible: Sequence[Calibration], idle: Stretch, load: Stretch, *, is_told: bool
+) -> Calibration:
     """Return the candidate that the charge counter agrees with."""
     used_c = _charge_used_c(idle, load)
     if used_c is None:
-        if len(plausible) == 1 and plausible[0].factor == 1.0:
+        if len(plausible) == 1 and (is_told or plausible[0].factor == 1.0):
             return plausible[0]
-        units = ", ".join(f"{candidate.factor:g} uA" for candidate in plausible)
+        units = ", ".join(
+            f"{_unit(each)} ({each.idle_a:.3g} A idle, {each.load_a:.3g} A loaded)"
+            for each in plausible
+        )
         raise MeterError(
-            f"the battery's current may be in steps of {units}, and its charge counter moved too little "
-            "to tell: calibrate for longer"
+            f"the battery's current may be in {units}, and its charge counter moved too little to tell: "
+            f"tell the unit, as in --meter 'battery?current_unit={_unit(plausible[-1])}"
+            f"&sign={_SIGNS[plausible[-1].sign]}'"
         )
     for candidate in plausible:
         flowed_c = sum(
@@ -144,10 +180,15 @@ def _agreed(plausible: Sequence[Calibration], idle: Stretch, load: Stretch) -> C
             return Calibration(
                 candidate.sign, candidate.factor, candidate.idle_a, candidate.load_a, True
             )
+    units = "in the unit that was told" if is_told else "in every unit"
     raise MeterError(
-        f"the battery's current and its charge counter (which fell by {used_c:g} C) disagree in every "
-        "unit: one of them is wrong"
+        f"the battery's current and its charge counter (which fell by {used_c:g} C) disagree {units}: "
+        "one of them is wrong"
     )
+
+
+def _unit(candidate: Calibration) -> str:
+    return next(name for name, factor in _UNITS.items() if factor == candidate.factor)
 
 
 def _charge_used_c(idle: Stretch, load: Stretch) -> float | None:

@@ -9,9 +9,10 @@ operation  request                                                  answer
 =========  =======================================================  ==============================
 probe      -                                                        the device's fingerprint
 clock      -                                                        its clocks, at this moment
-meters     -                                                        meters: available, missing
+meters     meter_options                                            meters: available, missing
 prepare    template (payload), runtime, threads, reference widths,  versions, CPUs, affinity,
-           lock_frequency, meter, protocol, meters_before           frequency lock, meters, zone
+           lock_frequency, meter, meter_options, protocol,          frequency lock, meters, zone
+           meters_before
 free       timeout_s                                                nothing, once nobody measures
 ready      max_busy_share, max_temperature_c, timeout_s, interval_s whether the machine is ready
 visit      widths, protocol                                         raw times, conditions, energy
@@ -33,7 +34,16 @@ from dataclasses import replace
 from types import ModuleType
 from typing import Any, BinaryIO
 
-from . import cooling, device_lock, fingerprint, frames, layer_times, meter_choice, visit
+from . import (
+    cooling,
+    device_lock,
+    fingerprint,
+    frames,
+    layer_times,
+    meter_choice,
+    meter_options,
+    visit,
+)
 from .clock import MachineClock
 from .energy_visit import ChosenMeter, EnergyVisit, RecorderLike
 from .files import Files
@@ -143,7 +153,7 @@ class Agent:
 
     def list_meters(self, request: dict[str, Any], payload: bytes) -> dict[str, Any]:
         """Return the meters that can be read, and those that cannot with what to do about it."""
-        found = self.find_meters()
+        found = self.find_told(request.get("meter_options") or {})
         answer = meter_choice.describe_all(found)
         self.close_meters(found)
         return answer
@@ -207,7 +217,13 @@ class Agent:
         wanted = meter_choice.wanted_again(str(request.get("meter") or meter_choice.NONE), before)
         if wanted == meter_choice.NONE:
             return {"chosen": [], "why": "no meter was asked for", "warnings": []}
-        found = self.find_meters()
+        try:
+            wanted, told = meter_options.split_wanted(wanted)
+        except meter_options.MeterOptionError as error:
+            raise RequestError(str(error)) from error
+        for name, options in (request.get("meter_options") or {}).items():
+            told[name] = {**options, **told.get(name, {})}
+        found = self.find_told(told)
 
         def use(meter: Meter) -> ChosenMeter:
             meter_choice.calibrate(meter, run_reference, self.clock, self.is_cancelled)
@@ -226,12 +242,22 @@ class Agent:
         ]
         in_use = [item.meter for item in chosen]
         self.close_meters([item for item in found if item not in in_use])
+        names = {item.meter.info.name for item in self.chosen}
+        unused = [
+            f"{meter_options.in_words(options)} is told of a {name}, and none is read"
+            for name, options in told.items()
+            if options and name not in names
+        ]
         warning = meter_choice.same_rail(self.chosen)
         return {
             "chosen": [meter_choice.describe_chosen(item, why) for item in self.chosen],
             "why": why,
-            "warnings": [warning] if warning else [],
+            "warnings": [*([warning] if warning else []), *unused],
         }
+
+    def find_told(self, told: dict[str, dict[str, str]]) -> list[meter_choice.Found]:
+        """Return the meters, with what the user tells of them."""
+        return meter_choice.find_told(self.find_meters(), self.meters, self.files, told)
 
     def close_meters(self, found: Sequence[Any]) -> None:
         """Let go of meters."""

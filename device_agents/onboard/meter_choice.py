@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Union
 
@@ -60,6 +60,40 @@ def find_meters(modules: dict[str, str], files: Files) -> list[Found]:
     return found
 
 
+def find_told(
+    found: Sequence[Found],
+    modules: Mapping[str, str],
+    files: Files,
+    told: Mapping[str, Mapping[str, str]],
+) -> list[Found]:
+    """Return the same meters with those found anew of which the user tells something.
+
+    Args:
+        found: What was found without.
+        modules: Meter name to its module in the meters folder.
+        files: The machine's files.
+        told: Meter name to what is told of it (see `meter_options`).
+    """
+    kept = list(found)
+    for name, options in told.items():
+        if not options or name not in modules:
+            continue
+        places = [place for place, item in enumerate(kept) if _backend(item) == name]
+        for place in places:
+            item = kept[place]
+            if not isinstance(item, Missing):
+                item.close()
+        new = importlib.import_module(_METERS + "." + modules[name]).find(files, options)
+        start = places[0] if places else len(kept)
+        kept = [item for item in kept if _backend(item) != name]
+        kept[start:start] = new
+    return kept
+
+
+def _backend(item: Any) -> str:
+    return str(item.name if isinstance(item, Missing) else item.info.name)
+
+
 def describe(info: MeterInfo) -> dict[str, Any]:
     """Return all that is known about a meter as a dictionary for JSON."""
     return {**asdict(info), "notes": list(info.notes)}
@@ -78,7 +112,7 @@ def choose(wanted: str, found: Sequence[Found]) -> tuple[list[Meter], str]:
 
     Args:
         wanted: `auto`, `none`, or `NAME[:CHANNEL]`, one that counts and after a comma one that
-            checks it.
+            checks it; without options (see `meter_options`).
         found: What the device has, best first.
 
     Raises:

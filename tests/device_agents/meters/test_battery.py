@@ -195,7 +195,7 @@ def test_whether_the_charge_counter_moved_in_time_does_not_part_the_agents_of_a_
 
 def test_milliamperes_are_not_believed_without_the_charge_counter(tmp_path: Path) -> None:
     device = Phone(tmp_path, -1, 1e3, charge_step_uah=50_000.0)
-    with pytest.raises(MeterError, match="calibrate for longer"):
+    with pytest.raises(MeterError, match=r"--meter 'battery\?current_unit=mA&sign=-'"):
         gauge(tmp_path).calibrate(device.burn, device.idle, clock=device.clock)
 
 

@@ -110,9 +110,9 @@ def test_anything_at_all_is_plausible_or_refused(
         ([3e5] * 20, [3.05e5] * 20, "does not follow"),
         ([1.0] * 20, [2.0] * 20, "implausible"),
         # 2500 uA and 2500 mA are both possible for a phone.
-        ([2500.0] * 20, [5000.0] * 20, "calibrate for longer"),
+        ([2500.0] * 20, [5000.0] * 20, "in uA .* mA .*tell the unit, as in --meter"),
         # Whole milliamperes: never without the charge counter's word.
-        ([300.0] * 20, [900.0] * 20, "calibrate for longer"),
+        ([300.0] * 20, [900.0] * 20, r"in mA \(0.3 A idle, 0.9 A loaded\)"),
     ],
 )
 def test_what_cannot_be_told_is_refused(
@@ -133,3 +133,65 @@ def test_a_charge_counter_that_hardly_moved_has_no_say() -> None:
     idle = Stretch([-3e5] * 20, 15.0, 0.0, 0)
     load = Stretch([-1.2e6] * 20, 15.0, 3.6, 1)
     assert not learn_sign_and_unit(idle, load).is_confirmed
+
+
+TOLD = {"current_unit": "mA", "sign": "-"}
+COARSE_IDLE = Stretch([-180.0, -186.0, -174.0, -181.0] * 20, 30.0, 0.0, 0)
+COARSE_LOAD = Stretch([-1450.0, -1470.0, -1432.0, -1455.0] * 15, 15.0, 0.0, 0)
+
+
+def test_a_phone_in_milliamperes_with_a_coarse_counter_is_told() -> None:
+    with pytest.raises(MeterError, match="tell the unit") as caught:
+        learn_sign_and_unit(COARSE_IDLE, COARSE_LOAD)
+    assert "current_unit=mA&sign=-" in str(caught.value)
+    assert len(str(caught.value)) < 400
+    for told in (TOLD, {"current_unit": "mA"}):
+        learned = learn_sign_and_unit(COARSE_IDLE, COARSE_LOAD, told)
+        assert (learned.sign, learned.factor, learned.is_confirmed) == (-1, 1e3, False)
+        assert learned.current_a(-1450.0) == pytest.approx(1.45)
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        ({"sign": "+"}, "sign=\\+ was told, and the current's sign is -"),
+        ({"current_unit": "uA"}, "implausible in uA, as was told"),
+        ({"current_unit": "A"}, "implausible in A, as was told"),
+        # The sign alone tells no unit.
+        ({"sign": "-"}, "tell the unit"),
+    ],
+)
+def test_what_is_told_must_fit(told: dict[str, str], message: str) -> None:
+    with pytest.raises(MeterError, match=message):
+        learn_sign_and_unit(COARSE_IDLE, COARSE_LOAD, told)
+
+
+def test_what_is_told_must_agree_with_a_counter_that_has_a_say() -> None:
+    idle, load = said(0.3, -1, 1.0), said(1.2, -1, 1.0, seed=1)
+    assert learn_sign_and_unit(idle, load, {"current_unit": "uA", "sign": "-"}).is_confirmed
+    wrong = Stretch([value / 100 for value in idle.raw], 15.0, idle.charge_used_c, 10)
+    load = Stretch([value / 100 for value in load.raw], 15.0, load.charge_used_c, 10)
+    with pytest.raises(MeterError, match="disagree in the unit that was told"):
+        learn_sign_and_unit(wrong, load, {"current_unit": "uA"})
+
+
+@given(
+    sign=signs,
+    unit=st.sampled_from(["nA", "uA", "mA", "A"]),
+    idle_a=st.floats(0.02, 2.5),
+    step_a=steps,
+    tells_sign=st.booleans(),
+)
+def test_a_unit_that_is_told_is_used_in_any_phone(
+    sign: int, unit: str, idle_a: float, step_a: float, tells_sign: bool
+) -> None:
+    factor = {"nA": 1e-3, "uA": 1.0, "mA": 1e3, "A": 1e6}[unit]
+    draw = random.Random(1)
+
+    def stretch(current_a: float) -> Stretch:
+        raw = [sign * current_a * (1 + 0.01 * draw.gauss(0, 1)) * 1e6 / factor for _ in range(40)]
+        return Stretch(raw, 15.0, None, 0)
+
+    told = {"current_unit": unit} | ({"sign": "+" if sign > 0 else "-"} if tells_sign else {})
+    learned = learn_sign_and_unit(stretch(idle_a), stretch(idle_a + step_a), told)
+    assert learned.current_a(sign * 1e6 / factor) == pytest.approx(1.0)
