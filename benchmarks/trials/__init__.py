@@ -10,7 +10,7 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-FILES: tuple[str, ...] = ()
+FILES: tuple[str, ...] = ("sensors",)
 
 
 @dataclass(frozen=True)

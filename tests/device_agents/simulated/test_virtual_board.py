@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from joulemap import InputError, JoulemapError
 from joulemap.datasets import CostDataset
 from joulemap.datasets.journal import FILE_NAME, read_journal
 from joulemap.device_agents.registry import METERS
@@ -125,3 +126,29 @@ def test_power_follows_what_runs() -> None:
     assert board.true_net_j(middle, end) == pytest.approx(0.5 * 4.0)
     assert board.true_net_j(end, machine.monotonic_s()) == pytest.approx(0.0, abs=1e-9)
     assert board.true_idle_j(start, end) == pytest.approx(2.0 * (end - start), rel=0.1)
+
+
+def test_a_phone_that_counts_in_milliamperes_is_measured_once_it_is_told(tmp_path: Path) -> None:
+    def measure(meter: str) -> CostDataset:
+        device, machine = simulated_device(seconds)
+        options = BoardOptions(meter="battery", idle_w=2.0, active_w=4.0, noise=0.002)
+        board = VirtualBoard(machine, joules, options, MODULES)
+        supply = "sys/class/power_supply/battery"
+        board.tree.set_fault(f"{supply}/current_now", "scale", 1e-3)
+        # It counts in steps of a percent, as good as never.
+        board.tree.set_fault(f"{supply}/charge_counter", "stick")
+        return profile(device, "lenet5", samples=3, out=tmp_path, meter=meter, protocol=PROTOCOL)
+
+    with pytest.raises(
+        JoulemapError, match=r"tell the unit, as in --meter 'battery\?current_unit=mA"
+    ):
+        measure("battery")
+    dataset = measure("battery?current_unit=mA&sign=-")
+    truth = np.array([joules(widths) for widths in dataset.widths.tolist()])
+    np.testing.assert_allclose(dataset.energy_j, truth, rtol=0.1)
+    (meter,) = read_journal(tmp_path / FILE_NAME).campaign.meters
+    assert meter["state"]["told"] == "current_unit=mA&sign=-"
+    assert meter["state"]["learned"] == "sign -1, factor 1000"
+    # What was told is part of what was measured.
+    with pytest.raises(InputError, match=r"meter: .*told current_unit=mA&sign=-.* there"):
+        measure("battery?current_unit=mA")
