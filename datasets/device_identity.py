@@ -18,7 +18,7 @@ def ids_of(device: Mapping[str, Any]) -> frozenset[str]:
 def is_same_device(first: Mapping[str, Any] | None, second: Mapping[str, Any] | None) -> bool:
     """Return whether two descriptions are of one device.
 
-    They are where an id of the one is an id of the other, unless what is built in differs: of a disk
+    They are where they have an id in common, whatever it was made of, unless what is built in differs: of a disk
     that was copied both machines have the id.
 
     Args:
@@ -29,9 +29,7 @@ def is_same_device(first: Mapping[str, Any] | None, second: Mapping[str, Any] | 
     ours, theirs = first.get("device_id"), second.get("device_id")
     if ours is None or theirs is None:
         return ours is theirs
-    is_known = not ids_of({"device_id": ours}).isdisjoint(ids_of(second)) or (
-        not ids_of({"device_id": theirs}).isdisjoint(ids_of(first))
-    )
+    is_known = bool(ids_of(first) & ids_of(second))
     return is_known and not _differs(first.get("identity"), second.get("identity"))
 
 
@@ -49,9 +47,10 @@ def _differs(first: Any, second: Any) -> bool:
     """Return whether built-in numbers differ, or two machines have no network card in common."""
     if not isinstance(first, Mapping) or not isinstance(second, Mapping):
         return False
-    serials = [each["serial"] for each in (first, second) if isinstance(each.get("serial"), str)]
-    if len(serials) == 2:
-        return bool(serials[0] != serials[1])
+    for name in ("serial", "uuid"):
+        numbers = [each[name] for each in (first, second) if isinstance(each.get(name), str)]
+        if len(numbers) == 2:
+            return bool(numbers[0] != numbers[1])
     cards = [each["network"] for each in (first, second) if isinstance(each.get("network"), list)]
     return len(cards) == 2 and all(cards) and not _texts(cards[0]) & _texts(cards[1])
 

@@ -3,8 +3,9 @@
 The id is a hash of the first of these that the device tells::
 
     serial      the board's number, or an Android phone's: built in, whatever system it runs
-    machine     the system's machine id with the product's name, where it lies on a lasting disk
     network     the address of a network card that is part of the machine
+    uuid        the computer's by DMI, where it may be read
+    machine     the system's machine id with the product's name, where it lies on a lasting disk
     kind        processor, memory, model: equal devices are then one
 
 It holds nothing that a power mode, an update or a restart changes: no number of CPUs, which counts
@@ -38,6 +39,13 @@ _FLEETING_PLACES = ("/run/", "/cow/", "/dev/shm/", "/tmp/")  # noqa: S108 - look
 _CONTAINER_MARKS = (".dockerenv", "run/.containerenv")
 _MACHINE_ID = re.compile(r"[0-9a-f]{32}\Z")
 _OF_MANY = {"0123456789abcdef", "0123456789", "1234567890", "123456789", "12345678"}
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
+# Of boards whose maker left a template's.
+_UUIDS_OF_MANY = {
+    "03000200-0400-0500-0006-000700080009",
+    "12345678-1234-5678-90ab-cddeefaabbcc",
+    "fefefefe-fefe-fefe-fefe-fefefefefefe",
+}
 _NETWORK = "sys/class/net"
 _ADDRESS = re.compile(r"([0-9a-f]{2}:){5}[0-9a-f]{2}\Z")
 # Of the first byte: given by software, or meant for a group.
@@ -52,6 +60,7 @@ class Evidence:
 
     Args:
         serial: The board's or phone's number; empty if it tells none.
+        uuid: The computer's by DMI; empty where there is none or root alone may read it.
         machine: The machine id; empty where there is none or it does not last.
         product: What DMI calls the machine; empty where there is none.
         network: Addresses of built-in network cards, in the order of their places.
@@ -59,6 +68,7 @@ class Evidence:
     """
 
     serial: str = ""
+    uuid: str = ""
     machine: str = ""
     product: str = ""
     network: tuple[str, ...] = ()
@@ -69,11 +79,11 @@ class Evidence:
         if self.serial:
             # A card with the system may be a copy: what is on it is no evidence beside the number.
             return [_digest("serial", self.serial)]
-        found = []
+        found = [_digest("network", address) for address in self.network]
+        if self.uuid:
+            found.append(_digest("uuid", self.uuid))
         if self.machine:
             found.append(_digest("machine", self.machine, self.product))
-        if self.network:
-            found.append(_digest("network", self.network[0]))
         return found or [_digest("kind", self.product, *self.kind)]
 
     def parts(self) -> dict[str, object]:
@@ -81,6 +91,8 @@ class Evidence:
         parts: dict[str, object] = {}
         if self.serial:
             parts["serial"] = _digest(self.serial)
+        if self.uuid:
+            parts["uuid"] = _digest(self.uuid)
         if self.network:
             parts["network"] = [_digest(address) for address in self.network]
         return parts
@@ -99,6 +111,7 @@ def evidence(files: Files, serial: str | None, kind: Sequence[str | None]) -> Ev
     dmi = [files.text(f"sys/class/dmi/id/{name}") or "" for name in ("sys_vendor", "product_name")]
     return Evidence(
         serial=next((text for text in texts if not _is_of_many(text)), ""),
+        uuid=_computers_uuid(files),
         machine=lasting_machine_id(files),
         product=" ".join(filter(None, dmi)),
         network=built_in_addresses(files),
@@ -143,6 +156,12 @@ def built_in_addresses(files: Files) -> tuple[str, ...]:
         ):
             found.append((place, address))
     return tuple(address for _, address in sorted(found)[:_MAX_NETWORK])
+
+
+def _computers_uuid(files: Files) -> str:
+    text = (files.text("sys/class/dmi/id/product_uuid") or "").lower()
+    is_uuid = _UUID.match(text) and text not in _UUIDS_OF_MANY
+    return text if is_uuid and not is_placeholder(text) else ""
 
 
 def _is_of_many(serial: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -102,3 +103,22 @@ def test_a_zone_that_the_device_has_not_is_refused_with_those_that_it_has(
 def test_what_is_no_name_of_a_zone_is_refused(name: object) -> None:
     with pytest.raises(InputError, match="no name of a thermal zone"):
         Protocol(temperature_zone=name)  # type: ignore[arg-type]
+
+
+def test_visits_in_which_something_held_the_processor_back_are_counted(tmp_path: Path) -> None:
+    heat = Throttling(ambient_c=84.0, full_load_rise_c=1.0, limit_c=200.0)
+    device, _ = simulated_device(lambda widths: 1e-3, Disturbances(throttling=heat))
+    protocol = Protocol(visits=1, max_visit_s=0.1, has_revisits=False)
+    profile(device, networks.get("lenet5"), samples=3, out=tmp_path, protocol=protocol)
+    journal = read_journal(tmp_path / FILE_NAME)
+    said = " ".join(advise(journal))
+    assert "held the processor" not in said
+    # The zone is named.
+    assert "The device reached 8" in said
+    assert "C (simulated), where many throttle" in said
+    first, *others = journal.visits
+    assert first.timing is not None
+    machine = {**first.timing.machine, "is_throttled": 1.0}
+    held = replace(first, timing=replace(first.timing, machine=machine))
+    said = " ".join(advise(replace(journal, visits=(held, *others))))
+    assert f"In 1 of {len(journal.visits)} visits a cooling device or the firmware held" in said

@@ -192,13 +192,40 @@ def test_copies_of_a_disk_are_devices_of_their_own(tmp_path: Path) -> None:
     ours, theirs = of(first), of(second)
     assert not is_same_device(ours, theirs)
     assert is_same_device(ours, of(first))
-    # Into another model of computer.
-    moved = of(write(first, {"sys/class/dmi/id/product_name": "20XW"}))
-    assert moved["device_id"] != ours["device_id"]
-    # A second card makes no other machine of it.
-    write(first, {"sys/class/dmi/id/product_name": "21HD"})
+    # Into another model of computer, without a card that is built in.
+    third = pc(tmp_path / "c")
+    before = of(third)
+    moved = of(write(third, {"sys/class/dmi/id/product_name": "20XW"}))
+    assert moved["device_id"] != before["device_id"]
+    # A second card makes no other machine of it, before the first one in order or after.
+    card(first, "54:e1:ad:00:00:08", "eth2", "pci0000:00/0000:00:01.0")
+    assert is_same_device(ours, of(first))
     card(first, "54:e1:ad:00:00:09", "eth1", "pci0000:00/0000:00:1c.0")
     assert is_same_device(ours, of(first))
+
+
+def test_a_new_system_on_the_same_machine_is_the_same_device(tmp_path: Path) -> None:
+    card(pc(tmp_path), "54:e1:ad:00:00:01")
+    before = of(tmp_path)
+    after = of(write(tmp_path, {"etc/machine-id": OTHER}))
+    assert after["device_id"] == before["device_id"]
+    # While its network card does not show, the machine id tells.
+    (tmp_path / "sys/class/net/eth0").unlink()
+    assert is_same_device(after, of(tmp_path))
+
+
+def test_what_root_alone_may_read_makes_no_other_device(tmp_path: Path) -> None:
+    path = "sys/class/dmi/id/product_uuid"
+    as_user = of(pc(tmp_path))
+    uuids = ("4c4c4544-0042-3510-8051-b9c04f4d3733", "4c4c4544-0042-3510-8051-b9c04f4d3734")
+    as_root = of(write(tmp_path, {path: uuids[0]}))
+    assert is_same_device(as_user, as_root)
+    assert of(write(tmp_path, {"etc/machine-id": OTHER}))["device_id"] == as_root["device_id"]
+    # A copied virtual machine has another one.
+    write(tmp_path, {path: uuids[1], "etc/machine-id": MACHINE})
+    assert not is_same_device(as_root, of(tmp_path))
+    of_all = of(write(tmp_path, {path: "03000200-0400-0500-0006-000700080009"}))
+    assert of_all["device_id"] == as_user["device_id"]
 
 
 def test_a_board_without_a_number_and_a_machine_id_is_known_by_its_network_card(
