@@ -93,6 +93,7 @@ class _Cpu:
         core: What kind of core it is, None where that is not told.
         capacity: Its speed of 1024; None if unknown.
         policy: Folder of its frequency, None without one.
+        governor: Its governor; CPUs with another one do not behave alike.
         max_khz: Its highest frequency; None if unknown.
         min_khz: Its lowest one.
     """
@@ -101,6 +102,7 @@ class _Cpu:
     core: str | None
     capacity: float | None
     policy: str | None
+    governor: str | None
     max_khz: float | None
     min_khz: float | None
 
@@ -108,12 +110,14 @@ class _Cpu:
 def _cpu(files: Files, number: int, core: str | None) -> _Cpu:
     folder = f"{_CPUS}/cpu{number}"
     policy = files.resolve(f"{folder}/cpufreq")
-    is_there = files.text(f"{policy}/scaling_governor") is not None
+    governor = files.text(f"{policy}/scaling_governor")
+    is_there = governor is not None
     return _Cpu(
         number,
         core,
         _number(files, f"{folder}/cpu_capacity"),
         policy if is_there else None,
+        governor,
         _number(files, f"{policy}/cpuinfo_max_freq") if is_there else None,
         _number(files, f"{policy}/cpuinfo_min_freq") if is_there else None,
     )
@@ -127,13 +131,13 @@ def _arm_keys(files: Files, cpus: Sequence[_Cpu]) -> dict[int, tuple[Any, ...]]:
         related = (files.text(f"{cpu.policy}/related_cpus") or "").split()
         # Servers give each core a frequency of its own: that parts none from its equals.
         is_shared = len(related) > 1 if related else shared[cpu.policy] > 1
-        frequency = cpu.policy if is_shared else (cpu.min_khz, cpu.max_khz)
+        frequency = cpu.policy if is_shared else (cpu.governor, cpu.min_khz, cpu.max_khz)
         keys[cpu.number] = (cpu.core, cpu.capacity, frequency)
     return keys
 
 
 def _kind_keys(files: Files, texts: str, cpus: Sequence[_Cpu]) -> dict[int, tuple[Any, ...]]:
-    """Return CPU -> what tells its group: its name, its kind, and the part by its speed."""
+    """Return CPU -> what tells its group: name, kind, governor, and the part by its speed."""
     named = named_kinds(files)
     gap = INTEL_GAP if "Intel" in texts and not named else GAP
     parts = {}
@@ -143,7 +147,10 @@ def _kind_keys(files: Files, texts: str, cpus: Sequence[_Cpu]) -> dict[int, tupl
         by_capacity = parts_by_gap({cpu.number: cpu.capacity for cpu in alike}, GAP)
         for cpu in alike:
             parts[cpu.number] = (by_frequency[cpu.number], by_capacity[cpu.number])
-    return {cpu.number: (cpu.core, named.get(cpu.number), *parts[cpu.number]) for cpu in cpus}
+    return {
+        cpu.number: (cpu.core, named.get(cpu.number), cpu.governor, *parts[cpu.number])
+        for cpu in cpus
+    }
 
 
 def _group(files: Files, members: Sequence[_Cpu], key: tuple[Any, ...]) -> dict[str, Any]:
@@ -197,25 +204,18 @@ def gpus(files: Files) -> list[dict[str, str]]:
 
 
 def _frequencies(files: Files, policies: Sequence[str], members: Sequence[_Cpu]) -> dict[str, Any]:
-    """Return a group's governors and frequencies: the widest range, and the first CPU's frequency."""
-    governors = list(
-        dict.fromkeys(files.text(f"{each}/scaling_governor") or "" for each in policies)
-    )
-    offers = [files.text(f"{each}/scaling_available_governors") for each in policies]
-    # In the first one's order, what all have.
-    offered = (
-        [
-            name
-            for name in (offers[0] or "").split()
-            if all(name in (each or "").split() for each in offers)
-        ]
-        if offers
-        else []
-    )
+    """Return a group's governor and frequencies: the widest range, and the first CPU's frequency."""
+    offers = [files.text(f"{each}/scaling_available_governors") or "" for each in policies]
+    # What all have, in the first one's order.
+    offered = [
+        name
+        for name in " ".join(offers[:1]).split()
+        if all(name in each.split() for each in offers)
+    ]
     highest = [cpu.max_khz for cpu in members if cpu.max_khz is not None]
     lowest = [cpu.min_khz for cpu in members if cpu.min_khz is not None]
     return {
-        "governor": ", ".join(governors) or None,
+        "governor": members[0].governor,
         "governors": offered or None,
         "min_frequency_hz": min(lowest) * 1e3 if lowest else None,
         "max_frequency_hz": max(highest) * 1e3 if highest else None,

@@ -102,6 +102,17 @@ def test_two_sockets_are_of_one_kind(tmp_path: Path) -> None:
     assert len(machine(tmp_path, [3900] * 96, INTEL)) == 1
 
 
+def test_cpus_with_another_governor_are_a_group_of_their_own(tmp_path: Path) -> None:
+    machine(tmp_path, [3900] * 6, INTEL)
+    for cpu in (2, 3):
+        write(tmp_path, f"{CPUS}/cpufreq/policy{cpu}/scaling_governor", "powersave")
+    groups = clusters(Files(str(tmp_path)))
+    assert [(group["cpus"], group["governor"]) for group in groups] == [
+        ([0, 1, 4, 5], "schedutil"),
+        ([2, 3], "powersave"),
+    ]
+
+
 def test_an_arm_server_with_a_frequency_for_each_core_has_one_group(tmp_path: Path) -> None:
     assert len(machine(tmp_path, [3000] * 80, arm(0xD0C))) == 1
 
