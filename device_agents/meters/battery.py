@@ -360,6 +360,9 @@ def _gauge(files: Files, supply: Supply, told: Mapping[str, str]) -> Meter | Mis
     if flow_name not in names:
         reason = f"/{supply.folder} has neither current_now nor power_now"
         return Missing("battery", supply.name, reason, _SILENT)
+    if gives_power and "current_unit" in told:
+        reason = f"/{supply.folder} has power_now and no current_now, so current_unit means nothing"
+        return Missing("battery", supply.name, reason, "leave current_unit out")
     opened: list[NumberFile] = []
     path = ""
     try:

@@ -26,7 +26,6 @@ _IDLE = ("Not charging", "Full", "Idle")
 _DISCHARGING = ("Discharging", "Unknown", "")
 # Of a port's driver, which keeps what was agreed with a charger that has gone.
 _PORT = re.compile(r"type-?c|source-psy|ucsi|tcpm|tps6598|usbc|usb-c|-pd\b|usb_pd", re.IGNORECASE)
-_PORT_TYPES = {"USB_C", "USB_TYPE_C", "USB_PD", "USB_PD_DRP"}
 _OTG = re.compile(r"(^|[^a-z])otg", re.IGNORECASE)
 # Below this a supply gives nothing.
 _LEAST_V = 2.0
@@ -160,7 +159,7 @@ class Supply:
         return bool(roles) and all("[source]" in role for role in roles)
 
     def _is_port(self, name: str) -> bool:
-        return bool(_PORT.search(name)) or self._type(name) in _PORT_TYPES
+        return bool(_PORT.search(name))
 
     def _has_no_voltage(self, name: str) -> bool:
         """Return whether a supply's own voltage is nothing, or it is fed by the device."""

@@ -177,7 +177,8 @@ def memory_words(memory_bytes: int | None) -> str | None:
     if not memory_bytes:
         return None
     sizes = sorted(step * 2**power for power in range(20, 50) for step in (2, 3))
-    return f"{next(size for size in sizes if size >= memory_bytes) >> 20} MiB"
+    size = next((size for size in sizes if size >= memory_bytes), sizes[-1])
+    return f"{size >> 20} MiB"
 
 
 def former_ids(

@@ -129,6 +129,8 @@ def test_a_port_that_gives_power_is_no_charger_and_is_told(
         {"wireless/type": "Wireless", "wireless/online": 1},
         {"pd/type": "USB_PD", "pd/online": 2},
         {"dc/type": "Unknown", "dc/online": 1},
+        # Its charge is paused; the charger feeds the phone all the same.
+        {"ac/type": "Mains", "ac/online": 0, "usb/type": "USB_PD", "usb/online": 1},
     ],
 )
 def test_what_charges_is_a_charger(tmp_path: Path, more: Mapping[str, object]) -> None:
@@ -160,6 +162,15 @@ def test_a_ups_and_a_keyboard_give_a_desktop_no_battery(tmp_path: Path) -> None:
     (tmp_path / CLASS / "hid-keys").symlink_to(keyboard)
     assert batteries(files) == []
     assert battery.find(files) == []
+
+
+def test_a_unit_of_current_means_nothing_to_a_battery_that_gives_power(tmp_path: Path) -> None:
+    laptop = {"BAT0/type": "Battery", "BAT0/status": "Discharging", "BAT0/power_now": 8_000_000}
+    files = machine(tmp_path, laptop, {"BAT0/voltage_now": 11_400_000})
+    (missing,) = battery.find(files, {"current_unit": "mA"})
+    assert isinstance(missing, Missing)
+    assert "no current_now" in missing.reason
+    assert not isinstance(battery.find(files, {"sign": "+"})[0], Missing)
 
 
 def test_one_of_two_batteries_rests_while_the_other_gives(tmp_path: Path) -> None:

@@ -332,6 +332,11 @@ def test_a_number_that_makers_write_for_all_is_no_devices_own(tmp_path: Path, se
     assert not is_same_device(before, after)
 
 
+@given(size=st.integers(0, 10**24))
+def test_any_size_of_memory_has_words_or_none(size: int) -> None:
+    assert (memory_words(size) is None) is (size == 0)
+
+
 def test_a_device_without_any_evidence_has_an_id(tmp_path: Path) -> None:
     found = of(tmp_path)
     assert len(found["device_id"]) == 16
