@@ -44,7 +44,7 @@ def device_of(measured: Any) -> Mapping[str, Any]:
 
 
 def _differs(first: Any, second: Any) -> bool:
-    """Return whether built-in numbers differ, or two machines have no network card in common."""
+    """Return whether numbers, all network cards, or the machine ids of one run differ."""
     if not isinstance(first, Mapping) or not isinstance(second, Mapping):
         return False
     for name in ("serial", "uuid"):
@@ -52,7 +52,11 @@ def _differs(first: Any, second: Any) -> bool:
         if len(numbers) == 2:
             return bool(numbers[0] != numbers[1])
     cards = [each["network"] for each in (first, second) if isinstance(each.get("network"), list)]
-    return len(cards) == 2 and all(cards) and not _texts(cards[0]) & _texts(cards[1])
+    if len(cards) == 2 and all(cards):
+        return not _texts(cards[0]) & _texts(cards[1])
+    # A machine id that is made at each start differs after a restart, but not in one run.
+    runs = [(each.get("boot"), each.get("run")) for each in (first, second)]
+    return isinstance(runs[0][0], str) and runs[0][0] == runs[1][0] and runs[0][1] != runs[1][1]
 
 
 def _texts(values: list[Any]) -> set[str]:

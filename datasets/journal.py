@@ -154,8 +154,8 @@ def _devices(first: Mapping[str, Any], second: Mapping[str, Any]) -> tuple[str, 
     if is_same_device(first, second):
         return names[0], names[0]
     if names[0] == names[1]:
-        # A copied disk, in another machine.
-        names[1] += ", with another serial number or network card"
+        # A copied disk in another machine, for example.
+        names[1] += ", another one by its serial number, network card or machine id"
     return names[0], names[1]
 
 

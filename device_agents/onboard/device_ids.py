@@ -30,6 +30,7 @@ from .virtualisation import is_virtual
 _TREES = ("proc/device-tree", "sys/firmware/devicetree/base")
 _MACHINE_IDS = ("etc/machine-id", "var/lib/dbus/machine-id")
 _MOUNTS = "proc/self/mountinfo"
+_BOOT = "proc/sys/kernel/random/boot_id"
 # File systems, and places for them, whose content ends with the machine's run.
 _FLEETING = {"tmpfs", "ramfs", "rootfs"}
 # Images of a system, the same on every device that runs it.
@@ -37,7 +38,7 @@ _IMAGES = {"squashfs", "erofs", "cramfs", "iso9660"}
 _FLEETING_PLACES = ("/run/", "/cow/", "/dev/shm/", "/tmp/")  # noqa: S108 - looked at, not written
 # Of programs that start from an image each time. A machine id in the image is that of all of them.
 _CONTAINER_MARKS = (".dockerenv", "run/.containerenv")
-_MACHINE_ID = re.compile(r"[0-9a-f]{32}\Z")
+_MACHINE_ID = re.compile(r"[0-9A-Za-z_-]{8,64}\Z")
 _OF_MANY = {"0123456789abcdef", "0123456789", "1234567890", "123456789", "12345678"}
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 # Of boards whose maker left a template's.
@@ -64,6 +65,8 @@ class Evidence:
         machine: The machine id; empty where there is none or it does not last.
         product: What DMI calls the machine; empty where there is none.
         network: Addresses of built-in network cards, in the order of their places.
+        run: A machine id that ends with this run of the system; empty where there is none.
+        boot: What the kernel calls this run.
         kind: Words that describe it and do not change.
     """
 
@@ -72,6 +75,8 @@ class Evidence:
     machine: str = ""
     product: str = ""
     network: tuple[str, ...] = ()
+    run: str = ""
+    boot: str = ""
     kind: tuple[str, ...] = field(default=())
 
     def ids(self) -> list[str]:
@@ -95,6 +100,8 @@ class Evidence:
             parts["uuid"] = _digest(self.uuid)
         if self.network:
             parts["network"] = [_digest(address) for address in self.network]
+        if self.run and self.boot:
+            parts.update(run=_digest(self.run), boot=_digest(self.boot))
         return parts
 
 
@@ -109,24 +116,28 @@ def evidence(files: Files, serial: str | None, kind: Sequence[str | None]) -> Ev
     numbers = [serial, *(files.text(f"{folder}/serial-number") for folder in _TREES)]
     texts = [(number or "").strip("\0 \t\n") for number in numbers]
     dmi = [files.text(f"sys/class/dmi/id/{name}") or "" for name in ("sys_vendor", "product_name")]
+    machine, is_lasting = machine_id(files)
     return Evidence(
         serial=next((text for text in texts if not _is_of_many(text)), ""),
         uuid=_computers_uuid(files),
-        machine=lasting_machine_id(files),
+        machine=machine if is_lasting else "",
         product=" ".join(filter(None, dmi)),
         network=built_in_addresses(files),
+        # Of containers a new one may be started in the same run.
+        run="" if is_lasting or _is_container(files) else machine,
+        boot=files.text(_BOOT) or "",
         # What may be the maker's for all is no evidence by itself.
         kind=tuple(word for word in (*kind, *texts) if word),
     )
 
 
-def lasting_machine_id(files: Files) -> str:
-    """Return the machine id, empty where there is none or it ends with this run of the system."""
+def machine_id(files: Files) -> tuple[str, bool]:
+    """Return the machine id, empty where there is none, and whether it outlives this run."""
     for path in _MACHINE_IDS:
         text = files.text(path) or ""
         if _MACHINE_ID.match(text) and not is_placeholder(text):
-            return text if _is_lasting(files, f"/{path}") else ""
-    return ""
+            return text, _is_lasting(files, f"/{path}")
+    return "", False
 
 
 def built_in_addresses(files: Files) -> tuple[str, ...]:
@@ -219,7 +230,7 @@ def _is_lasting(files: Files, path: str) -> bool:
     mount = _mount_of(path, mounts)
     if mount is None:
         return True
-    if mount[0] != path and any(files.text(mark) is not None for mark in _CONTAINER_MARKS):
+    if mount[0] != path and _is_container(files):
         return False
     _, kind, options = mount
     if kind == "overlay":
@@ -230,6 +241,10 @@ def _is_lasting(files: Files, path: str) -> bool:
         below = _mount_of(above, [each for each in mounts if each[0] != "/"]) if above else None
         return below is None or below[1] not in _FLEETING
     return kind not in _FLEETING | _IMAGES
+
+
+def _is_container(files: Files) -> bool:
+    return any(files.text(mark) is not None for mark in _CONTAINER_MARKS)
 
 
 def _mounts(text: str) -> list[tuple[str, str, str]]:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from joulemap.datasets.device_identity import is_same_device
 from joulemap.device_agents.onboard.device_ids import (
     built_in_addresses,
-    lasting_machine_id,
+    machine_id,
     memory_words,
 )
 from joulemap.device_agents.onboard.files import Files
@@ -146,7 +146,7 @@ def test_a_machine_id_that_ends_with_the_run_counts_for_nothing(
     pc(tmp_path, proc__self__mountinfo=mounts)
     card(tmp_path, "54:e1:ad:00:00:01")
     before = of(tmp_path)
-    assert lasting_machine_id(Files(str(tmp_path))) == ""
+    assert machine_id(Files(str(tmp_path))) == (MACHINE, False)
     after = of(write(tmp_path, {"etc/machine-id": OTHER}))
     assert before["device_id"] == after["device_id"]
     (tmp_path / "etc/machine-id").unlink()
@@ -212,6 +212,21 @@ def test_a_new_system_on_the_same_machine_is_the_same_device(tmp_path: Path) -> 
     # While its network card does not show, the machine id tells.
     (tmp_path / "sys/class/net/eth0").unlink()
     assert is_same_device(after, of(tmp_path))
+
+
+def test_two_machine_ids_in_one_run_of_a_kernel_are_two_devices(tmp_path: Path) -> None:
+    boot = "proc/sys/kernel/random/boot_id"
+    pc(tmp_path, proc__self__mountinfo="21 1 0:1 / / rw - rootfs rootfs rw")
+    before = of(write(tmp_path, {boot: "8e6a0b38-0c2f-4b57-8f2c-6a1f4d7e9b10"}))
+    other = of(write(tmp_path, {"etc/machine-id": OTHER}))
+    # Nothing else tells them apart.
+    assert other["device_id"] == before["device_id"]
+    assert not is_same_device(before, other)
+    restarted = of(write(tmp_path, {boot: "11111111-0c2f-4b57-8f2c-6a1f4d7e9b10"}))
+    assert is_same_device(before, restarted)
+    # A container may be started anew.
+    write(tmp_path, {".dockerenv": ""})
+    assert "run" not in of(tmp_path)["identity"]
 
 
 def test_what_root_alone_may_read_makes_no_other_device(tmp_path: Path) -> None:
