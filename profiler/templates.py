@@ -22,7 +22,7 @@ import json
 import logging
 import os
 import random
-import tempfile
+import secrets
 import warnings
 from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,6 +39,7 @@ from joulemap import InputError
 from ..datasets import NetworkSpec
 from ..device_agents.onboard.materialise import TEMPLATE_SCHEMA_VERSION, Materialiser
 from ..device_agents.onboard.onnx_messages import ATTRIBUTE_TYPES, DATA_TYPES
+from ..device_agents.onboard.private_folder import UnsafeError, open_file, open_folder
 from . import networks
 from .generic_widths import SENTINEL, GenericWidths, Polynomial
 from .layer_nodes import layers_of_nodes
@@ -144,15 +145,15 @@ def cached_template(spec: NetworkSpec, batch: int = 1, folder: Path | None = Non
     versions = [f"{name} {version(name)}" for name in ("torch", "onnx", "onnxscript")]
     key = [spec.fingerprint, batch, code, TEMPLATE_SCHEMA_VERSION, *versions]
     name = sha256(json.dumps(key).encode()).hexdigest()
-    path = (folder or _cache_folder()) / f"{name}.json"
-    with contextlib.suppress(OSError, InputError):
-        template = Template.from_json(path.read_bytes())
+    cache = str(folder or _cache_folder())
+    # A cache that cannot be used costs time, not results; what others could write there is not read.
+    with contextlib.suppress(OSError, InputError, UnsafeError):
+        template = Template.from_json(_read(cache, f"{name}.json"))
         if template.content.get("fingerprint") == spec.fingerprint:
             return template
     template = export_template(spec, batch=batch)
-    # A cache that cannot be written costs time, not results.
-    with contextlib.suppress(OSError):
-        _write_atomically(path, template.to_json())
+    with contextlib.suppress(OSError, UnsafeError):
+        _write_atomically(cache, f"{name}.json", template.to_json().encode())
     return template
 
 
@@ -161,16 +162,29 @@ def _cache_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "joulemap" / "templates"
 
 
-def _write_atomically(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+def _read(cache: str, name: str) -> bytes:
+    folder = open_folder(cache, make=False)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(temporary).replace(path)
+        with os.fdopen(open_file(name, os.O_RDONLY, folder), "rb") as file:
+            return file.read()
+    finally:
+        os.close(folder)
+
+
+def _write_atomically(cache: str, name: str, content: bytes) -> None:
+    folder = open_folder(cache)
+    part = f"{name}.{secrets.token_hex(4)}.part"
+    try:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        with os.fdopen(open_file(part, flags, folder), "wb") as file:
+            file.write(content)
+        os.rename(part, name, src_dir_fd=folder, dst_dir_fd=folder)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            os.unlink(part, dir_fd=folder)
         raise
+    finally:
+        os.close(folder)
 
 
 # -- torch to ONNX --------------------------------------------------------------------------------

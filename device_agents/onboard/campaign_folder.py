@@ -7,6 +7,9 @@
                           socket    where it listens
                           spool     finished answers
                           log       what it and the agents said, bounded
+
+All of it is one user's alone (see `private_folder`): who else could write there, or listen on the
+socket, could answer for the device. Both ends of the socket ask the kernel whose the other one is.
 """
 
 from __future__ import annotations
@@ -18,11 +21,15 @@ import re
 import select
 import shutil
 import socket
+import stat
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
+
+from . import private_folder
 
 # Random and the host's choice; nothing else can be part of a path.
 TOKEN = re.compile(r"[0-9a-f]{16,64}\Z")
@@ -49,31 +56,52 @@ def cache_folder(agent: str) -> Path:
 def enter(agent: str, token: str) -> Path:
     """Make a campaign's folder and the working directory of this process.
 
-    Socket addresses are short; inside the folder they are one word.
+    Socket addresses are short; inside the folder they are one word. What this process makes from
+    here on is nobody else's, whatever its umask was.
 
     Raises:
-        FolderError: The token is none, or the folder cannot be made.
+        FolderError: The token is none, the folder cannot be made, or others could change it.
     """
     if not TOKEN.match(token):
         raise FolderError("the campaign's token is not 16 to 64 digits of base 16")
+    os.umask(0o077)
     folder = cache_folder(agent) / CAMPAIGNS / token
     _insist(folder, lambda: None)
     return folder
 
 
+def open_file(name: str, flags: int) -> int:
+    """Return a descriptor of a file in the working directory that is this user's own.
+
+    Raises:
+        FolderError: Something else has its name there.
+        OSError: It cannot be opened.
+    """
+    try:
+        return private_folder.open_file(name, flags)
+    except private_folder.UnsafeError as error:
+        raise FolderError(unsafe(f"{Path.cwd()}/{error.path}", error.reason)) from error
+
+
 def _insist(folder: Path, then: Callable[[], _T]) -> _T:
-    """Make a folder the working directory and return what is done in it.
+    """Make a campaign's folder the working directory and return what is done in it.
 
     All of it again where an ending keeper removes the folder in between.
 
     Raises:
-        FolderError: The folder cannot be made or written.
+        FolderError: The folder cannot be made or written, or others could.
     """
     for tries_left in range(MAX_TRIES - 1, -1, -1):
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.chdir(folder)
+            own = (CAMPAIGNS, folder.name)
+            fd = private_folder.open_folder(str(folder.parent.parent), own)
+            try:
+                os.fchdir(fd)
+            finally:
+                os.close(fd)
             return then()
+        except private_folder.UnsafeError as error:
+            raise FolderError(unsafe(error.path, error.reason)) from error
         except (FileNotFoundError, FileExistsError) as error:
             # `mkdir` says the latter of a folder that went while it looked.
             if not tries_left:
@@ -90,7 +118,7 @@ def lock(folder: Path) -> int | None:
         FolderError: The folder cannot be written.
     """
     while True:
-        fd = _insist(folder, lambda: os.open("lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        fd = _insist(folder, lambda: open_file("lock", os.O_RDWR | os.O_CREAT))
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -114,7 +142,7 @@ def lock(folder: Path) -> int | None:
 
 def _is_same(path: Path, fd: int) -> bool:
     try:
-        return os.path.samestat(path.stat(), os.fstat(fd))
+        return os.path.samestat(path.lstat(), os.fstat(fd))
     except OSError:
         return False
 
@@ -136,7 +164,10 @@ def remove(folder: Path) -> None:
         shutil.rmtree(gone, ignore_errors=True)
         # Who entered it before it was moved may make a last file in it, and goes on elsewhere.
         if gone == folder or not gone.exists():
-            return
+            break
+    # The last one leaves no empty folder of all campaigns'.
+    with contextlib.suppress(OSError):
+        folder.parent.rmdir()
 
 
 def listen() -> socket.socket:
@@ -158,7 +189,7 @@ def connect() -> socket.socket | None:
     """Return a connection to the keeper of the working directory, None if there is none.
 
     Raises:
-        FolderError: The device has no such sockets.
+        FolderError: The device has no such sockets, or another user listens there.
     """
     connection = _socket()
     # One that hangs takes no more connections, and this would wait without end.
@@ -168,7 +199,25 @@ def connect() -> socket.socket | None:
     except OSError:
         connection.close()
         return None
+    if not is_own(connection):
+        connection.close()
+        raise FolderError(unsafe(f"{Path.cwd()}/socket", "is listened on by another user"))
     return connection
+
+
+def is_own(connection: socket.socket) -> bool:
+    """Return whether the other end of a socket is this user's; where no kernel says so, yes.
+
+    The folder that the socket lies in keeps others off by itself.
+    """
+    if not hasattr(socket, "SO_PEERCRED"):
+        return True
+    size = struct.calcsize("3i")
+    try:
+        found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+    except OSError:
+        return False
+    return bool(struct.unpack("3i", found)[1] == os.geteuid())
 
 
 def _socket() -> socket.socket:
@@ -224,17 +273,16 @@ def clean(agent: str) -> dict[str, list[str]]:
     """
     cache = cache_folder(agent)
     removed, kept = [], []
-    for folder in sorted((cache / CAMPAIGNS).glob("*")):
-        if folder.is_symlink() or not folder.is_dir() or not TOKEN.match(folder.name):
-            continue
+    for name in _own_folders(cache / CAMPAIGNS):
+        folder = cache / CAMPAIGNS / name
         held = lock(folder)
         if held is None:
-            kept.append(folder.name)
+            kept.append(name)
             continue
         remove(folder)
         os.chdir(cache)
         os.close(held)
-        removed.append(folder.name)
+        removed.append(name)
     # A keeper starts its next agent from the archive.
     # Beside archives may lie some that never arrived whole.
     archives = [] if kept else sorted((cache / AGENTS).glob("agent-*.pyz*"))
@@ -247,6 +295,34 @@ def clean(agent: str) -> dict[str, list[str]]:
         except OSError:
             continue
     return {"removed": removed, "kept": kept}
+
+
+def _own_folders(campaigns: Path) -> list[str]:
+    """Return the names of this user's campaigns' folders."""
+    try:
+        fd = private_folder.open_folder(str(campaigns.parent), (campaigns.name,), make=False)
+    except OSError:
+        return []
+    except private_folder.UnsafeError as error:
+        raise FolderError(unsafe(error.path, error.reason)) from error
+    try:
+        found = []
+        for name in sorted(os.listdir(fd)):  # noqa: PTH208 - of a descriptor
+            status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            is_own_folder = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
+            if is_own_folder and TOKEN.match(name):
+                found.append(name)
+        return found
+    finally:
+        os.close(fd)
+
+
+def unsafe(path: str, reason: str) -> str:
+    """Return that others could change what lies somewhere, and what to do."""
+    return (
+        f"{path} on the device {reason}: name a folder of your own in the device's URL, "
+        "?cache=/path/to/folder, or by XDG_CACHE_HOME there"
+    )
 
 
 def cannot(folder: Path, error: OSError) -> str:

@@ -40,7 +40,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from . import campaign_folder, frames
+from . import campaign_folder, frames, private_folder
 from .agent_child import DYING_S, AgentChild, Stream
 from .device_lock import DeviceLock, refusal, taken_by
 from .identity import identity
@@ -131,7 +131,7 @@ class Keeper:
         write = [stream for stream in streams if stream.has_unsent]
         ready, writable, _ = select.select(read, write, [], self._wait_s())
         if self._child is not None and self._child.errors in ready:
-            self._log(self._child.read_errors())
+            self.note(self._child.read_errors())
         if self._child is not None and self._child.stream in (*ready, *writable):
             self._serve_child(self._child, is_ready=self._child.stream in ready)
         if self._host is not None and self._host in (*ready, *writable):
@@ -170,6 +170,9 @@ class Keeper:
             connection, _ = self._listener.accept()
         except OSError:
             return
+        if not campaign_folder.is_own(connection):
+            connection.close()
+            return
         self._lose_host()
         self._host = Stream(connection)
         self._heard = time.monotonic()
@@ -192,7 +195,7 @@ class Keeper:
         except (OSError, frames.StreamClosed):
             self._lose_host()
         except (frames.FrameError, KeyError, TypeError, ValueError) as error:
-            self._log(f"the host's request makes no sense: {error!r}\n".encode())
+            self.note(f"the host's request makes no sense: {error!r}\n".encode())
             self._lose_host()
 
     def _take(self, host: Stream, request: dict[str, Any], payload: bytes) -> None:
@@ -398,7 +401,7 @@ class Keeper:
         # What has closed its output is ending: what of, its exit code tells.
         how = self._stop_child(patience_s=0.0 if why else DYING_S) or "ended"
         how = why or how
-        self._log(f"the agent {how}\n".encode())
+        self.note(f"the agent {how}\n".encode())
         if job is None:
             return
         if job.operation == "prepare" and job.host is None:
@@ -441,11 +444,14 @@ class Keeper:
             return None
         return child.kill(patience_s or 0.0)
 
-    def _log(self, text: bytes) -> None:
-        with contextlib.suppress(OSError), Path("log").open("ab") as file:
-            if file.tell() > MAX_LOG:
-                file.truncate(0)
-            file.write(text)
+    def note(self, text: bytes) -> None:
+        """Add to the log, as far as the disk takes it."""
+        with contextlib.suppress(OSError, campaign_folder.FolderError):
+            fd = campaign_folder.open_file("log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            with os.fdopen(fd, "ab") as file:
+                if file.tell() > MAX_LOG:
+                    file.truncate(0)
+                file.write(text)
 
 
 # What the agent need not see of a request.
@@ -483,6 +489,9 @@ def keep(agent: str, token: str) -> int:
             keeper = Keeper(folder, command)
         except OSError as error:
             raise campaign_folder.FolderError(campaign_folder.cannot(folder, error)) from error
+        except private_folder.UnsafeError as error:
+            path = f"{folder}/{error.path}"
+            raise campaign_folder.FolderError(campaign_folder.unsafe(path, error.reason)) from error
     except campaign_folder.FolderError as error:
         campaign_folder.tell(str(error).encode())
         return 1
@@ -490,8 +499,7 @@ def keep(agent: str, token: str) -> int:
     try:
         keeper.run()
     except Exception:  # noqa: BLE001 - nobody else is there to be told
-        with contextlib.suppress(OSError):
-            Path("log").write_text(traceback.format_exc(), encoding="utf-8")
+        keeper.note(traceback.format_exc().encode())
         return 1
     finally:
         os.close(held)

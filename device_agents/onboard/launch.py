@@ -41,9 +41,12 @@ def main(runtimes: dict[str, str], meters: dict[str, str]) -> None:
 
         sys.exit(keep(agent, arguments[1]))
     elif arguments == ["clean"]:
-        from .campaign_folder import clean
+        from .campaign_folder import FolderError, clean
 
-        print(json.dumps(clean(agent)))
+        try:
+            print(json.dumps(clean(agent)))
+        except FolderError as error:
+            sys.exit(str(error))
     else:
         print("usage: agent.pyz [attach TOKEN | keep TOKEN | clean]", file=sys.stderr)
         sys.exit(WRONG_USAGE)

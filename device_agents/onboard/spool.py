@@ -16,6 +16,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from . import private_folder
+
 ENTRY = struct.Struct(">II")
 MAX_ENTRY = 16 * 1024 * 1024
 # The file is written anew without what was acknowledged once that is so many bytes and half of it.
@@ -30,11 +32,12 @@ class Spool:
 
     Raises:
         OSError: It cannot be read or written.
+        UnsafeError: Something else than a plain file of this user's has its name.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._fd = private_folder.open_file(str(path), os.O_RDWR | os.O_CREAT)
         self._places: dict[str, tuple[int, int]] = {}
         self._end = 0
         self._read()
@@ -122,7 +125,7 @@ class Spool:
 
     def _compact(self) -> None:
         path = self._path.with_suffix(".new")
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        fd = private_folder.open_file(str(path), os.O_RDWR | os.O_CREAT | os.O_TRUNC)
         places, end = {}, 0
         try:
             for key, (at, length) in self._places.items():

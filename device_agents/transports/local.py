@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import secrets
 import selectors
 import subprocess
 import sys
@@ -15,6 +17,8 @@ from joulemap import InputError
 
 from ..errors import StableDeviceError, TransientDeviceError
 from ..interfaces import Completed
+from ..onboard import private_folder
+from ..onboard.campaign_folder import AGENTS
 from ..onboard.device_lock import DeviceLock
 
 STDERR_TAIL = 2000
@@ -39,24 +43,22 @@ class LocalTransport:
 
     def push(self, content: bytes, name: str) -> str:
         """Store bytes in the cache folder and return their path."""
-        folder = cache_folder() / "agents"
-        path = folder / name
+        cache = cache_folder()
+        path = cache / AGENTS / name
         try:
-            if path.is_file() and path.read_bytes() == content:
-                return str(path)
-            folder.mkdir(parents=True, exist_ok=True)
-            fd, part = tempfile.mkstemp(dir=folder, prefix=f"{name}.", suffix=".part")
+            folder = private_folder.open_folder(str(cache), (AGENTS,))
             try:
-                with os.fdopen(fd, "wb") as file:
-                    file.write(content)
-                Path(part).replace(path)
-            except BaseException:
-                Path(part).unlink(missing_ok=True)
-                raise
+                _store(folder, name, content)
+            finally:
+                os.close(folder)
+        except private_folder.UnsafeError as error:
+            raise StableDeviceError(
+                f"the agent cannot be stored: {error}; set XDG_CACHE_HOME to a folder of your own"
+            ) from error
         except OSError as error:
             raise StableDeviceError(
-                f"the agent cannot be stored in {folder}: {error.strerror}; set XDG_CACHE_HOME to "
-                "a folder that can be written"
+                f"the agent cannot be stored in {path.parent}: {error.strerror}; set XDG_CACHE_HOME "
+                "to a folder that can be written"
             ) from error
         return str(path)
 
@@ -121,6 +123,27 @@ def cache_folder() -> Path:
     """Return joulemap's folder for what can be made again (`$XDG_CACHE_HOME/joulemap`)."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "joulemap"
+
+
+def _store(folder: int, name: str, content: bytes) -> None:
+    """Let a file of this content lie in a folder; never half written under its own name."""
+    with (
+        contextlib.suppress(FileNotFoundError, private_folder.UnsafeError),
+        os.fdopen(private_folder.open_file(name, os.O_RDONLY, folder), "rb") as file,
+    ):
+        if file.read(len(content) + 1) == content:
+            return
+    part = f"{name}.{secrets.token_hex(4)}.part"
+    try:
+        with os.fdopen(
+            private_folder.open_file(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, folder), "wb"
+        ) as file:
+            file.write(content)
+        os.rename(part, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(part, dir_fd=folder)
+        raise
 
 
 class LocalProcess:

@@ -3,70 +3,89 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.resources
 import json
+from collections.abc import Sequence
 from typing import Any
 
+from .. import onboard
 from ..errors import StableDeviceError, TransientDeviceError
 from ..interfaces import Process, Transport
 
 _MAX_ANSWER = 1 << 16
 _PREFIX = 8
 
-# Answers are eight digits, the length, and JSON. Old Pythons and those without packages read this.
+# Answers are eight digits, the length, and JSON. Before them comes what folders are looked at with.
 _ANSWER = """
-import hashlib, json, os, signal, sys, tempfile
+import hashlib, json, os, secrets, signal, sys
 def answer(**fields):
     text = json.dumps(fields).encode()
     sys.stdout.buffer.write(b"%08d" % len(text) + text)
     sys.stdout.buffer.flush()
 """
 _STORE = (
-    _ANSWER
+    importlib.resources.files(onboard).joinpath("private_folder.py").read_text(encoding="utf-8")
+    + _ANSWER
     + """
-name, digest, length, folder = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
-base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-folder = os.path.join(folder or os.path.join(base, "joulemap"), "agents")
-path = os.path.join(folder, name)
+name, digest, length, folders = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4:]
 def is_stored(file):
-    with open(file, "rb") as stream:
-        return hashlib.sha256(stream.read(length + 1)).hexdigest() == digest
+    try:
+        with os.fdopen(open_file(file, os.O_RDONLY, fd), "rb") as stream:
+            return hashlib.sha256(stream.read(length + 1)).hexdigest() == digest
+    except (FileNotFoundError, UnsafeError):
+        return False
 def end(*_):
     sys.exit(4)
 def drop():
     global partial
     if partial:
         try:
-            os.unlink(partial)
+            os.unlink(partial, dir_fd=fd)
         except OSError:
             pass
     partial = None
+def opened():
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    problem = None
+    for each in folders:
+        cache = os.path.expanduser(each) if each else os.path.join(base, "joulemap")
+        # One of several is only made where its system has a place for it.
+        if len(folders) > 1 and not os.path.isdir(os.path.dirname(os.path.dirname(cache))):
+            continue
+        try:
+            return open_folder(cache, ("agents",)), os.path.join(os.path.abspath(cache), "agents")
+        except OSError as error:
+            text = error.strerror or str(error)
+            problem = problem or dict(error=text, folder=os.path.join(cache, "agents"))
+        except UnsafeError as error:
+            problem = problem or dict(error=error.reason, folder=error.path)
+    answer(**(problem or dict(error="there is no such place", folder=", ".join(folders))))
+    sys.exit(6)
 # A link that goes ends this so, and nothing half is left.
 signal.signal(signal.SIGHUP, end)
 signal.signal(signal.SIGTERM, end)
 partial = None
+fd, folder = opened()
+path = os.path.join(folder, name)
 try:
-    os.makedirs(folder, mode=0o700, exist_ok=True)
-    for owned, others in ((folder, ()), (os.path.dirname(folder), (0,))):
-        if os.stat(owned).st_uid not in (os.geteuid(),) + others:
-            answer(error="it belongs to another user, who could replace what runs", folder=owned)
-            sys.exit(6)
-    if os.path.isfile(path) and is_stored(path):
+    if is_stored(name):
         answer(path=path, is_stored=True)
         sys.exit(0)
-    fd, partial = tempfile.mkstemp(dir=folder, prefix=name + ".", suffix=".part")
+    partial = "%s.%s.part" % (name, secrets.token_hex(4))
+    part = open_file(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, fd)
     answer(path=path, is_stored=False)
     content = sys.stdin.buffer.read(length)
     if len(content) < length:
         sys.exit(4)
-    with os.fdopen(fd, "wb") as stream:
+    with os.fdopen(part, "wb") as stream:
         stream.write(content)
         stream.flush()
-        os.fsync(fd)
+        os.fsync(part)
     if not is_stored(partial):
         drop()
         answer(error="what arrived is damaged", folder=folder, is_transient=True)
         sys.exit(5)
-    os.replace(partial, path)
+    os.rename(partial, name, src_dir_fd=fd, dst_dir_fd=fd)
     partial = None
     answer(path=path, is_stored=True)
 except OSError as error:
@@ -97,7 +116,7 @@ else:
 
 
 def push(
-    transport: Transport, content: bytes, name: str, cache: str | None, timeout_s: float
+    transport: Transport, content: bytes, name: str, caches: Sequence[str], timeout_s: float
 ) -> str:
     """Return the path on the device of a file with this content; it is sent if it is not there.
 
@@ -107,15 +126,17 @@ def push(
         transport: Reaches the device; its `start` and `python` are used.
         content: Bytes of the file.
         name: Its name, no path.
-        cache: Folder there for joulemap's files; the user's cache folder when None.
+        caches: Folders there for joulemap's files, of which the first that can be used is taken; an
+            empty name stands for the user's cache folder. Nobody else may be able to change what
+            lies there (see `onboard.private_folder`).
         timeout_s: Limit for each of the waits.
 
     Raises:
-        StableDeviceError: The folder cannot be written.
+        StableDeviceError: The folder cannot be written, or others could write it.
         TransientDeviceError: The link failed.
     """
     digest = hashlib.sha256(content).hexdigest()
-    arguments = [name, digest, str(len(content)), cache or ""]
+    arguments = [name, digest, str(len(content)), *caches]
     process = transport.start([transport.python(), "-I", "-S", "-c", _STORE, *arguments])
     try:
         answer = _answer(process, timeout_s)

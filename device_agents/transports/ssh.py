@@ -54,7 +54,7 @@ class SshTransport:
 
     def push(self, content: bytes, name: str) -> str:
         """Store bytes in the cache folder of the device and return their path there."""
-        return remote_files.push(self, content, name, self.url.cache, FILE_TIMEOUT_S)
+        return remote_files.push(self, content, name, [self.url.cache or ""], FILE_TIMEOUT_S)
 
     def pull(self, path: str, max_bytes: int) -> bytes:
         """Return the content of a file on the device."""
