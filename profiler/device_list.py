@@ -125,12 +125,12 @@ def _phones() -> tuple[list[ListedDevice], list[str]]:
     except DeviceError as error:
         return [], [f"phones are not listed: {error}"]
     devices = []
-    for phone in known:
+    for called, phone in zip(adb.names_of(known), known, strict=True):
         advice = None
         try:
             adb.check_state(phone)
         except DeviceError as error:
             advice = str(error).removeprefix("adb device ")
         name = phone.model or "not named"
-        devices.append(ListedDevice(f"adb:{phone.serial}", "adb", name, advice))
+        devices.append(ListedDevice(adb.url_of(called), "adb", name, advice))
     return devices, []

@@ -7,18 +7,17 @@ A command's output, its errors and its exit code arrive as packets of the daemon
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import re
-import secrets
 import shlex
 import time
 from collections.abc import Sequence
+from urllib.parse import unquote
 
 from joulemap import InputError
 
 from ..errors import DeviceError, StableDeviceError, TransientDeviceError
 from ..interfaces import Completed
-from . import adb_server
+from . import adb_server, remote_files
 from .adb_server import AdbDevice, SilentError, list_adb_devices
 from .adb_shell import STDERR_TAIL, AdbProcess
 
@@ -36,18 +35,11 @@ TERMUX_PYTHON = "/data/data/com.termux/files/usr/bin/python3"
 _PYTHONS = ("python3", "python", "/usr/bin/python3", "/usr/local/bin/python3", TERMUX_PYTHON)
 # Folders that may hold joulemap's own: Termux's home where it can be written, else what every
 # Android lets its shell write, else a Linux board's cache.
-_CACHE = """
-umask 077
-for base in /data/data/com.termux/files/home/.cache /data/local/tmp "${HOME:-/nowhere}/.cache"; do
-  case "$base" in */.cache) parent="${base%/.cache}";; *) parent="$base";; esac
-  if [ -d "$parent" ] && mkdir -p "$base/joulemap/agents" 2>/dev/null &&
-     [ -w "$base/joulemap/agents" ]; then
-    echo "$base/joulemap"
-    exit 0
-  fi
-done
-exit 1
-"""
+_CACHES = ("/data/data/com.termux/files/home/.cache/joulemap", "/data/local/tmp/joulemap", "")
+_OPTIONS = {
+    "python": re.compile(r"[\w./~+-]{1,1024}\Z"),
+    "cache": re.compile(r"/[^\x00-\x1f\x7f]{0,1023}\Z"),
+}
 
 
 class AdbTransport:
@@ -56,8 +48,11 @@ class AdbTransport:
     Nothing is sent before the first use.
 
     Args:
-        address: What follows `adb:` in the URL: a serial, HOST:PORT, or nothing for the only
-            device. `?python=PATH` after it names the device's Python.
+        address: What follows `adb:` in the URL: a serial, HOST:PORT, nothing for the only device,
+            or for one of several with the same serial `usb:1-2`, where it is plugged in, or
+            `transport:5`, the adb server's number. What a URL cannot hold may be written as `%20`.
+            `?python=PATH` after it names the device's Python, `?cache=PATH` a folder for
+            joulemap's files there.
 
     Raises:
         InputError: The address cannot be one.
@@ -67,49 +62,33 @@ class AdbTransport:
     device_lock = None
 
     def __init__(self, address: str = "") -> None:
-        serial, _, option = address.partition("?")
-        wanted = re.fullmatch(r"python=([\w./~+-]{1,1024})", option)
+        text, mark, query = address.partition("?")
+        serial = unquote(text)
+        options = _options(query) if mark else {}
         if (
-            re.search(r"[\s/\x00-\x1f\x7f]|^-", serial)
+            re.search(r"\A[\s-]|/|\s\Z", serial)
+            or not serial.isprintable()
             or len(serial) > 256
-            or ("?" in address and wanted is None)
+            or options is None
         ):
             raise InputError(
-                f"device 'adb:{address}': write adb:SERIAL, adb:HOST:PORT, or adb: for the only "
-                "one; the device's Python may follow, as in adb:SERIAL?python=/opt/venv/bin/python"
+                f"device 'adb:{address[:80]}': write adb:SERIAL, adb:HOST:PORT, adb:usb:1-2 (where "
+                "it is plugged in), or adb: for the only one; the device's Python may follow, as in "
+                "adb:SERIAL?python=/opt/venv/bin/python"
             )
-        self._pythons = (wanted[1],) if wanted else _PYTHONS
-        self._address = serial
+        wanted = options.get("python")
+        self._pythons = _PYTHONS if wanted is None else (wanted,)
+        self._caches = [options["cache"]] if "cache" in options else _CACHES
+        self._address = re.sub(r"\Atransport_id:", "transport:", serial)
         self._serial: str | None = None
-        self._folder: str | None = None
         self._python: str | None = None
 
     def push(self, content: bytes, name: str) -> str:
         """Store bytes in the cache folder on the device and return their path there."""
         if not re.fullmatch(r"[\w.-]+", name) or name.startswith("."):
             raise StableDeviceError(f"'{name}' cannot be the name of a file on the device")
-        path = f"{self._cache_folder()}/agents/{name}"
-        digest = hashlib.sha256(content).hexdigest()
-        if self._digest(path) == digest:
-            return path
-        part = f"{path}.{secrets.token_hex(4)}.part"
         timeout_s = COMMAND_TIMEOUT_S + len(content) / PUSH_BYTES_PER_S
-        # Nobody else's business, and never seen half-written.
-        script = 'umask 077; cat >"$1" && mv -f "$1" "$2" && exit 0; rm -f "$1"; exit 1'
-        with contextlib.closing(self._shell(["sh", "-c", script, "sh", part, path])) as process:
-            with contextlib.suppress(TransientDeviceError):
-                # Where the disk is full nobody reads on; how that ended follows.
-                process.write(content, timeout_s)
-                process.close_stdin()
-            code = process.wait(timeout_s)
-            if code:
-                raise StableDeviceError(
-                    f"{path} cannot be written on {self._name()}: {process.last_words()}; make "
-                    "room there or remove the folder joulemap"
-                )
-        if self._digest(path) != digest:
-            raise TransientDeviceError(f"{path} arrived damaged on {self._name()}")
-        return path
+        return remote_files.push(self, content, name, self._caches, timeout_s)
 
     def pull(self, path: str, max_bytes: int) -> bytes:
         """Return the content of a file on the device."""
@@ -165,7 +144,7 @@ class AdbTransport:
     def reconnect(self, timeout_s: float) -> None:
         """Reach the device anew, once."""
         # It may be another one by now, or have lost its files.
-        self._folder = self._python = None
+        self._python = None
         deadline = time.monotonic() + timeout_s
         serial, self._serial = self._serial, None
         if serial is None:
@@ -176,7 +155,7 @@ class AdbTransport:
                 adb_server.query(f"host:disconnect:{self._address}", timeout_s)
         elif not self._answers(serial, timeout_s / 3):
             with contextlib.suppress(DeviceError):
-                adb_server.query(f"host-serial:{serial}:reconnect", timeout_s / 3)
+                adb_server.query_device(serial, "reconnect", timeout_s / 3)
         while True:
             remaining_s = deadline - time.monotonic()
             try:
@@ -197,48 +176,61 @@ class AdbTransport:
 
     @property
     def _host_and_port(self) -> bool:
-        return re.fullmatch(r".+:\d{1,5}", self._address) is not None
+        return re.fullmatch(r"(?!transport:|usb:).+:\d{1,5}", self._address) is not None
 
     def _name(self) -> str:
-        return f"adb:{self._serial or self._address}"
+        return adb_server.url_of(self._serial or self._address)
 
     def _open(self, timeout_s: float = OPEN_TIMEOUT_S) -> str:
-        """Return the device's serial once it is known to be usable."""
+        """Return what adb calls the device once it is known to be usable."""
         if self._serial is None:
-            device = self._find(timeout_s)
+            name, device = self._find(timeout_s)
             adb_server.check_state(device)
-            features = adb_server.query(f"host-serial:{device.serial}:features", timeout_s)
+            features = adb_server.query_device(name, "features", timeout_s)
             if "shell_v2" not in features.split(","):
                 raise StableDeviceError(
                     f"adb device '{device.serial}' is older than Android 7: it does not say how "
                     "commands end, so nothing can be measured there reliably"
                 )
             # The only one stays the one that is meant, whatever is plugged in later.
-            self._serial = self._address = device.serial
+            self._serial = self._address = name
         return self._serial
 
-    def _find(self, timeout_s: float) -> AdbDevice:
+    def _find(self, timeout_s: float) -> tuple[str, AdbDevice]:
+        """Return what the device is called, and what the server knows of it."""
         devices = list_adb_devices(timeout_s)
+        names = adb_server.names_of(devices)
+        listed = [
+            f"{adb_server.url_of(name)} ({device.state})"
+            for name, device in zip(names, devices, strict=True)
+        ]
         if not self._address:
             if len(devices) == 1:
-                return devices[0]
+                return names[0], devices[0]
             if not devices:
                 raise StableDeviceError(
                     "adb knows no device: switch on USB debugging in the phone's developer options "
                     "and plug it in, or write adb:HOST:PORT for one in the network"
                 )
-            listed = ", ".join(f"adb:{device.serial} ({device.state})" for device in devices)
-            raise StableDeviceError(f"adb knows {len(devices)} devices; name one: {listed}")
-        known = {device.serial: device for device in devices}
-        if self._address in known and not (
-            self._host_and_port and known[self._address].state in ("offline", *_GREETING)
-        ):
-            return known[self._address]
+            raise StableDeviceError(
+                f"adb knows {len(devices)} devices; name one: {', '.join(listed)[:300]}"
+            )
+        meant = [at for at, device in enumerate(devices) if self._address in device.names]
+        if len(meant) > 1:
+            which = ", ".join(listed[at] for at in meant)
+            raise StableDeviceError(
+                f"adb knows {len(meant)} devices of the serial '{self._address}'; name one by "
+                f"where it is plugged in: {which[:250]}"
+            )
+        if meant:
+            device = devices[meant[0]]
+            if not (self._host_and_port and device.state in ("offline", *_GREETING)):
+                return self._address, device
         if self._host_and_port:
-            return self._connect(timeout_s)
-        listed = f"only {', '.join(known)}" if known else "no other either"
+            return self._address, self._connect(timeout_s)
+        others = f"only {', '.join(listed)[:250]}" if listed else "no other either"
         raise TransientDeviceError(
-            f"adb knows no device '{self._address}' ({listed}); plug it in and look at: adb devices"
+            f"adb knows no device '{self._address}' ({others}); plug it in and look at: adb devices"
         )
 
     def _connect(self, timeout_s: float) -> AdbDevice:
@@ -309,25 +301,11 @@ class AdbTransport:
 
     # -- folders and programs on it ----------------------------------------------------------------
 
-    def _cache_folder(self) -> str:
-        if self._folder is None:
-            done = self.run(["sh", "-c", _CACHE], COMMAND_TIMEOUT_S)
-            folder = done.stdout.decode(errors="replace").strip()
-            if done.exit_code or not re.fullmatch(r"/[^\x00-\x1f\x7f]+", folder):
-                raise StableDeviceError(
-                    f"no folder can be written on {self._name()}; looked at /data/local/tmp and "
-                    "the home folder"
-                )
-            self._folder = folder
-        return self._folder
-
-    def _digest(self, path: str) -> str:
-        done = self.run(["sha256sum", "--", path], COMMAND_TIMEOUT_S)
-        return done.stdout[:64].decode(errors="replace") if done.exit_code == 0 else ""
-
     def _find_python(self) -> str:
         code = "import sys; print('%d.%d %s' % (*sys.version_info[:2], sys.executable))"
         old = []
+        # A device that cannot be used is no device without Python.
+        self._open()
         for program in self._pythons:
             try:
                 done = self.run([program, "-c", code], COMMAND_TIMEOUT_S)
@@ -346,3 +324,15 @@ class AdbTransport:
             "'adb forward tcp:8022 tcp:8022', and name the device ssh://127.0.0.1:8022; on a Linux "
             "board install python3. An agent that needs no Python does not exist yet"
         )
+
+
+def _options(query: str) -> dict[str, str] | None:
+    """Return the options of a URL, None if they cannot be read."""
+    options: dict[str, str] = {}
+    for pair in query.split("&"):
+        name, _, value = pair.partition("=")
+        value = unquote(value)
+        if name not in _OPTIONS or name in options or not _OPTIONS[name].match(value):
+            return None
+        options[name] = value
+    return options

@@ -14,7 +14,10 @@ import shutil
 import socket
 import subprocess
 import time
+from collections import Counter
+from collections.abc import Sequence
 from typing import NamedTuple
+from urllib.parse import quote
 
 from ..errors import StableDeviceError, TransientDeviceError
 
@@ -55,6 +58,12 @@ _STATES = {
     "sideload": (False, "it is in sideload mode; start its system"),
     "host": (False, "it is a host, not a device"),
 }
+# The serial is what stands before a state: a known one, else one word.
+_WITH_STATE = re.compile(
+    r"(?P<serial>\S.*?)\s+(?P<state>no permissions\b.*|device|"
+    + "|".join(sorted(set(_STATES) - {"no permissions"}))
+    + r"|\S+)\Z"
+)
 
 
 class SilentError(TransientDeviceError):
@@ -65,14 +74,35 @@ class AdbDevice(NamedTuple):
     """A device that the adb server knows.
 
     Attributes:
-        serial: Its name for adb: a USB serial, or HOST:PORT.
+        serial: Its name for adb: a USB serial, HOST:PORT, or the name of a wireless debugging
+            service, which may hold spaces.
         state: `device` when it can be used; else such as `offline`, `unauthorized`.
         model: Its model, empty while unknown.
+        usb_path: Where it is plugged in, such as `usb:1-2`; empty when it is not known.
+        transport_id: The server's number for this connection; empty when it is not known.
     """
 
     serial: str
     state: str
     model: str
+    usb_path: str = ""
+    transport_id: str = ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All that it may be called, the one that lasts longest first."""
+        by_id = [f"transport:{self.transport_id}"] if self.transport_id else []
+        serial = [] if self.serial == _NO_SERIAL else [self.serial]
+        return (*serial, *([self.usb_path] if self.usb_path else []), *by_id)
+
+
+# A line of the server's list from its end on: what is known of a device after its state.
+_DETAILS = re.compile(
+    r"(?: +(?P<path>usb:\S+|\d+-\d\S*))?(?: +product:(?P<product>\S*))?"
+    r"(?: +model:(?P<model>\S*))?(?: +device:(?P<device>\S*))?"
+    r"(?: +transport_id:(?P<id>\d{1,20}))?\Z"
+)
+_NO_SERIAL = "(no serial number)"
 
 
 def list_adb_devices(timeout_s: float = 10.0) -> list[AdbDevice]:
@@ -82,19 +112,45 @@ def list_adb_devices(timeout_s: float = 10.0) -> list[AdbDevice]:
         StableDeviceError: There is no adb on this machine.
         TransientDeviceError: The server does not answer within the time limit.
     """
-    devices = []
-    for line in query("host:devices-l", timeout_s).splitlines():
-        serial, _, rest = line.strip().partition(" ")
-        if not serial:
-            continue
-        known = re.search(r"(?:^|\s)model:(\S+)", rest)
-        # Some states are several words; after them come words with a colon.
-        words = re.split(r"\s+(?:usb:|product:|model:|device:|transport_id:|\d+-\d)", rest.strip())
-        state = words[0].strip()
-        if state.startswith("no permissions"):
-            state = "no permissions"
-        devices.append(AdbDevice(serial, state, known[1].replace("_", " ") if known else ""))
-    return devices
+    lines = query("host:devices-l", timeout_s).splitlines()
+    return [device for line in lines if (device := _device_of(line)) is not None]
+
+
+def names_of(devices: Sequence[AdbDevice]) -> list[str]:
+    """Return what each device is called so that no other one is meant.
+
+    That is its serial; of several with one serial the place where each is plugged in, or else the
+    server's number, which lasts as long as the connection.
+    """
+    counts = Counter(name for device in devices for name in device.names)
+    return [
+        next((name for name in device.names if counts[name] == 1), device.serial)
+        for device in devices
+    ]
+
+
+def url_of(name: str) -> str:
+    """Return the URL of a device of that name, which a shell takes without quotes."""
+    return f"adb:{quote(name, safe=':@,+=')}"
+
+
+def _device_of(line: str) -> AdbDevice | None:
+    """Return the device of a line of the server's list, None if it lists none.
+
+    The serial may hold spaces, and so may the state; what stands between and after them is known.
+    """
+    text = "".join(c if c.isprintable() else " " for c in line).strip()
+    details = _DETAILS.search(text)
+    if not text or details is None:
+        return None
+    head = text[: details.start()].rstrip()
+    found = _WITH_STATE.match(head)
+    if found is None:
+        return None
+    state = "no permissions" if found["state"].startswith("no permissions") else found["state"]
+    model = (details["model"] or "").replace("_", " ")
+    path = details["path"] or ""
+    return AdbDevice(found["serial"].rstrip(), state, model, path, details["id"] or "")
 
 
 def check_state(device: AdbDevice) -> None:
@@ -127,8 +183,25 @@ def query(request: str, timeout_s: float) -> str:
         return receive(link, length, deadline, timeout_s).decode(errors="replace")
 
 
-def open_service(serial: str, service: str, timeout_s: float) -> socket.socket:
+def query_device(name: str, request: str, timeout_s: float) -> str:
+    """Return the server's answer to a request about a device, such as `features`.
+
+    Raises:
+        StableDeviceError: The server refuses.
+        TransientDeviceError: The device is gone, or the server is silent for too long.
+    """
+    kind, _, number = name.partition(":")
+    prefix = f"host-transport-id:{number}" if kind == "transport" else f"host-serial:{name}"
+    return query(f"{prefix}:{request}", timeout_s)
+
+
+def open_service(name: str, service: str, timeout_s: float) -> socket.socket:
     """Return a socket to a service of a device, such as `shell,v2,raw:COMMAND`.
+
+    Args:
+        name: The device's, one of `AdbDevice.names`.
+        service: What is wanted.
+        timeout_s: Limit.
 
     Raises:
         StableDeviceError: The device refuses it.
@@ -137,7 +210,9 @@ def open_service(serial: str, service: str, timeout_s: float) -> socket.socket:
     deadline = time.monotonic() + timeout_s
     link = connect(timeout_s)
     try:
-        send_request(link, f"host:transport:{serial}", deadline, timeout_s)
+        kind, _, number = name.partition(":")
+        way = f"transport-id:{number}" if kind == "transport" else f"transport:{name}"
+        send_request(link, f"host:{way}", deadline, timeout_s)
         send_request(link, service, deadline, timeout_s)
     except BaseException:
         link.close()

@@ -20,15 +20,44 @@ from .processes import ReservedPort
 ROOTS = Path(__file__).parents[1] / "board/roots.py"
 
 
-class Phone:
-    """A daemon in a box, and the cable to it (see phone.py)."""
+# Starts a program as root of a name space that knows the other users as well.
+WITH_USERS = """
+import ctypes, os, sys
+(told, tell), (done, do) = os.pipe(), os.pipe()
+child = os.fork()
+if child:
+    os.read(told, 1)
+    for name in ("uid_map", "gid_map"):
+        with open(f"/proc/{child}/{name}", "w") as file:
+            file.write("0 0 65536")
+    os.write(do, b".")
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+libc = ctypes.CDLL(None)
+assert libc.prctl(1, 9) == libc.unshare(0x10000000) == 0
+os.write(tell, b".")
+os.read(done, 1)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
 
-    def __init__(self, root: str) -> None:
+
+class Phone:
+    """A daemon in a box, and the cable to it (see phone.py).
+
+    Args:
+        root: Its root folder.
+        has_users: Whether there are others than root in it; needs root here.
+        prefix: Command that starts all of it.
+    """
+
+    def __init__(self, root: str, *, has_users: bool = False, prefix: tuple[str, ...] = ()) -> None:
+        users = [sys.executable, "-c", WITH_USERS, "unshare"] if has_users else ["unshare", "-r"]
         with socket.create_server(("127.0.0.1", 0)) as listener:
             self.port: int = listener.getsockname()[1]
             self._process = subprocess.Popen(
                 [
-                    *("unshare", "-r", "--net", "--mount", "--pid", "--fork", "--kill-child"),
+                    *prefix,
+                    *users,
+                    *("--net", "--mount", "--pid", "--fork", "--kill-child"),
                     *(sys.executable, str(Path(__file__).with_name("phone.py"))),
                     *(root, str(listener.fileno())),
                 ],
@@ -91,9 +120,11 @@ def own_adb_server(home: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def running_phone(root: str) -> Iterator[Phone]:
+def running_phone(
+    root: str, *, has_users: bool = False, prefix: tuple[str, ...] = ()
+) -> Iterator[Phone]:
     """Run a phone; adb forgets it afterwards."""
-    phone = Phone(root)
+    phone = Phone(root, has_users=has_users, prefix=prefix)
     try:
         yield phone
     finally:

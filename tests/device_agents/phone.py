@@ -7,7 +7,9 @@ by nobody else and can spoil nothing. LISTENER is the number of an inherited soc
 on this machine: what connects there is passed on to the daemon, as by a cable. Commands come on
 standard input, one a line, each answered by its own text: `cut` and `mend` the cable (nothing
 passes, nothing closes), `reset` all connections, `kill`, `freeze`, `thaw` and `start` the daemon,
-`be-one` and `be-another` phone with nothing on it, as if the address had passed on to it.
+`be-one` and `be-another` phone with nothing on it, as if the address had passed on to it, and
+`be-android`: its folders belong to those whom Android gives them to, its daemon is the shell's.
+That needs users besides root in the box.
 """
 
 from __future__ import annotations
@@ -100,6 +102,8 @@ class Daemon:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._process: subprocess.Popen[bytes] | None = None
+        self.user = 0
+        self.environment: dict[str, str] = {}
 
     def start(self) -> None:
         """Start it and wait until it listens."""
@@ -109,6 +113,7 @@ class Daemon:
                 "ADBD_PORT": str(PORT),
                 "HOME": "/root",
                 "PATH": "/usr/local/bin:/usr/sbin:/usr/bin",
+                **self.environment,
             },
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -145,6 +150,10 @@ class Daemon:
         os.chroot(self._root)
         os.chdir("/")
         forbid_vsock()
+        if self.user:
+            os.setgroups([])
+            os.setgid(self.user)
+            os.setuid(self.user)
 
 
 def _processes() -> list[int]:
@@ -215,6 +224,15 @@ def become(root: Path, name: str) -> None:
     mount("-t", "tmpfs", "-o", f"size={STORAGE_BYTES}", "tmpfs", str(root / "data/local/tmp"))
 
 
+def lay_out_as_android(root: Path) -> None:
+    """Give /data an Android's owners and modes; nothing of it is written to disk."""
+    mount("-t", "tmpfs", "-o", "mode=0771,uid=1000,gid=1000", "tmpfs", str(root / "data"))
+    for name, mode, owner in (("local", 0o751, 0), ("local/tmp", 0o771, 2000)):
+        (root / "data" / name).mkdir()
+        (root / "data" / name).chmod(mode)
+        os.chown(root / "data" / name, owner, owner)
+
+
 def main() -> None:
     """Serve until standard input ends."""
     root = Path(sys.argv[1])
@@ -231,9 +249,16 @@ def main() -> None:
         become(root, name)
         daemon.start()
 
+    def be_android() -> None:
+        daemon.kill()
+        lay_out_as_android(root)
+        daemon.user, daemon.environment = 2000, {"ANDROID_ROOT": "/system", "HOME": "/"}
+        daemon.start()
+
     commands: dict[str, Callable[[], None]] = {
         "be-one": lambda: be("one"),
         "be-another": lambda: be("another"),
+        "be-android": be_android,
         "cut": cable.cut,
         "mend": cable.mend,
         "reset": cable.reset,

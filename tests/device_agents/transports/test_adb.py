@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import socket
+import socketserver
 import struct
 import sys
 import threading
@@ -14,6 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from joulemap import InputError
 from joulemap.device_agents import DeviceError, StableDeviceError, TransientDeviceError
@@ -92,7 +96,7 @@ class TestAdbTransport(TransportContract):
 
     def test_what_does_not_fit_is_refused_and_removed(self, transport: AdbTransport) -> None:
         content = np.random.default_rng(0).bytes(64 * 1024 * 1024)
-        with pytest.raises(StableDeviceError, match=r"cannot be written .* No space left"):
+        with pytest.raises(StableDeviceError, match=r"cannot be stored in .* No space left"):
             transport.push(content, "large.bin")
         listed = transport.run(["ls", "/data/local/tmp/joulemap/agents"], self.timeout_s).stdout
         assert b"large.bin" not in listed
@@ -288,7 +292,10 @@ def test_an_address_where_nothing_listens_is_named() -> None:
 
 @pytest.mark.parametrize(
     "address",
-    ["a b", "//serial", "-s", "a\nb", "x" * 300, "s?device=gpu", "s?python=", "s?python=$(id)"],
+    [
+        *(" a", "a ", "a%20", "//serial", "-s", "%2ds", "a\nb", "a%0ab", "x" * 300),
+        *("s?device=gpu", "s?python=", "s?python=$(id)", "s?cache=here", "s?python=a&python=b"),
+    ],
 )
 def test_what_cannot_be_a_serial_is_refused(address: str) -> None:
     with pytest.raises(InputError, match="write adb:SERIAL"):
@@ -426,11 +433,11 @@ JKL                    offline usb:1-3 transport_id:4
 
 def test_states_are_read_from_the_servers_list(monkeypatch: pytest.MonkeyPatch) -> None:
     with stub_server(monkeypatch, b"OKAY%04x%s" % (len(LISTED), LISTED)):
-        assert list_adb_devices() == [
-            ("ABC", "no permissions", ""),
-            ("DEF", "bootloader", ""),
-            ("GHI:1", "device", "Pixel 6"),
-            ("JKL", "offline", ""),
+        assert [tuple(device) for device in list_adb_devices()] == [
+            ("ABC", "no permissions", "", "usb:1-1", "1"),
+            ("DEF", "bootloader", "", "usb:1-2", "2"),
+            ("GHI:1", "device", "Pixel 6", "", "3"),
+            ("JKL", "offline", "", "usb:1-3", "4"),
         ]
         with pytest.raises(StableDeviceError, match="udev rules"):
             AdbTransport("ABC").run(["true"], 10)
@@ -438,6 +445,179 @@ def test_states_are_read_from_the_servers_list(monkeypatch: pytest.MonkeyPatch) 
             AdbTransport("DEF").run(["true"], 10)
         with pytest.raises(TransientDeviceError, match=r"'offline': .* or run: adb reconnect"):
             AdbTransport("JKL").run(["true"], 10)
+
+
+WIRELESS = "adb-4c75aaaa-lL2hBB (2)._adb-tls-connect._tcp"
+TWINS = """\
+0123456789ABCDEF       device usb:3-3 product:p model:board_x device:d transport_id:1
+0123456789ABCDEF       offline usb:3-4 product:p model:board_x device:d transport_id:2
+0123456789ABCDEF       device transport_id:7
+(no serial number)     no permissions (missing udev rules?); see [http://x] usb:3-5 transport_id:8
+"""
+
+
+def test_a_serial_may_hold_spaces_and_states_several_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (
+        f"{WIRELESS} device product:PJE110 model:PJE110 device:OP5D2BL1 transport_id:3\n"
+        f"a b                    no permissions (user in plugdev group); see [http://x] usb:1-1\n"
+        "device                 device\n"
+        "x (1)                  newstate transport_id:9\n"
+        "\x1b[2Jevil            device\n\n   \n"
+    ).encode()
+    with stub_server(monkeypatch, b"OKAY%04x%s" % (len(text), text)):
+        found = list_adb_devices()
+    assert [(device.serial, device.state) for device in found] == [
+        (WIRELESS, "device"),
+        ("a b", "no permissions"),
+        ("device", "device"),
+        ("x (1)", "newstate"),
+        ("[2Jevil", "device"),
+    ]
+
+
+SERIALS = st.text(
+    st.characters(codec="utf-8", categories=["L", "N", "P", "S"]), min_size=1, max_size=30
+).filter(lambda text: ":" not in text and text.isprintable())
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.lists(SERIALS, min_size=1, max_size=3).map(" ".join),
+            st.sampled_from(["device", "offline", "unauthorized", "recovery", "authorizing"]),
+            st.sampled_from(["", "usb:1-2", "usb:3-1.4.2", "usb:337641472X"]),
+            st.sampled_from(["", "Pixel_6", "SM-G973F"]),
+            st.integers(0, 10**6),
+        ),
+        max_size=5,
+    )
+)
+def test_what_adb_lists_is_read_as_it_was(
+    devices: list[tuple[str, str, str, str, int]],
+) -> None:
+    lines = [
+        # As adb's append_transport writes it.
+        f"{serial:<22} {state}{path and ' ' + path}{model and f' product:p model:{model} device:d'}"
+        f" transport_id:{number}"
+        for serial, state, path, model, number in devices
+    ]
+    found = [adb_server._device_of(line) for line in lines]
+    assert [tuple(device) for device in found if device is not None] == [
+        (serial, state, model.replace("_", " "), path, str(number))
+        for serial, state, path, model, number in devices
+    ]
+    names = adb_server.names_of([device for device in found if device is not None])
+    unlike = {name for name in names if names.count(name) == 1}
+    for name in unlike:
+        # A shell takes the URL as it is, and it names the device.
+        url = adb_server.url_of(name)
+        assert shlex.split(url) == [url]
+        if not name.startswith("-") and "/" not in name:
+            assert AdbTransport(url.removeprefix("adb:"))._address == name
+
+
+class AnsweringServer(socketserver.ThreadingTCPServer):
+    """An adb server with a list of its own; whatever is started on a device ends with code 0."""
+
+    daemon_threads = True
+    listed = b""
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            link: socket.socket = self.request
+            server = self.server
+            assert isinstance(server, AnsweringServer)
+            while head := link.recv(4):
+                asked = link.recv(int(head, 16)).decode()
+                server.asked.append(asked)
+                if asked == "host:devices-l":
+                    link.sendall(b"OKAY%04x%s" % (len(server.listed), server.listed))
+                elif asked.endswith(":features"):
+                    link.sendall(b"OKAY0008shell_v2")
+                elif asked.startswith("shell,"):
+                    said = b"\x01\x06\0\0\0alive\n" if "echo alive" in asked else b""
+                    link.sendall(b"OKAY" + said + b"\x03\x01\0\0\0\0")
+                else:
+                    link.sendall(b"OKAY")
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), self.Handler)
+        self.asked: list[str] = []
+
+
+@pytest.fixture
+def answering(monkeypatch: pytest.MonkeyPatch) -> Iterator[AnsweringServer]:
+    with AnsweringServer() as server:
+        monkeypatch.setenv("ADB_SERVER_SOCKET", f"tcp:127.0.0.1:{server.server_address[1]}")
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("address", "way"),
+    [
+        ("usb:3-3", "transport:usb:3-3"),
+        ("transport:7", "transport-id:7"),
+        ("transport_id:1", "transport-id:1"),
+    ],
+)
+def test_devices_of_one_serial_are_told_apart(
+    answering: AnsweringServer, address: str, way: str
+) -> None:
+    answering.listed = TWINS.encode()
+    transport = AdbTransport(address)
+    assert transport.run(["true"], 10).exit_code == 0
+    by_id = address.replace("_id", "").split(":")
+    features = (
+        f"host-transport-id:{by_id[1]}" if by_id[0] == "transport" else f"host-serial:{address}"
+    )
+    assert answering.asked == [
+        "host:devices-l",
+        f"{features}:features",
+        f"host:{way}",
+        "shell,v2,raw:exec true",
+    ]
+    transport.reconnect(5)
+    assert transport.is_alive()
+
+
+def test_a_serial_of_several_devices_is_refused_with_urls_that_work(
+    answering: AnsweringServer,
+) -> None:
+    answering.listed = TWINS.encode()
+    with pytest.raises(
+        StableDeviceError,
+        match=r"3 devices of the serial '0123456789ABCDEF'.*: adb:usb:3-3 \(device\), adb:usb:3-4 "
+        r"\(offline\), adb:transport:7 \(device\)",
+    ):
+        AdbTransport("0123456789ABCDEF").python()
+    with pytest.raises(StableDeviceError, match=r"name one: adb:usb:3-3 .*, adb:usb:3-5"):
+        AdbTransport().run(["true"], 10)
+    with pytest.raises(StableDeviceError, match="udev rules"):
+        AdbTransport("usb:3-5").run(["true"], 10)
+    with pytest.raises(TransientDeviceError, match="no device 'usb:9-9'"):
+        AdbTransport("usb:9-9").run(["true"], 10)
+
+
+@pytest.mark.parametrize(
+    "written", [WIRELESS, "adb-4c75aaaa-lL2hBB%20%282%29._adb-tls-connect._tcp"]
+)
+def test_a_wireless_name_is_asked_for_as_it_is(answering: AnsweringServer, written: str) -> None:
+    answering.listed = f"{WIRELESS} device transport_id:3\n".encode()
+    assert AdbTransport(written).run(["true"], 10).exit_code == 0
+    assert f"host:transport:{WIRELESS}" in answering.asked
+    only = AdbTransport()
+    assert only.is_alive()
+    assert only._address == WIRELESS
+
+
+def test_a_real_server_takes_its_number_for_a_device(phone: Phone) -> None:
+    assert AdbTransport(phone.address).is_alive()
+    (number,) = [d.transport_id for d in list_adb_devices() if d.serial == phone.address]
+    assert AdbTransport(f"transport:{number}").run(["echo", "in"], 10).stdout == b"in\n"
 
 
 SILENT = "no answer within"
