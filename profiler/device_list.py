@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import importlib
-import re
-import shlex
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
+from urllib.parse import quote
 
 from joulemap import InputError
 
@@ -74,39 +72,22 @@ def list_devices() -> DeviceList:
     return DeviceList(tuple(devices), tuple(notes))
 
 
-def hosts_of(lines: Iterable[str]) -> list[str]:
-    """Return the hosts that lines of an SSH configuration name, each once; patterns name none."""
-    found: dict[str, None] = {}
-    for line in lines:
-        words = re.match(r"\s*host(?:\s*=\s*|\s+)(.+)", line, re.IGNORECASE)
-        if not words:
-            continue
-        try:
-            names = shlex.split(words[1], comments=True)
-        except ValueError:
-            continue
-        found.update(dict.fromkeys(name for name in names if _NAME.match(name)))
-    return list(found)
-
-
-# No wildcards, no negation, and nothing that a URL could not name.
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*\Z")
-
-
 def _ssh_hosts() -> list[ListedDevice]:
-    from ..device_agents.transports.ssh_settings import (
-        DEFAULT_PORT,
-        SshUrl,
-        config_lines,
-        resolve,
-        user_config_path,
-    )
+    from ..device_agents.transports.ssh_config import UndecidedError
+    from ..device_agents.transports.ssh_config_files import named_hosts
+    from ..device_agents.transports.ssh_settings import DEFAULT_PORT, SshUrl, resolve
 
     devices = []
-    for name in hosts_of(config_lines(user_config_path())):
-        url = f"ssh://[{name}]" if ":" in name else f"ssh://{name}"
+    for name in named_hosts():
+        # What a shell or a URL would read as something else is written as a URL has it.
+        written = quote(name, safe="/:+,@=")
+        url = f"ssh://[{name}]" if ":" in name else f"ssh://{written}"
         try:
-            *jumps, hop = resolve(SshUrl(name))
+            # Nothing is run and no name server asked for a list.
+            *jumps, hop = resolve(SshUrl(name), may_ask=False)
+        except UndecidedError as undecided:
+            devices.append(ListedDevice(url, "ssh", f"SSH configuration, {undecided}"))
+            continue
         except InputError as error:
             devices.append(ListedDevice(url, "ssh", "SSH configuration", str(error)))
             continue

@@ -2,44 +2,40 @@
 
 from __future__ import annotations
 
-import getpass
-import glob
 import os
 import re
-import shlex
-from collections.abc import Iterator
+import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote
 
 from joulemap import InputError
+
+from .proxy_command import CommandError, simple_command
+from .ssh_config import read_options
+from .ssh_config_files import expanded_home, named_hosts
+from .ssh_config_options import HostOptions, local_user, tokens_of
+from .ssh_config_words import MAX_SHOWN, expanded, port_of
 
 FORM = "ssh://user@host:port?device=cuda:1&python=/opt/venv/bin/python&cache=/data/joulemap"
 DEFAULT_PORT = 22
 MAX_HOPS = 8
 
-_MAX_CONFIG_BYTES = 1 << 20
-_MAX_INCLUDES = 16
-# Strict, since these reach the tokens of a ProxyCommand and lines of known_hosts.
-_USER = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.@-]{0,63}\$?\Z")
-_HOST = re.compile(
-    r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}\Z|[0-9A-Fa-f:.]{2,45}(%[A-Za-z0-9_.-]{1,32})?\Z"
-)
+# What OpenSSH, too, takes for no name: these reach the words of a ProxyCommand.
+_NO_HOST = re.compile(r"-|.*['`\"$\\;&<>|(){}\s,]")
+_NO_USER = re.compile(r"-|.*['`\";&<>|(){}\s]|.*\\\Z|.*\$.")
+_MAX_NAME = 255
 _TARGET = re.compile(
-    r"(?:(?P<user>[^/?#]*)@)?(?:\[(?P<six>[^\]]*)\]|(?P<host>[^:/?#\[\]]*))(?::(?P<port>[^/?#]*))?\Z"
+    r"(?:(?P<user>[^/?#]*)@)?(?:\[(?P<six>[^\]]*)\]|(?P<host>[^:?#\[\]]*))(?::(?P<port>[^/?#]*))?\Z"
 )
 _OPTIONS = {
     "device": re.compile(r"[a-z][a-z0-9_]{0,31}(:[0-9]{1,3})?\Z"),
     "python": re.compile(r"[A-Za-z0-9_./~+ -]{1,1024}\Z"),
     "cache": re.compile(r"/[^\x00-\x1f]{0,1023}\Z"),
 }
-# A shell would have to read these; a command with them is refused, never handed to one.
-_SHELL_ONLY = set(";|&<>$`()")
-# What a Match line may ask for: with a word after it, and alone.
-_CRITERIA = ("host", "originalhost", "user", "localuser")
-_CRITERIA_ALONE = ("all", "canonical", "final")
-_NEVER = "Match originalhost !*"
+_FAMILIES = {"any": socket.AF_UNSPEC, "inet": socket.AF_INET, "inet6": socket.AF_INET6}
+_ALGORITHMS = ("ciphers", "hostkeyalgorithms", "kexalgorithms", "macs", "pubkeyacceptedalgorithms")
 
 
 @dataclass(frozen=True)
@@ -66,6 +62,9 @@ class SshUrl:
     def parse(cls, address: str) -> SshUrl:
         """Return the parts of what follows `ssh:` in a URL.
 
+        An alias may hold a slash where the configuration names it; what a URL cannot hold is
+        written as `%2F`.
+
         Raises:
             InputError: It is not of that form.
         """
@@ -73,7 +72,10 @@ class SshUrl:
         target, mark, query = address.partition("?")
         if not target.startswith("//"):
             raise InputError(f"device '{url}' cannot be read; write {FORM}")
-        user, host, port = _split_target(target[2:].rstrip("/"), f"device '{url}'")
+        where = f"device '{url[:200]}'"
+        user, host, port = _split_target(target[2:].rstrip("/"), where)
+        if "/" in target[2:].rstrip("/") and host not in named_hosts():
+            raise InputError(f"{where} cannot be read; write {FORM}")
         try:
             pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(mark))
         except ValueError as error:
@@ -101,13 +103,21 @@ class Hop:
         port: Its port.
         user: Who logs in.
         key_name: Name in known_hosts.
-        identity_files: Private keys to try first.
+        identity_files: Private keys that are tried.
+        certificate_files: Certificates of the user's keys.
         known_hosts_files: The user's files of host keys; new keys go into the first.
         system_known_hosts_files: The system's.
+        uses_usual_keys: Whether the configuration names none, so that the usual ones are tried.
+        revoked_keys_file: Host keys that are trusted no more; None without.
         proxy_command: A program whose standard streams are the connection; None without.
         is_compressed: Whether to ask for compression.
         identities_only: Whether no keys of the SSH agent are tried but those of the files.
         agent_socket: The SSH agent's; None where there is none to ask.
+        address_family: Of `socket`: which addresses may be taken.
+        bind_address: This machine's address to connect from; None for any.
+        connect_timeout_s: How long connecting may take; None where nothing is said.
+        keepalive_s: Seconds between signs of life; None where nothing is said.
+        algorithms: Lists of algorithms as the configuration has them, by its option's name.
     """
 
     alias: str
@@ -118,271 +128,228 @@ class Hop:
     identity_files: tuple[Path, ...]
     known_hosts_files: tuple[Path, ...]
     system_known_hosts_files: tuple[Path, ...]
+    certificate_files: tuple[Path, ...] = ()
+    uses_usual_keys: bool = True
+    revoked_keys_file: Path | None = None
     proxy_command: tuple[str, ...] | None = None
     is_compressed: bool = True
     identities_only: bool = False
     agent_socket: str | None = None
+    address_family: int = socket.AF_UNSPEC
+    bind_address: str | None = None
+    connect_timeout_s: float | None = None
+    keepalive_s: float | None = None
+    algorithms: tuple[tuple[str, str], ...] = ()
 
 
-def resolve(url: SshUrl) -> tuple[Hop, ...]:
+def resolve(url: SshUrl, *, may_ask: bool = True) -> tuple[Hop, ...]:
     """Return the servers on the way, the device last.
 
+    Args:
+        url: The device's.
+        may_ask: Whether OpenSSH's client may be asked what it alone knows (see `ssh_config`).
+
     Raises:
+        UndecidedError: It would have to be asked.
         InputError: The configuration cannot be read or asks for what is not offered.
     """
-    return tuple(_route(_configuration(), url.host, url.user, url.port, ()))
-
-
-def config_lines(path: Path, depth: int = 0) -> Iterator[str]:
-    """Return the lines of an SSH configuration file with the files that it includes in their places.
-
-    A file that is not there has no lines.
-
-    Raises:
-        InputError: It cannot be read, or files include each other without end.
-    """
-    if depth > _MAX_INCLUDES:
-        raise InputError(f"{path}: files of the SSH configuration include each other too deeply")
-    try:
-        with path.open("rb") as file:
-            content = file.read(_MAX_CONFIG_BYTES + 1)
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    except OSError as error:
-        raise InputError(
-            f"the SSH configuration {path} cannot be read: {error.strerror}"
-        ) from error
-    if len(content) > _MAX_CONFIG_BYTES:
-        raise InputError(f"the SSH configuration {path} is larger than {_MAX_CONFIG_BYTES} bytes")
-    block = "Host *"
-    for line in content.decode("utf-8", "replace").splitlines():
-        keyword, value = _split_line(line)
-        if keyword in ("host", "match"):
-            block = line
-        if keyword != "include":
-            yield line
-            continue
-        try:
-            patterns = shlex.split(value)
-        except ValueError as error:
-            raise InputError(f"{path}: the line '{line.strip()}' cannot be read") from error
-        for pattern in patterns:
-            for included in _included(pattern, path):
-                yield from config_lines(included, depth + 1)
-        # What the included file opened ends with it.
-        yield block
-
-
-def user_config_path() -> Path:
-    """Return the user's SSH configuration file."""
-    return Path.home() / ".ssh" / "config"
-
-
-def _configuration() -> str:
-    """Return the text of the user's configuration, followed by the system's."""
-    lines = []
-    for path in (user_config_path(), Path("/etc/ssh/ssh_config")):
-        lines.append("Host *")
-        for line in config_lines(path):
-            keyword, value = _split_line(line)
-            lines.append(_match_line(value) if keyword == "match" else line)
-    return "\n".join(lines)
-
-
-def _match_line(criteria: str) -> str:
-    """Return a Match line that means what OpenSSH reads in it, or never matches.
-
-    `exec` runs a command of the configuration's in a shell, and of criteria that it does not know
-    the reader of the configuration takes each as met: with one of those the block never matches.
-    """
-    try:
-        words = shlex.split(criteria)
-    except ValueError:
-        words = []
-    keywords = []
-    rest = iter(words)
-    for word in rest:
-        keyword = word.lower().removeprefix("!")
-        if keyword not in (*_CRITERIA, *_CRITERIA_ALONE):
-            return _NEVER
-        keywords.append(word.lower())
-        if keyword in _CRITERIA:
-            keywords += [text for text in [next(rest, None)] if text is not None]
-    return f"Match {shlex.join(keywords)}"
+    return tuple(_route(url.host, url.user, url.port, (), may_ask=may_ask))
 
 
 def _route(
-    config: str, alias: str, user: str | None, port: int | None, before: tuple[str, ...]
+    alias: str, user: str | None, port: int | None, before: tuple[str, ...], *, may_ask: bool
 ) -> list[Hop]:
     if alias in before or len(before) >= MAX_HOPS:
+        way = " -> ".join((*before, alias))
         raise InputError(
-            f"the SSH configuration jumps in a circle: {' -> '.join((*before, alias))}; mend "
-            "ProxyJump there"
+            f"the SSH configuration jumps in a circle: {way[:250]}; mend ProxyJump there"
         )
-    options = _lookup(config, alias, user, port)
+    options = _options(alias, user, port, may_ask=may_ask)
     hop = _hop(options, alias)
-    jumps = str(options.get("proxyjump") or "none")
-    targets = (
-        []
-        if jumps.lower() == "none"
-        else [
-            _split_target(text.strip().removeprefix("ssh://"), f"ProxyJump '{jumps}' of {alias}")
-            for text in jumps.split(",")
-        ]
-    )
+    targets = _jumps(options, alias)
     # `Host *` with a ProxyJump also holds for the jump host, which is not reached through itself.
     if not targets or targets[-1][1] == alias:
         return [hop]
     (first_user, first_host, first_port), *others = targets
     # Only the first is reached the way that its own lines say, each other through the one before.
-    route = _route(config, first_host, first_user, first_port, (*before, alias))
+    route = _route(first_host, first_user, first_port, (*before, alias), may_ask=may_ask)
     for jump_user, jump_host, jump_port in others:
-        route.append(_hop(_lookup(config, jump_host, jump_user, jump_port), jump_host))
+        route.append(_hop(_options(jump_host, jump_user, jump_port, may_ask=may_ask), jump_host))
     return [*route, hop]
 
 
-def _lookup(config: str, alias: str, user: str | None, port: int | None) -> dict[str, Any]:
-    """Return the options that hold for a host; what the user wrote himself goes first."""
-    from paramiko import ConfigParseError, SSHConfig, SSHException
+def _options(alias: str, user: str | None, port: int | None, *, may_ask: bool) -> HostOptions:
+    given = {} if user is None else {"user": user}
+    given |= {} if port is None else {"port": str(port)}
+    return read_options(alias, given, may_ask=may_ask)
 
-    given = ["Host *"]
-    given += [] if user is None else [f"User {user}"]
-    given += [] if port is None else [f"Port {port}"]
-    try:
-        options = dict(SSHConfig.from_text("\n".join([*given, config])).lookup(alias))
-    except (ConfigParseError, SSHException, KeyError, OSError, ValueError) as error:
+
+def _jumps(options: HostOptions, alias: str) -> list[tuple[str | None, str, int | None]]:
+    """Return user, host and port of each server that a ProxyJump names."""
+    text = options.word("proxyjump") or "none"
+    if text.lower() == "none":
+        return []
+    where = f"ProxyJump '{text[:MAX_SHOWN]}' of {alias[:MAX_SHOWN]}"
+    text = _expanded(text, _command_tokens(options, alias), where)
+    targets = []
+    for each in text.split(","):
+        target = each.removeprefix("ssh://")
+        user, host, port = _parts_of_target(target.rstrip("/") if each != target else target, where)
+        targets.append((user, host, port_of(port) if port else None))
+    return targets
+
+
+def _hop(options: HostOptions, alias: str) -> Hop:
+    shown = alias[:MAX_SHOWN]
+    host, login = options.host, options.word("user") or local_user()
+    if not _is_host(host) or not _is_user(login):
         raise InputError(
-            f"the SSH configuration {user_config_path()} cannot be used for {alias}: {error}"
-        ) from error
-    # Of the two ways to go through something, the one that is written first holds, "none" too.
-    ways = [name for name in options if name in ("proxycommand", "proxyjump")]
-    for later in ways[1:]:
-        del options[later]
-    return options
-
-
-def _hop(options: dict[str, Any], alias: str) -> Hop:
-    host = str(options.get("hostname") or alias)
-    number = _port(str(options.get("port") or DEFAULT_PORT), f"the port of {alias}")
-    login = str(options.get("user") or _local_user())
-    if not _HOST.match(host) or not _USER.match(login):
-        raise InputError(f"the SSH configuration for {alias} names '{login}@{host}': no such form")
-    key_host = str(options.get("hostkeyalias") or host).lower()
-    is_plain = number == DEFAULT_PORT or "hostkeyalias" in options
+            f"the SSH configuration for {shown} names '{login[:MAX_SHOWN]}@{host[:MAX_SHOWN]}': no "
+            "such form"
+        )
+    if options.word("bindinterface") is not None:
+        raise InputError(
+            f"the SSH configuration for {shown} has BindInterface, which joulemap does not offer: "
+            "write BindAddress with that interface's address"
+        )
+    number = port_of(options.word("port") or str(DEFAULT_PORT))
+    key_host = (options.word("hostkeyalias") or host).lower()
+    is_plain = number == DEFAULT_PORT or options.word("hostkeyalias") is not None
+    tokens = tokens_of(options, alias)
+    revoked = options.word("revokedhostkeys") or "none"
     return Hop(
         alias=alias,
         host=host,
         port=number,
         user=login,
         key_name=key_host if is_plain else f"[{key_host}]:{number}",
-        identity_files=tuple(_paths(options.get("identityfile") or [])),
-        known_hosts_files=_known_hosts(
-            options.get("userknownhostsfile"),
-            (Path.home() / ".ssh/known_hosts", Path.home() / ".ssh/known_hosts2"),
-        ),
-        system_known_hosts_files=_known_hosts(
-            options.get("globalknownhostsfile"),
-            (Path("/etc/ssh/ssh_known_hosts"), Path("/etc/ssh/ssh_known_hosts2")),
-        ),
-        proxy_command=_proxy_command(options.get("proxycommand"), alias),
-        is_compressed=str(options.get("compression") or "yes").lower() != "no",
-        identities_only=str(options.get("identitiesonly") or "no").lower() in ("yes", "true"),
-        agent_socket=_agent_socket(options.get("identityagent")),
+        identity_files=_paths(options, "identityfile", tokens),
+        known_hosts_files=_known_hosts(options, tokens),
+        system_known_hosts_files=_system_known_hosts(options),
+        certificate_files=_paths(options, "certificatefile", tokens),
+        uses_usual_keys="identityfile" not in options.values,
+        revoked_keys_file=None
+        if revoked.lower() == "none"
+        else _path(revoked, "revokedhostkeys", tokens),
+        proxy_command=_proxy_command(options, alias),
+        is_compressed=(options.word("compression") or "yes").lower() == "yes",
+        identities_only=options.flag("identitiesonly", default=False),
+        agent_socket=_agent_socket(options.word("identityagent"), tokens),
+        address_family=_FAMILIES[(options.word("addressfamily") or "any").lower()],
+        bind_address=options.word("bindaddress"),
+        connect_timeout_s=options.seconds("connecttimeout") or None,
+        keepalive_s=options.seconds("serveraliveinterval") or None,
+        algorithms=tuple((name, text) for name in _ALGORITHMS if (text := options.word(name))),
     )
 
 
-def _agent_socket(value: str | None) -> str | None:
-    if value is not None and value.lower() == "none":
-        return None
+def _agent_socket(value: str | None, tokens: Mapping[str, str]) -> str | None:
     if value is None or value == "SSH_AUTH_SOCK":
-        value = "$SSH_AUTH_SOCK"
-    if value.startswith("$"):
-        return os.environ.get(value[1:].strip("{}")) or None
-    return str(_expanded(value.strip('"')))
-
-
-def _proxy_command(text: str | None, alias: str) -> tuple[str, ...] | None:
-    """Return a ProxyCommand, its tokens expanded before, as program and arguments."""
-    if text is None or text.lower() == "none":
+        return os.environ.get("SSH_AUTH_SOCK") or None
+    if value.lower() == "none":
         return None
-    try:
-        words = shlex.split(text)
-    except ValueError as error:
-        raise InputError(f"ProxyCommand of {alias} cannot be read: {error}") from error
-    if words[:1] == ["exec"]:
-        words = words[1:]
-    if not words or any(_SHELL_ONLY & set(word) for word in words):
+    if value.startswith("$") and not value.startswith("${"):
+        return os.environ.get(value[1:]) or None
+    return str(_path(value, "identityagent", tokens))
+
+
+def _command_tokens(options: HostOptions, alias: str) -> dict[str, str]:
+    """Return what the tokens of a ProxyCommand and a ProxyJump stand for."""
+    return {name: text for name, text in tokens_of(options, alias).items() if name in "hnpr"}
+
+
+def _proxy_command(options: HostOptions, alias: str) -> tuple[str, ...] | None:
+    """Return a ProxyCommand as program and arguments, its tokens replaced in each."""
+    text = options.word("proxycommand") or "none"
+    if text.lower() == "none":
+        return None
+    shown = alias[:MAX_SHOWN]
+    if options.flag("proxyusefdpass", default=False):
         raise InputError(
-            f"ProxyCommand of {alias} needs a shell, which joulemap does not start: write a program "
-            "with its arguments, or ProxyJump"
+            f"the SSH configuration for {shown} has ProxyUseFdpass, which joulemap does not offer: "
+            "write a ProxyCommand that passes bytes on (nc without -F), or ProxyJump"
         )
-    return tuple(words)
+    try:
+        words = simple_command(text)
+    except ValueError as error:
+        raise InputError(f"ProxyCommand of {shown} cannot be read: {error}") from error
+    except CommandError as error:
+        raise InputError(
+            f"ProxyCommand of {shown} needs a shell ({error}), which joulemap does not start: write "
+            "a program with its arguments, or ProxyJump"
+        ) from error
+    tokens = _command_tokens(options, alias)
+    return tuple(_expanded(word, tokens, f"ProxyCommand of {shown}") for word in words)
+
+
+def _expanded(text: str, tokens: Mapping[str, str], where: str) -> str:
+    try:
+        return expanded(text, tokens)
+    except ValueError as error:
+        raise InputError(f"{where}: '{text[:MAX_SHOWN]}': {error}") from error
 
 
 def _split_target(text: str, where: str) -> tuple[str | None, str, int | None]:
+    """Return user, host and port of a URL."""
+    user, host, port = _parts_of_target(text, where)
+    return user, host, None if port is None else _port(port, where)
+
+
+def _parts_of_target(text: str, where: str) -> tuple[str | None, str, str | None]:
     found = _TARGET.match(text)
     if not found:
         raise InputError(f"{where} cannot be read; write {FORM}")
     user, port = found["user"], found["port"]
-    host = found["six"] if found["six"] is not None else found["host"]
     if user is not None and ":" in user:
         raise InputError(
-            f"{where.split('://')[0]}://...' holds a password, which others can read: use a key "
-            "(ssh-keygen, then ssh-copy-id)"
+            f"{where.partition(chr(39))[0]}'ssh://...' holds a password, which others can read: use "
+            "a key (ssh-keygen, then ssh-copy-id)"
         )
-    if not _HOST.match(host) or (user is not None and not _USER.match(user)):
+    # A zone, as in fe80::1%eth0, is mostly written as it is.
+    in_brackets = None if found["six"] is None else found["six"].replace("%25", "%")
+    host = unquote(found["host"]) if in_brackets is None else in_brackets
+    user = None if user is None else unquote(user)
+    if not _is_host(host) or (user is not None and not _is_user(user)):
         raise InputError(f"{where} names no user and host; write {FORM}")
-    return user, host, None if port is None else _port(port, where)
+    return user, host, port
 
 
 def _port(text: str, where: str) -> int:
     if not re.match(r"[0-9]{1,5}\Z", text) or not 0 < int(text) < 65536:
-        raise InputError(f"{where}: '{text}' is not a port, 1 to 65535")
+        raise InputError(f"{where}: '{text[:MAX_SHOWN]}' is not a port, 1 to 65535")
     return int(text)
 
 
-def _split_line(line: str) -> tuple[str, str]:
-    found = re.match(r"\s*([A-Za-z]\w*)(?:\s*=\s*|\s+)(.*\S)", line)
-    return (found[1].lower(), found[2]) if found else ("", "")
+def _is_host(text: str) -> bool:
+    return 0 < len(text) <= _MAX_NAME and text.isprintable() and not _NO_HOST.match(text)
 
 
-def _included(pattern: str, file: Path) -> list[Path]:
-    path = _expanded(pattern)
-    if not path.is_absolute():
-        base = file.parent if file.is_relative_to("/etc/ssh") else Path.home() / ".ssh"
-        path = base / path
-    found = map(Path, glob.glob(str(path)))  # noqa: PTH207 - Path.glob refuses some patterns
-    return [each for each in sorted(found) if each.is_file()]
+def _is_user(text: str) -> bool:
+    return 0 < len(text) <= _MAX_NAME and text.isprintable() and not _NO_USER.match(text)
 
 
-def _expanded(name: str) -> Path:
+def _path(name: str, option: str, tokens: Mapping[str, str]) -> Path:
     try:
-        return Path(name).expanduser()
-    except RuntimeError as error:
-        raise InputError(
-            f"the SSH configuration names '{name}', and this machine knows no such user"
-        ) from error
-
-
-def _paths(names: list[str]) -> list[Path]:
-    return [_expanded(name.strip('"')) for name in names if name.lower() != "none"]
-
-
-def _known_hosts(value: str | None, usual: tuple[Path, ...]) -> tuple[Path, ...]:
-    if value is None:
-        return usual
-    try:
-        return tuple(_paths(shlex.split(value)))
+        return Path(expanded(expanded_home(name), tokens, may_name_variables=True))
     except ValueError as error:
         raise InputError(
-            f"the SSH configuration names files that cannot be read: {value}"
+            f"the SSH configuration has '{name[:MAX_SHOWN]}' for {option}: {error}"
         ) from error
 
 
-def _local_user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, ImportError, OSError) as error:
-        raise InputError(
-            "this machine has no name for its user; write the device's: ssh://user@host"
-        ) from error
+def _paths(options: HostOptions, option: str, tokens: Mapping[str, str]) -> tuple[Path, ...]:
+    names = [name for name in options.values.get(option, []) if name.lower() != "none"]
+    return tuple(_path(name, option, tokens) for name in names)
+
+
+def _known_hosts(options: HostOptions, tokens: Mapping[str, str]) -> tuple[Path, ...]:
+    if "userknownhostsfile" in options.values:
+        return _paths(options, "userknownhostsfile", tokens)
+    folder = Path.home() / ".ssh"
+    return folder / "known_hosts", folder / "known_hosts2"
+
+
+def _system_known_hosts(options: HostOptions) -> tuple[Path, ...]:
+    usual = ["/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2"]
+    names = options.values.get("globalknownhostsfile", usual)
+    return tuple(Path(name) for name in names if name.lower() != "none")

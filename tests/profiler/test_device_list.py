@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 
+from joulemap.device_agents.transports.ssh_config_files import hosts_of
+from joulemap.device_agents.transports.ssh_settings import SshUrl, resolve
 from joulemap.models.systolic_hardware import PRESETS
 from joulemap.profiler import cli
-from joulemap.profiler.device_list import hosts_of, list_devices
+from joulemap.profiler.device_list import list_devices
 
 
 class AdbServer(socketserver.ThreadingTCPServer):
@@ -72,6 +74,46 @@ def test_phones_are_listed_with_what_to_do_about_them(
     assert cli.main(["devices"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "'XYZ' is in state 'unauthorized'" in shown
+
+
+def test_each_phone_is_listed_with_a_url_that_names_it_alone(adb_server: AdbServer) -> None:
+    adb_server.list(
+        "adb-4c75-lL2h (2)._adb-tls-connect._tcp device product:p model:m device:d transport_id:3\n"
+        "0123456789ABCDEF       device usb:3-3 model:board_x transport_id:1\n"
+        "0123456789ABCDEF       device usb:3-4 model:board_x transport_id:2\n"
+    )
+    assert [each.url for each in list_devices().devices if each.kind == "adb"] == [
+        "adb:adb-4c75-lL2h%20%282%29._adb-tls-connect._tcp",
+        "adb:usb:3-3",
+        "adb:usb:3-4",
+    ]
+
+
+def test_a_list_runs_no_program_and_shows_what_is_known_later(config: Path, tmp_path: Path) -> None:
+    config.write_text(
+        f'Match host pi exec "touch {tmp_path}/ran"\n User x\nHost pi # the lab\n'
+        "Host Rasp/Arch lab#1 [x] a:b\n HostName 10.0.0.9\n"
+    )
+    found = {each.url: each for each in list_devices().devices if each.kind == "ssh"}
+    assert not (tmp_path / "ran").exists()
+    assert list(found) == [
+        "ssh://pi",
+        "ssh://Rasp/Arch",
+        "ssh://lab%231",
+        "ssh://%5Bx%5D",
+        "ssh://[a:b]",
+    ]
+    assert "known once it is connected" in found["ssh://pi"].description
+    assert found["ssh://pi"].advice is None
+    for url in list(found)[1:]:
+        assert resolve(SshUrl.parse(url.removeprefix("ssh:")))[-1].host == "10.0.0.9"
+
+
+def test_a_configuration_that_openssh_refuses_is_said_beside_its_hosts(config: Path) -> None:
+    config.write_text("\ufeffHost pi\n HostName 10.0.0.7\n")
+    (found,) = [each for each in list_devices().devices if each.kind == "ssh"]
+    assert found.url == "ssh://pi"
+    assert "byte order mark" in str(found.advice)
 
 
 def test_an_adb_server_that_fails_leaves_the_others_listed(adb_server: AdbServer) -> None:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import getpass
 from pathlib import Path
+from socket import AF_INET6
+from urllib.parse import quote
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from joulemap import InputError
-from joulemap.device_agents.transports.ssh_settings import Hop, SshUrl, config_lines, resolve
+from joulemap.device_agents.transports.ssh_config import UndecidedError
+from joulemap.device_agents.transports.ssh_settings import Hop, SshUrl, resolve
 
 
 @pytest.fixture(autouse=True)
@@ -80,6 +85,33 @@ def test_the_configuration_fills_what_the_url_leaves_open(config: Path) -> None:
     assert (hop.host, hop.user, hop.port, hop.key_name) == ("other", "somebody", 22, "other")
 
 
+NAMES = st.text(
+    st.characters(codec="utf-8", categories=["L", "N"], include_characters="._+=~@#%:?-!*^/"),
+    min_size=1,
+    max_size=20,
+).filter(lambda text: not text.startswith("-"))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(NAMES, NAMES.filter(lambda text: "/" not in text), st.integers(1, 65535))
+def test_any_name_has_a_url(user: str, host: str, port: int) -> None:
+    written = f"//{quote(user, safe='')}@{quote(host, safe='')}:{port}"
+    assert SshUrl.parse(written) == SshUrl(host, user, port)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.text(max_size=40).map(lambda text: f"//{text}"))
+def test_no_address_brings_a_word_for_a_shell_or_an_option(address: str) -> None:
+    try:
+        url = SshUrl.parse(address)
+    except InputError:
+        return
+    for name in (url.host, url.user or "x"):
+        assert not name.startswith("-")
+        assert name.isprintable()
+        assert not set(name) & set("'`\"$;&<>|(){} ") - set("$" if name.endswith("$") else "")
+
+
 def test_without_a_configuration_the_local_user_logs_in() -> None:
     (hop,) = _route("//host:2222")
     assert (hop.user, hop.key_name) == (getpass.getuser(), "[host]:2222")
@@ -98,7 +130,100 @@ def test_included_files_stand_in_their_places(config: Path) -> None:
 def test_files_that_include_each_other_are_refused(config: Path) -> None:
     config.write_text("Include config\n")
     with pytest.raises(InputError, match="include each other"):
-        list(config_lines(config))
+        _route("//board")
+
+
+def test_a_jump_is_read_as_openssh_reads_it(config: Path) -> None:
+    config.write_text("Host board\n  ProxyJump CORP\\a@b:ssh,ssh://c@[fd00::1]:22/ # home\n")
+    assert [(hop.user, hop.host, hop.port) for hop in _route("//board")][:2] == [
+        ("CORP\\a", "b", 22),
+        ("c", "fd00::1", 22),
+    ]
+    config.write_text("ProxyJump me:secret@gate\n")
+    with pytest.raises(InputError, match="holds a password") as caught:
+        _route("//board")
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("nc %h %p # through the gate", ("nc", "board", "22")),
+        ("~/bin/tunnel ~ '~/x' a~b", ("HOME/bin/tunnel", "HOME", "~/x", "a~b")),
+        ("a 'b;c' \"d|e 'f\" g\\ h '$x' i#j", ("a", "b;c", "d|e 'f", "g h", "$x", "i#j")),
+        ('prog %n %r --x=%%h "%h:%p"', ("prog", "board", "pi", "--x=%h", "board:22")),
+        (
+            "sh -c \"aws --target %h --parameters 'portNumber=%p'\"",
+            ("sh", "-c", "aws --target board --parameters 'portNumber=22'"),
+        ),
+    ],
+)
+def test_a_proxy_command_is_split_as_a_shell_would(
+    config: Path, command: str, words: tuple[str, ...]
+) -> None:
+    config.write_text(f"Host board\n  User pi\n  ProxyCommand {command}\n")
+    (hop,) = _route("//board")
+    assert hop.proxy_command == tuple(word.replace("HOME", str(Path.home())) for word in words)
+
+
+def test_a_proxy_that_passes_a_descriptor_is_refused(config: Path) -> None:
+    config.write_text("ProxyCommand nc -F %h %p\nProxyUseFdpass yes\n")
+    with pytest.raises(InputError, match="ProxyUseFdpass"):
+        _route("//board")
+
+
+def test_an_alias_may_hold_what_the_configuration_names(config: Path) -> None:
+    config.write_text("Host RaspberyPi/Arch a+b,c lab#1 x?y\n  HostName 10.0.0.9\n")
+    for address in ("//RaspberyPi/Arch", "//pi@RaspberyPi%2FArch:22", "//lab%231", "//a+b%2Cc"):
+        with_comma = "%2C" in address
+        if with_comma:
+            with pytest.raises(InputError):
+                _route(address)
+            continue
+        assert _route(address)[-1].host == "10.0.0.9"
+    with pytest.raises(InputError, match="write ssh://"):
+        SshUrl.parse("//RaspberyPi/Other")
+
+
+@pytest.mark.parametrize("user", ["CORP\\alice", "alice@corp.example", "CORP+alice", "me%gate#x:1"])
+def test_users_of_domains_and_of_gates_log_in(config: Path, user: str) -> None:
+    written = user.replace("%", "%25").replace("#", "%23").replace(":", "%3a")
+    assert _route(f"//{written}@board")[0].user == user
+    if "%" not in user:
+        config.write_text(f"Host board\n  User {user}\n")
+        assert _route("//board")[0].user == user
+
+
+@pytest.mark.parametrize(
+    "user", ["a;b", "$(id)", "`id`", "a b", "-x", "a\\", "a|b", "a\nb", "a\u202eb"]
+)
+def test_a_user_who_is_a_command_is_refused(config: Path, user: str) -> None:
+    config.write_text(f'Host board\n  User "{user}"\n')
+    with pytest.raises(InputError):
+        _route("//board")
+
+
+def test_what_is_said_of_addresses_times_and_keys_is_read(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config.write_text(
+        "Host board\n  AddressFamily inet6\n  BindAddress ::1\n  ConnectTimeout 1m\n"
+        "  ServerAliveInterval 5\n  IdentityFile ${HOME}/%r@%h\n  IdentityFile none\n"
+        "  CertificateFile ~/c.pub\n  RevokedHostKeys %d/revoked\n  Ciphers +aes128-cbc\n"
+    )
+    (hop,) = _route("//pi@board")
+    assert (hop.address_family, hop.bind_address) == (AF_INET6, "::1")
+    assert (hop.connect_timeout_s, hop.keepalive_s) == (60.0, 5.0)
+    home = config.parent.parent
+    assert (hop.identity_files, hop.uses_usual_keys) == ((home / "pi@board",), False)
+    assert hop.certificate_files == (home / "c.pub",)
+    assert hop.revoked_keys_file == home / "revoked"
+    assert hop.algorithms == (("ciphers", "+aes128-cbc"),)
+    (hop,) = _route("//other")
+    assert (hop.uses_usual_keys, hop.connect_timeout_s) == (True, None)
+    config.write_text("BindInterface eth0\n")
+    with pytest.raises(InputError, match="BindInterface"):
+        _route("//board")
 
 
 def test_a_jump_host_has_settings_of_its_own(config: Path) -> None:
@@ -135,30 +260,50 @@ def test_a_proxy_command_becomes_a_program_with_arguments(config: Path) -> None:
     assert hop.proxy_command == ("tunnel", "--to", "board", "2222", "a b")
 
 
-@pytest.mark.parametrize("command", ["ssh gate nc %h %p 2>/dev/null", "a | b", "a $(b)", "'a"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("ssh gate nc %h %p 2>/dev/null", "a | b", "a $(b)", '"a $B"', "a *.x", "a {b,c}"),
+        *("FOO=1 a", "! a", "if a", "a\\", "# a", "exec"),
+    ],
+)
 def test_a_proxy_command_for_a_shell_is_refused(config: Path, command: str) -> None:
     config.write_text(f"Host board\n  ProxyCommand {command}\n")
     with pytest.raises(InputError, match=r"ProxyCommand of board (needs a shell|cannot be read)"):
         _route("//board")
 
 
-def test_programs_of_match_lines_are_not_run(config: Path, tmp_path: Path) -> None:
-    config.write_text(
-        f'Match originalhost board exec "touch {tmp_path}/ran"\n  Port 1\nMatch host board\n'
-        "  User pi\n"
-    )
-    (hop,) = _route("//board")
-    assert (hop.port, hop.user) == (22, "pi")
-    assert not (tmp_path / "ran").exists()
-
-
-@pytest.mark.parametrize("criteria", ["!exec 'touch {}'", "EXEC 'touch {}'", '"exec" "touch {}"'])
-def test_no_other_way_to_write_a_program_in_a_match_line_runs_it(
-    config: Path, tmp_path: Path, criteria: str
+@pytest.mark.parametrize(
+    "criteria",
+    [
+        'exec "touch {}"',
+        "!exec 'touch {}'",
+        "EXEC 'touch {}'",
+        '"exec" "touch {}"',
+        "exec=touch={}",
+    ],
+)
+def test_no_program_of_a_match_line_is_run_here(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, criteria: str
 ) -> None:
+    """OpenSSH runs them when it is asked, never joulemap, and never for a list of hosts."""
     config.write_text(f"Match host board {criteria.format(tmp_path / 'ran')}\n  Port 1\n")
-    assert _route("//board")[0].port == 22
+    with pytest.raises(UndecidedError):
+        resolve(SshUrl.parse("//board"), may_ask=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(InputError, match="only OpenSSH's own client knows"):
+        _route("//board")
     assert not (tmp_path / "ran").exists()
+    (hop,) = _route("//other")
+    assert hop.port == 22
+
+
+def test_what_a_match_lines_program_says_holds_as_in_openssh(config: Path) -> None:
+    config.write_text(
+        'Match originalhost board exec "test %r = pi"\n  Port 1\nMatch host board\n  User pi\n'
+    )
+    assert [(hop.port, hop.user) for hop in _route("//pi@board")] == [(1, "pi")]
+    assert [(hop.port, hop.user) for hop in _route("//board")] == [(22, "pi")]
 
 
 @pytest.mark.parametrize(
@@ -168,8 +313,10 @@ def test_no_other_way_to_write_a_program_in_a_match_line_runs_it(
         ("!host board", False),
         ("host b* originalhost board", True),
         ("all", True),
-        ("localnetwork 10.0.0.0/8", False),
+        ("all # of them", True),
+        ("host board # only the lab", True),
         ("host board tagged lab", False),
+        ("host board exec false", False),
     ],
 )
 def test_a_match_line_means_what_openssh_reads_in_it(
