@@ -7,17 +7,18 @@ import shlex
 import time
 from collections.abc import Sequence
 
-from ..errors import StableDeviceError, TransientDeviceError
+from ..errors import DeviceError, StableDeviceError, TransientDeviceError
 from ..interfaces import Completed, ConnectOptions
 from . import remote_files
 from .remote_python import find_python
 from .ssh_connection import ConnectLimits, SshConnection
-from .ssh_process import SshProcess
+from .ssh_process import SilentShellError, SshProcess
 from .ssh_settings import SshUrl, resolve
 
 CONNECT_TIMEOUT_S = 60.0
 START_TIMEOUT_S = 30.0
 FILE_TIMEOUT_S = 120.0
+ANSWER_TIMEOUT_S = 3.0
 
 
 class SshTransport:
@@ -46,6 +47,7 @@ class SshTransport:
         self._limits = limits
         self._connection: SshConnection | None = None
         self._python: str | None = None
+        self._has_started = False
 
     @property
     def device(self) -> str | None:
@@ -133,13 +135,33 @@ class SshTransport:
         connection = self._connection or self._connect(CONNECT_TIMEOUT_S)
         mark = f"joulemap-{secrets.token_hex(8)}"
         deadline = time.monotonic() + timeout_s
-        process = SshProcess(connection, remote_command(command, mark), mark, timeout_s, max_stderr)
+        line = remote_command(command, mark)
+        try:
+            process = SshProcess(connection, line, mark, timeout_s, max_stderr)
+        except SilentShellError as error:
+            raise self._silent(error, timeout_s) from error
         try:
             process.wait_until_started(command[0], max(0.0, deadline - time.monotonic()))
+        except SilentShellError as error:
+            process.kill()
+            raise self._silent(error, timeout_s) from error
         except BaseException:
             process.kill()
             raise
+        self._has_started = True
         return process
+
+    def _silent(self, error: SilentShellError, timeout_s: float) -> DeviceError:
+        """Return what a login shell means that starts no program in time.
+
+        One that did before may do so again, and so may one that had little time.
+        """
+        connection = self._connection
+        is_first = not self._has_started and timeout_s >= START_TIMEOUT_S
+        # Where the server itself hangs it is not the shell.
+        if not is_first or connection is None or not connection.answers(ANSWER_TIMEOUT_S):
+            return TransientDeviceError(f"no answer within {timeout_s:.1f} s: {error}")
+        return StableDeviceError(str(error))
 
 
 def remote_command(command: Sequence[str], mark: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from paramiko.agent import AgentKey, AgentSSH
 from paramiko.pkey import UnknownKeyType
 
 from ..errors import StableDeviceError, TransientDeviceError
+from .ssh_config_files import shown_path
 from .ssh_settings import Hop
 
 _DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
@@ -32,14 +34,14 @@ def authenticate(transport: paramiko.Transport, hop: Hop, timeout_s: float) -> N
         StableDeviceError: It takes none.
         TransientDeviceError: It ended the connection.
     """
-    tried: list[str] = []
+    tried: list[tuple[str, paramiko.PKey]] = []
     unusable: list[str] = []
     with _KeyAgent(hop.agent_socket, timeout_s) as agent:
         for name, key in _keys(hop, agent):
             if isinstance(key, str):
                 unusable.append(f"{name} {key}")
                 continue
-            tried.append(name)
+            tried.append((name, key))
             try:
                 further = transport.auth_publickey(hop.user, key)
             except paramiko.BadAuthenticationType as error:
@@ -53,7 +55,7 @@ def authenticate(transport: paramiko.Transport, hop: Hop, timeout_s: float) -> N
                     continue
                 raise TransientDeviceError(
                     f"{hop.alias} ended the connection while {hop.user} logged in (tried "
-                    f"{', '.join(tried)}): it may just be starting; if it takes no more tries, "
+                    f"{', '.join(each for each, _ in tried)[:160]}): it may just be starting; if it takes no more tries, "
                     "name the right key in the SSH configuration (IdentityFile, with "
                     "IdentitiesOnly yes)"
                 ) from error
@@ -66,12 +68,50 @@ def authenticate(transport: paramiko.Transport, hop: Hop, timeout_s: float) -> N
                 f"{' and '.join(further)} besides: joulemap logs in with a key alone; permit that "
                 "in its sshd_config (AuthenticationMethods publickey)"
             )
-    problem = f"tried {', '.join(tried)}" if tried else "no private key was found"
-    first = "" if tried else "Make a key with: ssh-keygen -t ed25519. "
-    raise StableDeviceError(
-        f"{hop.alias} does not let {hop.user} in ({'; '.join([problem, *unusable])}). {first}Put "
-        f"your key there with: ssh-copy-id -p {hop.port} {hop.user}@{hop.host}"
+    raise StableDeviceError(_refused(transport, hop, tried, unusable))
+
+
+def _refused(
+    transport: paramiko.Transport,
+    hop: Hop,
+    tried: Sequence[tuple[str, paramiko.PKey]],
+    unusable: Sequence[str],
+) -> str:
+    """Return that no key was taken, which were tried, and what it may lie at."""
+    put = f"ssh-copy-id -p {hop.port} {hop.user}@{hop.host}"
+    if not tried:
+        why = "; ".join(["no private key was found", *unusable])
+        return (
+            f"{hop.alias} does not let {hop.user} in ({why[:230]}). Make a key with: ssh-keygen -t "
+            f"ed25519. Put your key there with: {put}"
+        )
+    types = _types_taken(transport)
+    names = [name for name, _ in tried]
+    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    problems = "; ".join([f"tried {shown}", *unusable])
+    no_type = sorted({key.get_name() for _, key in tried if types and key.get_name() not in types})
+    if no_type and all(key.get_name() in no_type for _, key in tried):
+        return (
+            f"{hop.alias} does not let {hop.user} in ({problems[:140]}): it takes no keys of the "
+            f"type {', '.join(no_type)}, only {', '.join(sorted(types))[:80]}. Make one of those "
+            f"(ssh-keygen -t), then {put}; or permit the type there (PubkeyAcceptedAlgorithms)"
+        )
+    who = "PermitRootLogin, AllowUsers" if hop.user == "root" else "AllowUsers"
+    kinds = ", ".join(sorted({key.get_name() for _, key in tried}))
+    return (
+        f"{hop.alias} does not let {hop.user} in ({problems[:120]}). Look there: is the key's .pub "
+        "line in ~/.ssh/authorized_keys, can others write ~ or ~/.ssh (chmod go-w), does sshd_config "
+        f"keep it out ({who}; PubkeyAcceptedAlgorithms without {kinds[:40]})? If it is missing: {put}"
     )
+
+
+def _types_taken(transport: paramiko.Transport) -> set[str]:
+    """Return the types of key that a server says it takes; none where it does not say."""
+    extensions = getattr(transport, "server_extensions", None) or {}
+    said = extensions.get("server-sig-algs", b"")
+    names = said.decode("ascii", "replace").split(",") if isinstance(said, bytes) else []
+    taken = {name for name in names if name and name.isprintable()}
+    return taken | ({"ssh-rsa"} if taken & {"rsa-sha2-256", "rsa-sha2-512"} else set())
 
 
 class _KeyAgent(AgentSSH):
@@ -124,31 +164,58 @@ def _keys(hop: Hop, agent: _KeyAgent) -> Iterator[tuple[str, paramiko.PKey | str
     usual = [Path.home() / ".ssh" / name for name in _DEFAULT_KEYS]
     given: list[bytes] = []
     # As in OpenSSH, files that the configuration names stand instead of the usual ones.
-    for path in hop.identity_files or usual:
+    for path in usual if hop.uses_usual_keys else hop.identity_files:
         public = _public_half(path)
         if not path.is_file() and public is None:
             continue
         try:
             loaded = paramiko.PKey.from_path(path)
         except (paramiko.PasswordRequiredException, TypeError):
-            why = "is locked by a passphrase (run ssh-add first)"
+            start = "" if hop.agent_socket else 'eval "$(ssh-agent)"; '
+            why = f"is locked by a passphrase (run {start}ssh-add first)"
         except (paramiko.SSHException, UnknownKeyType, OSError, ValueError) as error:
             why = f"cannot be read ({said(error)})"
         else:
             given.append(loaded.asbytes())
-            yield str(path), loaded
+            for certificate in hop.certificate_files:
+                with contextlib.suppress(OSError, ValueError, paramiko.SSHException):
+                    loaded.load_certificate(_certificate_of(loaded, certificate))
+                    break
+            if loaded.public_blob is not None:
+                yield f"{shown_path(path)} with its certificate", loaded
+                # As in OpenSSH the key alone comes next: the certificate may have run out.
+                loaded.public_blob = None
+            yield shown_path(path), loaded
             continue
         # The agent may hold what the file does not give, a card's key for instance.
         key = agent.find(public)
         if key is not None:
             given.append(key.blob)
-        yield str(path), key or why
+        yield shown_path(path), key or why
     if not hop.identities_only:
         for number, key in enumerate(agent.keys(), start=1):
             if key.blob not in given:
                 yield f"key {number} of the SSH agent", key
     if agent.problem is not None:
         yield "the SSH agent", agent.problem
+
+
+def _certificate_of(key: paramiko.PKey, file: Path) -> paramiko.Message:
+    """Return a certificate that is for a key.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is another key's, or none.
+    """
+    with file.open("rb") as stream:
+        words = [*stream.read(_MAX_PUBLIC).split(), b"", b""]
+    blob = base64.b64decode(words[1], validate=True)
+    # The numbers of the key stand in it as they stand in its public half.
+    numbers = paramiko.Message(key.asbytes())
+    numbers.get_string()
+    if not words[0].endswith(b"-cert-v01@openssh.com") or numbers.get_remainder() not in blob:
+        raise ValueError(f"{file} is no certificate of the key")
+    return paramiko.Message(blob)
 
 
 def _public_half(path: Path) -> bytes | None:

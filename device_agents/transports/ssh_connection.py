@@ -21,8 +21,9 @@ from typing import Any
 import paramiko
 
 from ..errors import StableDeviceError, TransientDeviceError
+from .ssh_algorithms import ListeningTransport, disagreement, permit
 from .ssh_authentication import authenticate, said
-from .ssh_host_keys import check_host_key, known_keys
+from .ssh_host_keys import check_host_key, known_authorities, known_keys
 from .ssh_settings import Hop
 
 # Its transport thread logs tracebacks of what is reported here as an error with advice.
@@ -32,6 +33,8 @@ KEEPALIVE_S = 20
 # Unanswered for so long, the connection is given up; shorter cuts only delay.
 LINK_TIMEOUT_S = 60
 _LIMIT_GRACE_S = 1.0
+# Why a server opens no channel: its own rules.
+_PROHIBITED = 1
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,8 @@ class SshConnection:
         timeout_s: float = 60.0,
         limits: ConnectLimits | None = None,
     ) -> None:
-        self._transports: list[paramiko.Transport] = []
+        self._transports: list[ListeningTransport] = []
+        self._hops: list[Hop] = []
         self._proxy: subprocess.Popen[bytes] | None = None
         self._limits = limits or ConnectLimits()
         self._accept_new = accept_new_host_key
@@ -110,6 +114,15 @@ class SshConnection:
                 else f"the connection to {self.name} is lost"
             ) from error
 
+    def answers(self, timeout_s: float) -> bool:
+        """Return whether the server itself answers within the time limit."""
+        try:
+            self.open_channel(timeout_s).close()
+        except TransientDeviceError as error:
+            # One that refuses answers too.
+            return isinstance(error.__cause__, paramiko.ChannelException)
+        return True
+
     @contextlib.contextmanager
     def limit(self, timeout_s: float) -> Iterator[None]:
         """Close the connection if what runs inside takes longer than so many seconds."""
@@ -146,30 +159,40 @@ class SshConnection:
         left = deadline - time.monotonic()
         if left <= 0:
             raise TransientDeviceError(f"no time is left to reach {hop.alias}")
-        stream = self._stream(hop, min(left, self._limits.connect_s))
-        transport = paramiko.Transport(stream)
+        connect_s = hop.connect_timeout_s or self._limits.connect_s
+        banner_s = hop.connect_timeout_s or self._limits.banner_s
+        stream = self._stream(hop, min(left, connect_s))
+        transport = ListeningTransport(stream)
         self._transports.append(transport)
-        transport.banner_timeout = min(left, self._limits.banner_s)
+        self._hops.append(hop)
+        transport.banner_timeout = min(left, banner_s)
         transport.auth_timeout = min(left, self._limits.auth_s)
         transport.use_compression(hop.is_compressed)
+        permit(transport, hop)
         _prefer_known_key_types(transport, hop)
         where = f"{hop.alias} ({hop.host}, port {hop.port})"
         with self.limit(max(0.1, deadline - time.monotonic())):
             try:
-                transport.start_client(timeout=min(left, self._limits.banner_s + 5))
+                transport.start_client(timeout=min(left, banner_s + 5))
             except (paramiko.SSHException, OSError, EOFError) as error:
+                differs = disagreement(transport, hop)
+                if isinstance(error, paramiko.ssh_exception.IncompatiblePeer) and differs:
+                    raise StableDeviceError(f"{where}: {differs}") from error
                 raise TransientDeviceError(
                     f"{where} takes connections, but no SSH session begins: {said(error)}. Is it "
                     "frozen or overloaded, or is this another service's port?"
                 ) from error
             key = transport.get_remote_server_key()
+            shown = getattr(key, "public_blob", None)
             check_host_key(
                 hop.key_name,
                 key.get_name(),
                 key.asbytes(),
+                None if shown is None else shown.key_blob,
                 known_files=hop.known_hosts_files,
                 system_files=hop.system_known_hosts_files,
                 accept_new=self._accept_new,
+                revoked_file=hop.revoked_keys_file,
             )
             try:
                 authenticate(transport, hop, self._limits.auth_s)
@@ -177,7 +200,7 @@ class SshConnection:
                 raise TransientDeviceError(
                     f"{where} broke off while {hop.user} logged in: {said(error)}"
                 ) from error
-        transport.set_keepalive(KEEPALIVE_S)
+        transport.set_keepalive(max(1, round(min(KEEPALIVE_S, hop.keepalive_s or KEEPALIVE_S))))
 
     def _stream(self, hop: Hop, timeout_s: float) -> Any:
         """Return what carries the session: a socket, or a channel of the server before."""
@@ -189,14 +212,21 @@ class SshConnection:
                         "direct-tcpip", (hop.host, hop.port), ("127.0.0.1", 0), timeout=timeout_s
                     )
             except (paramiko.SSHException, OSError, EOFError) as error:
+                jump, where = self._hops[-1].alias, f"{hop.alias} ({hop.host}, port {hop.port})"
+                if getattr(error, "code", None) == _PROHIBITED:
+                    raise StableDeviceError(
+                        f"the jump host {jump} forbids to go on to {where}: permit it in its "
+                        "sshd_config (AllowTcpForwarding yes or local; PermitOpen) and before the "
+                        "key in its authorized_keys (no restrict, no-port-forwarding, permitopen); "
+                        "older servers also say so of a name that they do not find"
+                    ) from error
                 raise TransientDeviceError(
-                    f"the jump host does not reach {hop.alias} ({hop.host}, port {hop.port}): "
-                    f"{said(error)}"
+                    f"the jump host does not reach {where} from {jump}: {said(error)}"
                 ) from error
         if hop.proxy_command is not None:
             return self._start_proxy(hop.proxy_command, hop.alias)
         try:
-            stream = socket.create_connection((hop.host, hop.port), timeout=timeout_s)
+            stream = _connected(hop, timeout_s)
         except (socket.gaierror, UnicodeError) as error:
             why = error.strerror if isinstance(error, OSError) else "it is no name"
             raise TransientDeviceError(
@@ -239,6 +269,34 @@ class SshConnection:
         return ours
 
 
+def _connected(hop: Hop, timeout_s: float) -> socket.socket:
+    """Return a socket to the first of a host's addresses that takes it.
+
+    Raises:
+        OSError: None does within the time limit, or the name is not found.
+    """
+    deadline = time.monotonic() + timeout_s
+    found = socket.getaddrinfo(hop.host, hop.port, hop.address_family, socket.SOCK_STREAM)
+    problem: OSError = TimeoutError(f"no answer within {timeout_s:.0f} s")
+    for family, kind, protocol, _, address in found:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            break
+        stream = None
+        try:
+            stream = socket.socket(family, kind, protocol)
+            stream.settimeout(left)
+            if hop.bind_address is not None:
+                stream.bind((hop.bind_address, 0))
+            stream.connect(address)
+            return stream
+        except OSError as error:
+            problem = error
+            if stream is not None:
+                stream.close()
+    raise problem
+
+
 class _PromptSocket(socket.socket):
     """Acknowledges at once what it receives.
 
@@ -257,8 +315,13 @@ class _PromptSocket(socket.socket):
 def _prefer_known_key_types(transport: paramiko.Transport, hop: Hop) -> None:
     """Ask first for the types of host key that are known: a server has several keys."""
     files = [*hop.known_hosts_files, *hop.system_known_hosts_files]
-    known = {key.key_type for key in known_keys(hop.key_name, files) if not key.is_revoked}
+    keys = [key for key in known_keys(hop.key_name, files) if not key.is_revoked]
+    known = {key.key_type for key in keys}
     if "ssh-rsa" in known:
         known |= {"rsa-sha2-512", "rsa-sha2-256"}
     options = transport.get_security_options()
-    options.key_types = sorted(options.key_types, key=lambda name: name not in known)
+    usual = sorted(options.key_types, key=lambda name: name not in known)
+    certified = [f"{name}-cert-v01@openssh.com" for name in usual]
+    # Certificates are asked for only where somebody may vouch for the host.
+    is_vouched_for = bool(known_authorities(hop.key_name, files))
+    options.key_types = [*(certified if is_vouched_for else []), *usual]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import binascii
-import fnmatch
+import contextlib
 import hashlib
 import hmac
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,9 @@ from pathlib import Path
 from joulemap import InputError
 
 from ..errors import StableDeviceError
+from .ssh_config_files import shown_path
+from .ssh_config_words import matches
+from .ssh_host_certificates import CertificateError, HostCertificate
 
 _MAX_BYTES = 16 << 20
 
@@ -28,6 +32,7 @@ class KnownKey:
     key_type: str
     blob: bytes
     is_revoked: bool
+    is_authority: bool = False
 
 
 def known_keys(name: str, files: Sequence[Path]) -> list[KnownKey]:
@@ -40,7 +45,23 @@ def known_keys(name: str, files: Sequence[Path]) -> list[KnownKey]:
     Raises:
         InputError: A file cannot be read.
     """
-    return [key for file in files for key in _keys_of(name, file)]
+    return [key for file in files for key in _keys_of(name, file) if not key.is_authority]
+
+
+def known_authorities(name: str, files: Sequence[Path]) -> list[KnownKey]:
+    """Return the keys of those who may vouch for a host, from the same files' lines.
+
+    Args:
+        name: As for `known_keys`; without a port those of the host at any port.
+        files: Those that are not there hold none.
+
+    Raises:
+        InputError: A file cannot be read.
+    """
+    names = dict.fromkeys([name, _without_port(name)])
+    return [
+        key for each in names for file in files for key in _keys_of(each, file) if key.is_authority
+    ]
 
 
 def fingerprint(blob: bytes) -> str:
@@ -53,10 +74,12 @@ def check_host_key(
     name: str,
     key_type: str,
     blob: bytes,
+    certificate: bytes | None = None,
     *,
     known_files: Sequence[Path],
     system_files: Sequence[Path],
     accept_new: bool,
+    revoked_file: Path | None = None,
 ) -> None:
     """Return if the key is the host's known one; store it if it is new and may be accepted.
 
@@ -64,31 +87,66 @@ def check_host_key(
         name: `host`, or `[host]:port` for another port than 22.
         key_type: Such as `ssh-ed25519`.
         blob: The public key.
+        certificate: The certificate that came with it, None for a plain key.
         known_files: The user's files; a new key goes into the first.
         system_files: The system's files.
         accept_new: Whether a host without any known key is trusted this first time.
+        revoked_file: Keys that are trusted no more, whoever else knows them.
 
     Raises:
         StableDeviceError: The key is unknown, another one or revoked; the message says what to do.
     """
-    known = known_keys(name, [*known_files, *system_files])
-    same = [key for key in known if key.blob == blob]
+    files = [*known_files, *system_files]
+    host = _without_port(name)
+    known = known_keys(name, files)
+    # As in OpenSSH: what is known of a host at its usual port is not another one's elsewhere.
+    at_usual_port = known_keys(host, files) if host != name else []
     shown = f"{key_type} {fingerprint(blob)}"
-    if any(key.is_revoked for key in same):
+    told, why_not = None, None
+    if certificate is not None:
+        try:
+            told = HostCertificate.parse(certificate)
+        except CertificateError as error:
+            why_not = str(error)
+    bad = {blob} if told is None else {blob, told.authority}
+    for key in [*known, *at_usual_port]:
+        if key.is_revoked and key.blob in bad:
+            raise StableDeviceError(
+                f"the host key of {name} ({shown}) is marked as revoked in {key.file}, line "
+                f"{key.line}: do not connect; the device needs a new host key"
+            )
+    if revoked_file is not None and bad & _revoked_keys(revoked_file):
         raise StableDeviceError(
-            f"the host key of {name} ({shown}) is marked as revoked in {same[0].file}, line "
-            f"{same[0].line}: do not connect; the device needs a new host key"
+            f"the host key of {name} ({shown}) is revoked in {revoked_file}: do not connect; the "
+            "device needs a new host key"
         )
-    if same:
+    if any(key.blob == blob for key in [*known, *at_usual_port]):
         return
+    authorities = known_authorities(name, files)
+    if told is not None:
+        try:
+            told.check(host, [key.blob for key in authorities])
+        except CertificateError as error:
+            why_not = str(error)
+        else:
+            return
     valid = [key for key in known if not key.is_revoked]
+    if authorities and not valid:
+        first = authorities[0]
+        line = f"{shown_path(first.file)}, line {first.line}, names an authority for it"
+        what = f"its certificate {why_not}" if why_not else "it shows no certificate of that one's"
+        raise StableDeviceError(
+            f"the host key of {name} ({shown}) is not vouched for: {line}, and {what}. Have it "
+            "signed (ssh-keygen -s CA -h -n NAME; HostCertificate in sshd_config), or add the key "
+            "itself there"
+        )
     if valid:
         raise StableDeviceError(
-            f"the host key of {name} has CHANGED: it is now {shown}, but {valid[0].file}, line "
-            f"{valid[0].line}, holds another: either the device was set up anew or somebody "
-            "answers in its place. Compare the fingerprint on the device (ssh-keygen -lf "
-            "/etc/ssh/ssh_host_ed25519_key.pub); if it is the same there, remove the old key "
-            f"with: ssh-keygen -R '{name}' -f {valid[0].file}"
+            f"the host key of {name} has CHANGED: it is now {shown}, but "
+            f"{shown_path(valid[0].file)}, line {valid[0].line}, holds another: the device was set "
+            "up anew, or somebody answers in its place. Compare there: ssh-keygen -lf "
+            "/etc/ssh/ssh_host_ed25519_key.pub. If it is the same, remove the old one: "
+            f"ssh-keygen -R '{name}' -f {shown_path(valid[0].file)}"
         )
     if not accept_new:
         raise StableDeviceError(
@@ -100,7 +158,44 @@ def check_host_key(
         _add(name, key_type, blob, known_files[0])
 
 
+def _without_port(name: str) -> str:
+    """Return the host in `[host]:port`."""
+    found = re.fullmatch(r"\[(.+)\]:[0-9]+", name)
+    return found[1] if found else name
+
+
+def _revoked_keys(file: Path) -> set[bytes]:
+    """Return the keys in a file of keys that are trusted no more.
+
+    Raises:
+        StableDeviceError: It cannot be read, so that nothing can be trusted.
+    """
+    try:
+        with file.open("rb") as stream:
+            content = stream.read(_MAX_BYTES)
+    except OSError as error:
+        raise StableDeviceError(
+            f"the revoked host keys in {file} (RevokedHostKeys) cannot be read: {error.strerror}"
+        ) from error
+    if content.startswith(b"SSHKRL\n"):
+        raise StableDeviceError(
+            f"{file} (RevokedHostKeys) is a list in OpenSSH's binary form, which joulemap does not "
+            "read: write the public keys into a text file, one a line"
+        )
+    found = set()
+    for line in content.splitlines():
+        for word in line.split()[:2]:
+            with contextlib.suppress(binascii.Error, ValueError):
+                found.add(base64.b64decode(word, validate=True))
+    return found
+
+
 def _add(name: str, key_type: str, blob: bytes, file: Path) -> None:
+    if set(name) & set(" ,*?!|#\t"):
+        raise StableDeviceError(
+            f"the host key of '{name[:80]}' cannot be stored under that name in {file}: give it one "
+            "in the SSH configuration (HostKeyAlias)"
+        )
     line = f"{name} {key_type} {base64.b64encode(blob).decode()}\n"
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -133,15 +228,15 @@ def _keys_of(name: str, file: Path) -> Iterator[KnownKey]:
         if not words or words[0].startswith("#"):
             continue
         marker = words.pop(0) if words[0].startswith("@") else None
-        # Certificates of hosts are not checked here, so what signs them proves nothing.
-        if marker == "@cert-authority" or len(words) < 3:
+        if len(words) < 3 or marker not in (None, "@cert-authority", "@revoked"):
             continue
         try:
             blob = base64.b64decode(words[2], validate=True)
         except (binascii.Error, ValueError):
             continue
         if _matches(name, words[0]):
-            yield KnownKey(file, number, words[1], blob, marker == "@revoked")
+            is_authority = marker == "@cert-authority"
+            yield KnownKey(file, number, words[1], blob, marker == "@revoked", is_authority)
 
 
 def _matches(name: str, patterns: str) -> bool:
@@ -150,16 +245,11 @@ def _matches(name: str, patterns: str) -> bool:
         if pattern.startswith("|1|"):
             is_found |= _matches_hash(name, pattern)
         elif pattern.startswith("!"):
-            if fnmatch.fnmatchcase(name, _escape(pattern[1:].lower())):
+            if matches(name, pattern[1:].lower()):
                 return False
         else:
-            is_found |= fnmatch.fnmatchcase(name, _escape(pattern.lower()))
+            is_found |= matches(name, pattern.lower())
     return is_found
-
-
-def _escape(pattern: str) -> str:
-    # `[host]:port` is no set of characters, as fnmatch would have it.
-    return pattern.replace("[", "[[]")
 
 
 def _matches_hash(name: str, pattern: str) -> bool:

@@ -8,17 +8,23 @@ import time
 
 import paramiko
 
+from ..answers import printable
 from ..errors import StableDeviceError, TransientDeviceError
 from ..interfaces import Completed
 from .ssh_connection import SshConnection
 
 STDERR_TAIL = 2000
+_MAX_WORDS = 60
 KILL_TIMEOUT_S = 5.0
 # Between the end of a program's output and the server's word on how it ended.
 EXIT_TIMEOUT_S = 10.0
 # More than this before a program's first output is not the greeting of a login shell.
 _MAX_GREETING = 1 << 20
 _END_S = 5.0
+
+
+class SilentShellError(TransientDeviceError):
+    """The login shell was asked to start a program and did not within the time limit."""
 
 
 class SshProcess:
@@ -55,6 +61,8 @@ class SshProcess:
                 self._channel.exec_command(command)
         except (paramiko.SSHException, OSError, EOFError) as error:
             self._channel.close()
+            if connection.is_given_up:
+                raise SilentShellError(self._silent(timeout_s)) from error
             raise TransientDeviceError(
                 f"the connection to {connection.name} broke while a program was started"
             ) from error
@@ -69,6 +77,7 @@ class SshProcess:
 
         Raises:
             StableDeviceError: There is no such program, or the login shell runs none.
+            SilentShellError: The time limit passed.
             TransientDeviceError: The link failed or the time limit passed.
         """
         deadline = time.monotonic() + timeout_s
@@ -81,7 +90,13 @@ class SshProcess:
                     f"{self._connection.name}: the login shell prints without end before any "
                     "program starts: mend its start-up files (.bashrc, .profile)"
                 )
-            if not self._receive(deadline, timeout_s, program):
+            try:
+                has_more = self._receive(deadline, timeout_s, program)
+            except TransientDeviceError as error:
+                if time.monotonic() < deadline:
+                    raise
+                raise SilentShellError(self._silent(timeout_s)) from error
+            if not has_more:
                 raise self._not_started(program)
         if found[1] == b"none":
             raise StableDeviceError(
@@ -247,7 +262,23 @@ class SshProcess:
         words = next((line.strip() for line in said if line.strip()), "")
         return StableDeviceError(
             f"the login shell of {self._connection.name} ended with code {code} instead of "
-            f"starting {program}" + (f": {words[:300]}" if words else "")
+            f"starting {program}"
+            + (f": {printable(words, 100).rstrip('.')}" if words else "")
+            + ". Give the user a shell there (chsh -s /bin/sh), and look for what starts something "
+            "else instead: ForceCommand in sshd_config, command= in ~/.ssh/authorized_keys, exec or "
+            "exit in .bashrc"
+        )
+
+    def _silent(self, timeout_s: float) -> str:
+        said = [*self._output.decode(errors="replace").split("\n"), self._stderr.text()]
+        words = next((line.strip() for line in said if line.strip()), "")
+        how = f"prints '{printable(words, _MAX_WORDS)}' and waits" if words else "says nothing"
+        name = self._connection.name[:60]
+        return (
+            f"the login shell of {name} starts no program within {timeout_s:.0f} s; it {how}. Does "
+            "its .bashrc or .profile wait (read, a menu, tmux), does ForceCommand or command= in "
+            "authorized_keys start something else, does its home lie on a disk that hangs? It has "
+            f"to answer at once to: ssh {name} true"
         )
 
     def _ended(self) -> str:
@@ -294,6 +325,11 @@ class _Collector(threading.Thread):
     def content(self) -> bytes:
         """Return what the program itself printed, or the end of it."""
         return bytes(self._content)
+
+    def text(self) -> str:
+        """Return the first line of it that is not empty."""
+        lines = self.content().decode(errors="replace").splitlines()
+        return next((line for line in lines if line.strip()), "")
 
     def _take(self, part: bytes) -> None:
         content = self._content + part

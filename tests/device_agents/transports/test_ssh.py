@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -333,3 +334,36 @@ def test_paramiko_has_a_silent_place_to_log_to() -> None:
 def test_settings_are_read_when_it_connects(client: SshClientHome, server: Sshd) -> None:
     hops = ssh_settings.resolve(ssh_settings.SshUrl.parse(server.address))
     assert [hop.port for hop in hops] == [server.port]
+
+
+def test_a_host_that_an_authority_vouches_for_is_known(
+    own_server: Sshd, client: SshClientHome
+) -> None:
+    folder = own_server.folder
+    keygen = shutil.which("ssh-keygen")
+    assert keygen is not None
+    subprocess.run([keygen, "-q", "-t", "ed25519", "-N", "", "-f", str(folder / "ca")], check=True)
+    public = folder / "host_key.pub"
+    authority = (folder / "ca.pub").read_text()
+
+    def certify(names: str) -> None:
+        sign = [keygen, "-q", "-s", str(folder / "ca"), "-I", "x", "-h", "-n", names, str(public)]
+        subprocess.run(sign, check=True)
+        own_server.stop()
+        own_server.extra = (f"HostCertificate {folder / 'host_key-cert.pub'}",)
+        own_server.start()
+
+    certify("127.0.0.1")
+    client.use_key(own_server.user_key)
+    client.known_hosts.write_text(f"@cert-authority 127.0.0.* {authority}")
+    transport = SshTransport(own_server.address)
+    assert transport.run(["echo", "in"], 30).stdout == b"in\n"
+    transport.close()
+    certify("another")
+    with pytest.raises(StableDeviceError, match=r"its certificate is for other names \(another\)"):
+        SshTransport(own_server.address).run(["true"], 30)
+    # Its key by itself is as good as ever.
+    client.known_hosts.write_text(f"@cert-authority * {authority}{own_server.known_hosts_line}")
+    transport = SshTransport(own_server.address)
+    assert transport.run(["echo", "in"], 30).stdout == b"in\n"
+    transport.close()
