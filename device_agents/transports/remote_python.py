@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from ..errors import StableDeviceError
-from ..install_advice import Board, board_of, python_line
+from ..install_advice import MANAGERS, Board, board_of, python_advice
 from ..interfaces import Transport
 
 OLDEST = (3, 9)
@@ -28,10 +28,15 @@ printf 'machine\t%s\n' "$(uname -m)"
 printf 'android\t%s\n' "${ANDROID_ROOT:-}"
 printf 'termux\t%s\n' "${TERMUX_VERSION:-}"
 printf 'board\t%s\n' "$(tr -d '\000' 2>/dev/null </proc/device-tree/model)"
+printf 'managers\tlooked\n'
+for name in @MANAGERS@; do
+    PATH=$PATH:/usr/bin:/bin:/sbin:/usr/sbin:/opt/bin command -v "$name" >/dev/null 2>&1 &&
+        printf 'manager\t%s\n' "$name"
+done
 printf 'tegra\t%s\n' "$(head -n 1 /etc/nv_tegra_release 2>/dev/null)"
 sed 's/^/os	/' /etc/os-release 2>/dev/null
 exit 0
-"""
+""".replace("@MANAGERS@", " ".join(MANAGERS))
 _VERSION = re.compile(r"([0-9]+)\.([0-9]+)\.[0-9]+\Z")
 
 
@@ -86,6 +91,6 @@ def _refusal(found: list[tuple[str, str]], wanted: str | None, host: str, board:
     else:
         said = f"{host} has no Python in the path of its login shell"
     return (
-        f"{said}; on {board.name} install it with: {python_line(board)}. One that lies elsewhere is "
-        "named in the device's URL: ?python=/opt/venv/bin/python"
+        f"{said}; {python_advice(board)}. One that lies elsewhere is named in the device's URL: "
+        "?python=/opt/venv/bin/python"
     )

@@ -8,6 +8,7 @@ from joulemap.device_agents.install_advice import (
     Board,
     board_of,
     board_of_fingerprint,
+    python_advice,
     python_line,
     runtime_line,
 )
@@ -36,7 +37,7 @@ def test_an_older_system_takes_packages_of_the_user() -> None:
     assert runtime_line(_board({**PI, "VERSION_ID": "11"}), "onnxruntime") == (
         "python3 -m pip install --user onnxruntime"
     )
-    assert "python3.9" in python_line(_board(UBUNTU))
+    assert "python3.9" in str(python_line(_board(UBUNTU)))
 
 
 def test_a_venv_is_added_to() -> None:
@@ -71,9 +72,18 @@ def test_other_systems_have_lines_of_their_own(board: Board, package: str, expec
         (_board({"ID": "arch"}), "sudo pacman -S python"),
         (_board({}, android="/system"), "pkg install python (inside the app Termux)"),
         (_board(PI, is_root=True), "apt-get install -y python3 python3-venv"),
+        (
+            _board({"ID": "rocky", "ID_LIKE": "rhel centos fedora", "VERSION_ID": "8"}),
+            "sudo dnf install -y python3.11",
+        ),
+        (_board({"ID": "opensuse-leap", "ID_LIKE": "suse"}), "sudo zypper install -y python311"),
+        (_board({"ID": "openwrt"}, is_root=True), "opkg update && opkg install python3"),
+        (_board({"ID": "void"}), "sudo xbps-install -S python3"),
+        (_board({"ID": "buildroot"}), None),
+        (_board({"ID": "poky"}), None),
     ],
 )
-def test_python_is_installed_as_the_system_does_it(board: Board, expected: str) -> None:
+def test_python_is_installed_as_the_system_does_it(board: Board, expected: str | None) -> None:
     assert python_line(board) == expected
 
 
@@ -94,6 +104,38 @@ def test_the_search_for_python_describes_the_same_board() -> None:
         "is_root": True,
     }
     assert board_of(lines) == board_of_fingerprint(fingerprint)
+
+
+@pytest.mark.parametrize(
+    ("release", "managers", "expected"),
+    [
+        # What is there counts more than what the system is called.
+        ("ID=linux", ["apk"], "install it with: apk add python3"),
+        ("ID=mystery", ["opkg", "zypper"], "install it with: zypper install -y python311"),
+        ("ID=debian", ["apt-get", "nix"], "install it with: apt-get install"),
+        ("ID=debian", [], "has no package manager that joulemap knows: unpack one of github.com/"),
+        (
+            "ID=buildroot",
+            [],
+            "has no package manager: build its image anew with BR2_PACKAGE_PYTHON3",
+        ),
+        ("ID=poky", [], "IMAGE_INSTALL:append"),
+        ("ID=buildroot", ["opkg"], "install it with: opkg update"),
+        ("", [], "this system has no package manager that joulemap knows"),
+    ],
+)
+def test_advice_goes_by_the_package_manager_that_is_there(
+    release: str, managers: list[str], expected: str
+) -> None:
+    lines = [["user", "0"], ["os", release], ["managers", "looked"]]
+    advice = python_advice(board_of([*lines, *(["manager", name] for name in managers)]))
+    assert expected in advice
+    assert len(advice) < 250
+
+
+def test_images_and_small_systems_are_told_what_a_runtime_needs() -> None:
+    assert "ensurepip" in runtime_line(_board({"ID": "buildroot"}), "onnxruntime")
+    assert "musl" in runtime_line(_board({"ID": "openwrt"}), "onnxruntime")
 
 
 def test_what_a_hostile_device_says_stays_short() -> None:

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from joulemap.device_agents import StableDeviceError
+from joulemap.device_agents.install_advice import MANAGERS
 from joulemap.device_agents.interfaces import ConnectOptions
 from joulemap.device_agents.transports.remote_python import is_new_enough
 from joulemap.device_agents.transports.ssh import SshTransport
 
-from ..sshd import SshClientHome, running_sshd
+from ..sshd import SshClientHome, Sshd, running_sshd
 
 Make = Callable[[dict[str, str], str], SshTransport]
 TOOLS = ("sh", "id", "uname", "tr", "head", "sed")
@@ -56,6 +57,38 @@ def test_no_python_is_named_with_the_line_that_installs_it(make: Make) -> None:
     assert "install it with: " in str(caught.value)
     # Tests run as root on some distribution whose line needs no sudo.
     assert os.getuid() != 0 or "sudo" not in str(caught.value)
+
+
+def test_a_system_without_packages_is_told_how_python_gets_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a Buildroot board: no apt, no other one."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for tool in TOOLS:
+        (folder / tool).symlink_to(shutil.which(tool) or f"/bin/{tool}")
+    (tmp_path / "release").write_text(
+        'NAME=Buildroot\nID=buildroot\nPRETTY_NAME="Buildroot 2025.02"\n'
+    )
+    (tmp_path / "nothing").write_text("")
+    hidden = [path for name in MANAGERS if (path := shutil.which(name)) is not None]
+    release = str(Path("/etc/os-release").resolve())
+    mounts = [(str(tmp_path / "nothing"), path) for path in hidden]
+    mounts.append((str(tmp_path / "release"), release))
+    script = "".join(f"mount --bind {source} {target} && " for source, target in mounts)
+    server = Sshd(tmp_path / "board", environment={"PATH": str(folder)})
+    try:
+        server.start(prefix=("unshare", "--mount", "sh", "-c", f"{script}exec "))
+        SshClientHome(tmp_path, server)
+        with pytest.raises(
+            StableDeviceError, match=r"Buildroot 2025.02 has no package manager: .*PYTHON3=y"
+        ) as caught:
+            SshTransport(server.address).python()
+        assert len(str(caught.value)) < 400
+    finally:
+        server.stop()
 
 
 def test_an_old_python_is_named_with_its_version(make: Make) -> None:
