@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SYSTEM_PACKAGES := adb chromium cpio e2fsprogs fuse3 g++ git make mmdebstrap openssh-server \
-  qemu-system-arm qemu-system-x86 util-linux
+  qemu-system-arm qemu-system-x86 strace util-linux
 # Keeps the repository's root off sys.path, where models/ and datasets/ would shadow others' packages.
 export PYTHONSAFEPATH := 1
 

@@ -25,6 +25,7 @@ PROGRAMS = {
     "openssh-server": ("sshd", "devices over SSH"),
     "qemu-system-arm": ("qemu-system-aarch64", "the emulated board"),
     "qemu-system-x86": ("qemu-system-x86_64", "meters on the kernel's own drivers"),
+    "strace": ("strace", "whom a campaign speaks to, and what it leaves"),
     "util-linux": ("unshare", "a file system of its own for the test of a full disk"),
 }
 

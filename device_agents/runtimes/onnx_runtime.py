@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..onboard import layer_times
+from ..onboard import layer_times, packages
 
 
 def version() -> str:
@@ -16,9 +16,7 @@ def version() -> str:
     Raises:
         ImportError: It is not installed.
     """
-    import onnxruntime
-
-    return str(onnxruntime.__version__)
+    return str(packages.onnxruntime().__version__)
 
 
 class Runtime:
@@ -29,9 +27,7 @@ class Runtime:
     """
 
     def __init__(self, threads: int) -> None:
-        import onnxruntime
-
-        self._module = onnxruntime
+        self._module = packages.onnxruntime()
         self._threads = threads
         self._options = self._session_options()
 
