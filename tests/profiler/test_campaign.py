@@ -156,7 +156,9 @@ def test_any_other_difference_is_refused_and_named(
 def test_another_device_is_refused_and_named(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     probe = device_module.Device.probe
     monkeypatch.setattr(
-        device_module.Device, "probe", lambda self: probe(self) | {"device_id": "another"}
+        device_module.Device,
+        "probe",
+        lambda self: probe(self) | {"device_id": "another", "former_ids": []},
     )
     with pytest.raises(InputError, match=r"device: .* there, .*another.* here"):
         run(copy)
