@@ -31,11 +31,11 @@ from ..datasets import Conditions, CostDataset, NetworkSpec, Timing, Visit
 from ..datasets.journal import FILE_NAME, CampaignRecord, Journal
 from ..datasets.store import export_campaign, held_folder
 from ..device_agents.device import Device, Preparation, StartGate
-from ..device_agents.errors import DeviceError, TransientDeviceError
+from ..device_agents.errors import DeviceError, StableDeviceError, TransientDeviceError
 from ..device_agents.interfaces import ConnectOptions
 from ..device_agents.registry import check_meters, runtime_entry
 from . import networks
-from .device_text import require_runtime
+from .device_text import require_processors, require_runtime
 from .devices import is_simulated, open_device, runs_networks
 from .layers import check_has_layers, time_layers
 from .link_token import link_token, name_of
@@ -53,6 +53,12 @@ if TYPE_CHECKING:
 
 # A device that fails so often in a row will not come back by itself.
 MAX_FAILURES_IN_A_ROW = 20
+# Nor will one that fails so often before anything succeeds.
+MAX_FIRST_FAILURES = 5
+# Characters of the last failure's words, and of a URL, in the error that ends a campaign.
+MAX_CAUSE = 120
+# How a visit's error begins that would come again.
+STABLE = "stable"
 PRECISIONS = ("fp32",)
 # The sampling's name where the caller listed the width vectors.
 LISTED = "listed"
@@ -166,6 +172,7 @@ def profile(
         fingerprint = device.probe()
         observer.message(f"device: {fingerprint.get('cpu_model')} ({fingerprint['device_id']})")
         require_runtime(fingerprint, runtime, device.url)
+        require_processors(fingerprint, threads, device.url)
         # A simulated device computes costs from widths and never sees a network.
         has_template = runs_networks(device.url)
         if has_template:
@@ -337,6 +344,7 @@ def _measure_all(
     """Make the visits that remain; one takes about so many seconds."""
     noise = NoiseTracker(journal.content.visits)
     failures = without_energy = 0
+    has_succeeded = False
     settings = plan.protocol.to_dict()
     for visit in plan:
         ahead = [(name_of(v), v.widths) for v in plan.ahead(device.num_ahead(visit_s))]
@@ -348,6 +356,7 @@ def _measure_all(
         noise.add(record)
         observer.visited(record, plan.num_done, noise.single_visit)
         failures = failures + 1 if record.error else 0
+        has_succeeded = has_succeeded or not record.error
         without_energy = without_energy + 1 if record.energy_refused else 0
         if without_energy >= MAX_FAILURES_IN_A_ROW:
             raise JoulemapError(
@@ -355,11 +364,23 @@ def _measure_all(
                 f"{record.energy_refused}; what was measured is safe: mend it and repeat the same "
                 "command, or measure without energy in another folder (--meter none)"
             )
-        if failures >= MAX_FAILURES_IN_A_ROW:
-            raise JoulemapError(
-                f"{failures} visits failed one after another, the last one so: {record.error}; "
-                "what was measured is safe, the same command continues"
-            )
+        if failures >= (MAX_FAILURES_IN_A_ROW if has_succeeded else MAX_FIRST_FAILURES):
+            raise _gave_up(failures, str(record.error), device.url)
+
+
+def _gave_up(failures: int, error: str, url: str) -> DeviceError:
+    """Return why a campaign ends whose last visits all failed, and what to do about it."""
+    kind, _, cause = error.partition(": ")
+    text = f"{failures} visits failed one after another, the last one so: {cause[:MAX_CAUSE]}; "
+    if kind == STABLE:
+        return StableDeviceError(
+            f"{text}it will fail again: 'joulemap probe {url[:MAX_CAUSE]}' says what the device has, and "
+            "another runtime or network may run there. What was measured is safe"
+        )
+    return TransientDeviceError(
+        f"{text}it may pass: end other programs on the device, or take fewer threads or a smaller "
+        "batch in another folder. What was measured is safe, the same command continues"
+    )
 
 
 def _measure(device: Device, visit: Visit, protocol: Protocol) -> Visit:
@@ -371,7 +392,7 @@ def _measure(device: Device, visit: Visit, protocol: Protocol) -> Visit:
         reading = energy_fields(answer, is_simulated=is_simulated(device.url))
         return Visit(**made | {"timing": _timing(answer)} | reading)
     except DeviceError as error:
-        kind = "transient" if isinstance(error, TransientDeviceError) else "stable"
+        kind = "transient" if isinstance(error, TransientDeviceError) else STABLE
         return Visit(**made | {"error": f"{kind}: {error}"})
 
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from joulemap import InputError
+
 from ..device_agents.errors import StableDeviceError
 from ..device_agents.install_advice import board_of_fingerprint, runtime_line
 from ..device_agents.registry import METERS, RUNTIMES
 from . import console
 
 MAX_TEXT = 500
+# More of them wait for each other longer than they compute.
+MAX_THREADS_PER_CPU = 2
 _IDENTITY = ("device_id", "board", "cpu_model", "num_cpus", "available_cpus", "architecture")
 _SYSTEM = ("os", "kernel", "python", "python_path", "termux", "is_virtual")
 
@@ -235,6 +239,22 @@ def require_runtime(fingerprint: Mapping[str, Any], runtime: str, url: str) -> N
         f"{url} has no {runtime} for its Python {python}; install it there with: "
         f"{install_line(fingerprint, runtime)}"
     )
+
+
+def require_processors(fingerprint: Mapping[str, Any], threads: int, url: str) -> None:
+    """Do nothing if the device has processors for so many threads, at most two for each.
+
+    Raises:
+        InputError: It has not; threads that wait for each other would only run into time limits.
+    """
+    listed, number = fingerprint.get("available_cpus"), fingerprint.get("num_cpus")
+    count = len(listed) if isinstance(listed, list) and listed else number
+    if type(count) is int and 0 < count < threads / MAX_THREADS_PER_CPU:
+        has = "1 processor" if count == 1 else f"{count} processors"
+        raise InputError(
+            f"{url} has {has} and threads is {threads}, more than {MAX_THREADS_PER_CPU} for each; "
+            f"write --threads {count} or less (threads={count} in Python)"
+        )
 
 
 _METER_COLUMNS = ("meter", "kind", "measures", "rate", "step")

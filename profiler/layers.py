@@ -16,6 +16,7 @@ from ..datasets.layer_profiles import FILE_NAME
 from ..datasets.store import make_folder
 from ..device_agents import Device, Preparation
 from . import networks
+from .device_text import require_processors
 from .devices import open_device, runs_networks
 from .layer_join import LayerJoin, checked_nodes, checked_times
 from .protocol import reference_widths
@@ -82,6 +83,7 @@ def profile_layers(
     with opened as device:
         device.on_message = on_message
         fingerprint = device.probe()
+        require_processors(fingerprint, threads, device.url)
         return time_layers(
             device,
             fingerprint,

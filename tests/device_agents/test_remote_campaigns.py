@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,6 +57,17 @@ def test_a_time_cap_makes_no_more_visits_than_it_allows(remote: Remote, tmp_path
         if timing is not None
     ]
     assert sum(spent[:-1]) < 1.0 <= sum(spent)
+
+
+def test_threads_are_those_that_the_devices_processors_take(
+    remote: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # This side's do not count.
+    monkeypatch.setattr(os, "cpu_count", lambda: 1000)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(1000)))
+    with pytest.raises(InputError, match=r"processors? and threads is 99"):
+        profile(remote.device(), "lenet5", samples=1, out=tmp_path / "run", threads=99)
+    assert not (tmp_path / "run" / "journal.jsonl").exists()
 
 
 class Interrupted(Silent):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
+import os
 import re
 import shutil
 import zipfile
@@ -19,11 +20,11 @@ from joulemap import InputError, JoulemapError
 from joulemap.datasets import CostDataset, Visit
 from joulemap.datasets.journal import read_journal
 from joulemap.datasets.store import DEVICE_LINK
+from joulemap.device_agents import StableDeviceError, TransientDeviceError, registry
 from joulemap.device_agents import device as device_module
-from joulemap.device_agents import registry
 from joulemap.device_agents.agent_archive import agent_archive
 from joulemap.device_agents.registry import RuntimeEntry
-from joulemap.profiler import Protocol, campaign, networks, profile, sample
+from joulemap.profiler import Protocol, networks, profile, profile_layers, sample
 
 pytestmark = pytest.mark.usefixtures("calm_machine")
 FAST = Protocol(
@@ -310,10 +311,9 @@ def test_what_a_library_prints_is_not_taken_for_a_frame(
 
 
 def test_a_variant_that_never_runs_is_left_out_and_said(
-    tmp_path: Path, with_fault: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, with_fault: Callable[[str], None]
 ) -> None:
     with_fault("raise ValueError('unsupported operator')")
-    monkeypatch.setattr(campaign, "MAX_FAILURES_IN_A_ROW", 3)
     dataset, recorder = run(tmp_path / "run", runtime="faulty")
     failed = [visit for visit in recorder.visits if visit.error]
     assert all("stable" in (visit.error or "") for visit in failed)
@@ -322,16 +322,54 @@ def test_a_variant_that_never_runs_is_left_out_and_said(
     assert 1 <= len(dataset) <= 5
 
 
-def test_a_device_that_only_fails_ends_the_campaign_with_its_cause(
-    tmp_path: Path, with_fault: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("fault", "error", "advice"),
+    [
+        ("os._exit(11)", TransientDeviceError, "fewer threads .* the same command continues"),
+        ("raise ValueError('no such op')", StableDeviceError, "no such op; it will fail again"),
+    ],
+)
+def test_a_device_that_only_fails_ends_the_campaign_after_five_visits(
+    tmp_path: Path,
+    with_fault: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+    fault: str,
+    error: type[JoulemapError],
+    advice: str,
 ) -> None:
-    with_fault("os._exit(11)")
-    monkeypatch.setattr(campaign, "MAX_FAILURES_IN_A_ROW", 4)
+    with_fault(fault)
     name, content = getattr(device_module, "agent_archive")()  # noqa: B009 - replaced above
+    # Every load but the first, which is the reference's.
     broken = content.replace(b"% 4", b"% 1")
     monkeypatch.setattr(device_module, "agent_archive", lambda: ("broken-" + name, broken))
-    with pytest.raises(JoulemapError, match="4 visits failed one after another"):
+    with pytest.raises(error, match=f"5 visits failed one after another.*{advice}") as raised:
         run(tmp_path / "run", runtime="faulty")
+    assert len(str(raised.value)) < 400
+    assert len(read_journal(tmp_path / "run" / "journal.jsonl").visits) == 5
+
+
+def test_a_device_that_has_worked_may_fail_for_longer(
+    tmp_path: Path, with_fault: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_fault("raise ValueError('no such op')")
+    name, content = getattr(device_module, "agent_archive")()  # noqa: B009 - replaced above
+    # The reference and the first visit succeed.
+    condition = b"Runtime.loads == 1 or Runtime.loads % 4"
+    late = content.replace(condition, b"Runtime.loads < 4".ljust(len(condition)))
+    assert late != content
+    monkeypatch.setattr(device_module, "agent_archive", lambda: ("late-" + name, late))
+    with pytest.raises(StableDeviceError, match="20 visits failed one after another"):
+        run(tmp_path / "run", samples=20, runtime="faulty")
+
+
+@pytest.mark.parametrize("threads", [2 * len(os.sched_getaffinity(0)) + 1, 999])
+def test_more_threads_than_two_a_processor_are_refused(tmp_path: Path, threads: int) -> None:
+    has = re.escape(f"local: has {len(os.sched_getaffinity(0))} processor")
+    with pytest.raises(InputError, match=f"{has}.* threads is {threads}"):
+        run(tmp_path / "run", threads=threads)
+    assert not (tmp_path / "run" / "journal.jsonl").exists()
+    with pytest.raises(InputError, match=has):
+        profile_layers("local:", "lenet5", samples=1, threads=threads)
 
 
 def test_mistakes_are_refused_before_anything_is_written(tmp_path: Path) -> None:

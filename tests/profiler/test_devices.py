@@ -13,6 +13,7 @@ from joulemap.datasets import CostDataset
 from joulemap.device_agents.errors import TransientDeviceError
 from joulemap.models import SystolicArrayModel, fit
 from joulemap.profiler import Protocol, networks, profile
+from joulemap.profiler.device_text import require_processors
 from joulemap.profiler.devices import ASSUMED_JOULE_PER_MAC, open_device
 from joulemap.profiler.metering import energy_fields
 
@@ -94,6 +95,33 @@ def test_hardware_that_cannot_run_the_network_is_refused_before_anything_is_writ
     with pytest.raises(InputError, match="larger cache"):
         profile("sim:eyeriss", "erfnet", samples=3, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_simulated_device_refuses_more_threads_than_two_a_processor(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"has 1 processor and threads is 3.*--threads 1 or less"):
+        profile("sim:eyeriss", "lenet5", samples=1, out=tmp_path, threads=3, protocol=QUICK)
+    assert profile("sim:eyeriss", "lenet5", samples=1, out=tmp_path, threads=2, protocol=QUICK)
+
+
+@pytest.mark.parametrize(
+    ("fingerprint", "count"),
+    [
+        ({"num_cpus": 8, "available_cpus": [6, 7]}, 2),
+        ({"num_cpus": 8, "available_cpus": []}, 8),
+        ({"num_cpus": 3}, 3),
+    ],
+)
+def test_a_device_says_how_many_threads_it_takes(
+    fingerprint: dict[str, object], count: int
+) -> None:
+    require_processors(fingerprint, 2 * count, "ssh://pi@rpi4")
+    with pytest.raises(InputError, match=f"ssh://pi@rpi4 has {count} processors"):
+        require_processors(fingerprint, 2 * count + 1, "ssh://pi@rpi4")
+
+
+@pytest.mark.parametrize("told", [None, "4", -1, True, 1e300, [1]])
+def test_a_device_that_tells_no_processors_refuses_no_threads(told: object) -> None:
+    require_processors({"num_cpus": told}, 99, "ssh://pi@rpi4")
 
 
 @pytest.mark.parametrize("energy", [-1.0, 0.0, float("nan"), "1", ["simulated"]])
