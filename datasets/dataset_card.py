@@ -7,30 +7,32 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from joulemap.showable_text import in_markdown
+
 if TYPE_CHECKING:
     from .cost_dataset import CostDataset
 
 
 def dataset_card(dataset: CostDataset) -> str:
     """Return the card as Markdown."""
-    names = ", ".join(spec.name for spec in dataset.specs.values())
+    names = ", ".join(in_markdown(spec.name) for spec in dataset.specs.values())
     lines = [
         f"# Cost measurements of {names}",
         "",
-        f"{len(dataset)} variants. {dataset.source}".strip(),
+        f"{len(dataset)} variants. {in_markdown(dataset.source)}".strip(),
         "",
         "## Device",
         "",
     ]
     device = dataset.device
     known = [(key, device[key]) for key in sorted(device) if device[key] not in (None, {}, [])]
-    lines += [f"- {key}: {_words(value)}" for key, value in known] or ["- not stated"]
+    lines += [_item(key, value) for key, value in known] or ["- not stated"]
     lines += ["", "## Conditions", ""]
     fixed = dataset.fixed_conditions
     for name in dataset.conditions.columns:
         values = dataset.conditions[name].unique()
         shown = fixed[name] if name in fixed else ", ".join(map(str, values[:10]))
-        lines.append(f"- {name}: {shown}")
+        lines.append(_item(name, shown))
     lines += ["", "## Costs", "", "| column | unit | rows | smallest | median | largest |"]
     lines.append("|---|---|---|---|---|---|")
     for name in dataset.cost_names:
@@ -38,9 +40,9 @@ def dataset_card(dataset: CostDataset) -> str:
         values = values[np.isfinite(values)]
         if len(values):
             row = [f"{value:.4g}" for value in (values.min(), np.median(values), values.max())]
-            lines.append(f"| {name} | {dataset.unit(name)} | {len(values)} | {' | '.join(row)} |")
+            lines.append(f"| {_cost(dataset, name)} | {len(values)} | {' | '.join(row)} |")
         else:
-            lines.append(f"| {name} | {dataset.unit(name)} | 0 | | | |")
+            lines.append(f"| {_cost(dataset, name)} | 0 | | | |")
     if not np.isfinite(dataset.cost("energy_j")).any() if "energy_j" in dataset.cost_names else 0:
         lines += [
             "",
@@ -55,21 +57,31 @@ def dataset_card(dataset: CostDataset) -> str:
     else:
         lines.append(
             f"{100 * floor.value:.1f} % ({100 * floor.low:.1f} to {100 * floor.high:.1f} %, 95 %, "
-            f"{floor.num_pairs} variants) of {dataset.cost_names[0]}: the mean relative difference "
+            f"{floor.num_pairs} variants) of {in_markdown(dataset.cost_names[0])}: the mean relative difference "
             "of two measurements of the same variant over the square root of 2. No predictor can be "
             "shown to be better than this."
         )
     if dataset.protocol:
         lines += ["", "## Protocol", ""]
-        lines += [f"- {key}: {_words(value)}" for key, value in sorted(dataset.protocol.items())]
+        lines += [_item(key, value) for key, value in sorted(dataset.protocol.items())]
     lines += ["", "## Widths", "", "| width | smallest | largest | in the network |"]
     lines.append("|---|---|---|---|")
     for spec_id, part in dataset.by_spec().items():
         del spec_id
         for index, width in enumerate(part.spec.widths):
             column = part.widths[:, index]
-            lines.append(f"| {width.name} | {column.min()} | {column.max()} | {width.max} |")
+            name = in_markdown(width.name)
+            lines.append(f"| {name} | {column.min()} | {column.max()} | {width.max} |")
     return "\n".join(lines)
+
+
+def _item(name: object, value: object) -> str:
+    """Return a line of a list; nothing that a device wrote into it makes a link or a tag."""
+    return f"- {in_markdown(name)}: {in_markdown(_words(value))}"
+
+
+def _cost(dataset: CostDataset, name: str) -> str:
+    return f"{in_markdown(name)} | {in_markdown(dataset.unit(name))}"
 
 
 def _words(value: object) -> str:

@@ -7,6 +7,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from joulemap.showable_text import showable
+
 from .errors import DeviceInUseError, StableDeviceError, TransientDeviceError, failure_text
 
 MAX_MESSAGE = 2000
@@ -26,9 +28,9 @@ def result_of(operation: str, answer: Mapping[str, Any]) -> dict[str, Any]:
     """
     if "error" in answer:
         problem = answer["error"] if isinstance(answer["error"], dict) else {}
-        said = printable(str(problem.get("message")), MAX_MESSAGE)
+        said = showable(problem.get("message"), MAX_MESSAGE)
         if isinstance(other := problem.get("in_use"), Mapping):
-            who = printable(str(other.get("holder")), MAX_MESSAGE)
+            who = showable(other.get("holder"), MAX_MESSAGE)
             raise DeviceInUseError(who, is_ending=other.get("is_ending") is True)
         message = failure_text(operation, said)
         raise (TransientDeviceError if problem.get("is_transient") else StableDeviceError)(message)
@@ -36,8 +38,3 @@ def result_of(operation: str, answer: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(result, dict):
         raise TransientDeviceError(f"{operation} failed: the agent's answer has no result")
     return result
-
-
-def printable(text: str, length: int) -> str:
-    """Return a device's words without what a terminal would obey."""
-    return "".join(c if c.isprintable() else " " for c in text[:length])

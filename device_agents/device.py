@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, Self, TypeVar
 
 from joulemap import InputError
+from joulemap.showable_text import showable
 
 from .agent_archive import agent_archive
 from .agent_client import AgentClient
@@ -485,7 +486,7 @@ def _words(value: object) -> str | None:
     """Return a short text of an answer as it may be shown, None where it holds something else."""
     if not isinstance(value, str):
         return None
-    return "".join(each if each.isprintable() else "?" for each in value[:MAX_WORDS])
+    return showable(value, MAX_WORDS)
 
 
 def _mapping(value: object) -> dict[str, Any]:

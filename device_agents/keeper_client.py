@@ -20,8 +20,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from joulemap.showable_text import showable
+
 from . import same_device
-from .answers import MAX_MESSAGE, preparation_digest, printable, result_of
+from .answers import MAX_MESSAGE, preparation_digest, result_of
 from .errors import (
     DeviceError,
     DeviceInUseError,
@@ -377,7 +379,7 @@ class KeeperClient:
             self._on_message(f"{error}; next try in {wait_s:.0f} s")
         elif self._was_attached:
             self._on_message(
-                f"the link to the device broke ({printable(str(error), 200)}); the device goes on "
+                f"the link to the device broke ({showable(error, 200)}); the device goes on "
                 f"measuring, next try in {wait_s:.0f} s"
             )
         time.sleep(wait_s)
@@ -389,7 +391,7 @@ class KeeperClient:
             raise LinkLostError(f"{stable}. {_SAFE}") from stable
 
     def _farewell(self, error: _BrokenLink, elapsed_s: float) -> str:
-        cause = printable(str(error), 600)
+        cause = showable(error, 600)
         if not self._was_attached and not self._transport.is_alive(self._limits.connect_s):
             # It was never reached; the cause says what to do.
             return cause
@@ -402,7 +404,7 @@ class KeeperClient:
             what = "look after its power and network"
         return (
             f"nothing has come back from the device for {elapsed_s:.0f} s "
-            f"({printable(str(error), 300)}); {what}. {_SAFE}"
+            f"({showable(error, 300)}); {what}. {_SAFE}"
         )
 
     def _join(self) -> None:
@@ -441,7 +443,7 @@ class KeeperClient:
         # Until a keeper has started it does not even say that it works.
         answer = self._read(time.monotonic() + limits.connect_s, limits.connect_s)
         if isinstance(refused := answer.get("refused"), Mapping):
-            why = printable(str(refused.get("message")), MAX_MESSAGE)
+            why = showable(refused.get("message"), MAX_MESSAGE)
             raise (TransientDeviceError if refused.get("is_transient") else StableDeviceError)(why)
         state = answer.get("result")
         if answer.get("id") != number or not isinstance(state, Mapping):
@@ -475,7 +477,7 @@ class KeeperClient:
 
     def _warn(self, warning: object) -> None:
         if isinstance(warning, str) and warning != self._warning:
-            self._on_message("warning: " + printable(warning, 300))
+            self._on_message("warning: " + showable(warning, 300))
             self._warning = warning
 
     def _kill(self) -> None:

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from .answers import printable
+from joulemap.showable_text import showable
+
 from .errors import DeviceInUseError
 from .onboard import device_lock
 
@@ -32,7 +33,7 @@ def unkept(state: Mapping[str, Any]) -> str | None:
     """
     if not state.get("reason"):
         return None
-    why = printable(str(state["reason"]), 300)
+    why = showable(state["reason"], 300)
     return (
         f"warning: campaigns on this device are not kept apart, since {why}: "
         "see to it that no other one measures there meanwhile. Neither would notice, and each would "

@@ -392,7 +392,7 @@ def _run(arguments: list[str], *, is_debug: bool) -> int:
     except JoulemapError as error:
         if is_debug:
             traceback.print_exc()
-        console.print_error(f"joulemap: {error}")
+        console.print_error(f"joulemap: {error.full_text if is_debug else error}")
         return error.exit_code
     except Exception as error:
         # click's errors and exits carry their own code; typer may vendor click, so by attribute.
@@ -400,7 +400,7 @@ def _run(arguments: list[str], *, is_debug: bool) -> int:
         if not isinstance(code, int):
             raise
         if hasattr(error, "format_message"):
-            console.ERRORS.print(f"joulemap: {error.format_message()}", markup=False)
+            console.print_error(f"joulemap: {error.format_message()}")
         return code
     if result == INTERRUPTED:
         command = next((each for each in arguments if not each.startswith("-")), "")

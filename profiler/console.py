@@ -15,6 +15,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
+from joulemap.showable_text import showable
+
 from .plan_text import duration
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ ERRORS = Console(stderr=True, highlight=False, soft_wrap=True)
 RESULTS = Console(highlight=False)
 # A terminal gets a bar; a log gets a line this often.
 LOG_EVERY_S = 30.0
+# Of what is printed as one message.
+MAX_SENTENCE = 20_000
 
 
 def print_json(content: Any) -> None:
@@ -36,8 +40,8 @@ def print_json(content: Any) -> None:
 
 
 def print_error(text: str) -> None:
-    """Print a sentence on standard error, whatever a device wrote into it."""
-    ERRORS.print(printable(text), markup=False)
+    """Print a sentence on standard error, whatever a device or a file wrote into it."""
+    ERRORS.print(showable(text, MAX_SENTENCE, has_lines=True), markup=False)
 
 
 class WarningPrinter:
@@ -54,11 +58,6 @@ class WarningPrinter:
             print_error(f"warning: {text}")
 
 
-def printable(text: str) -> str:
-    """Return the text with lines but without what would steer a terminal."""
-    return "".join(each if each.isprintable() or each == "\n" else "?" for each in text)
-
-
 def print_table(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, has_numbers: bool = True
 ) -> None:
@@ -70,14 +69,14 @@ def print_table(
         rows: Their cells.
         has_numbers: Whether all but the first column hold numbers, which are right-aligned.
     """
-    RESULTS.print(title, style="bold", markup=False)
+    RESULTS.print(showable(title), style="bold", markup=False)
     table = Table(show_edge=False)
     for index, column in enumerate(columns):
         justify: JustifyMethod = "right" if index and has_numbers else "left"
         # Names stay whole: they are typed again, or copied.
         table.add_column(column, justify=justify, overflow="fold", no_wrap=not index)
     for row in rows:
-        table.add_row(*map(escape, row))
+        table.add_row(*(escape(showable(cell)) for cell in row))
     RESULTS.print(table)
 
 
@@ -85,7 +84,7 @@ def print_list(sentences: Sequence[str]) -> None:
     """Print sentences as a list on standard output, each with a hanging indent."""
     table = Table.grid(padding=(0, 1))
     for sentence in sentences:
-        table.add_row("-", escape(sentence))
+        table.add_row("-", escape(showable(sentence)))
     if sentences:
         RESULTS.print(table)
 
@@ -132,8 +131,8 @@ def print_headline(headline: Headline) -> None:
         f" ({percent(error.low)} to {percent(error.high)}, 95 %)" if error.low == error.low else ""
     )
     RESULTS.print(
-        f"{headline.target} of {headline.num_variants} variants of {headline.network}: {held_out}"
-        f"error {percent(error.value)}{ends}.",
+        f"{showable(headline.target)} of {headline.num_variants} variants of {showable(headline.network)}: "
+        f"{held_out}error {percent(error.value)}{ends}.",
         markup=False,
     )
     RESULTS.print(noise_text(headline.noise_floor))

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from joulemap import InputError
+from joulemap.showable_text import showable_answer
 
 from ..device_agents.errors import StableDeviceError
 from ..device_agents.install_advice import board_of_fingerprint, runtime_line
@@ -30,7 +31,7 @@ def print_probe(
         meters: Its meters, `available` and `missing`.
         meterless: What to say where none can be read.
     """
-    fingerprint, meters = printable(fingerprint), printable(meters)
+    fingerprint, meters = (showable_answer(each, MAX_TEXT) for each in (fingerprint, meters))
     console.print_table(
         f"Device {url}", ("property", "value"), identity_rows(fingerprint), has_numbers=False
     )
@@ -99,17 +100,6 @@ def meter_sentences(meters: Mapping[str, Any]) -> list[str]:
 
 def _meter_name(meter: Mapping[str, Any]) -> str:
     return f"{meter.get('name')}:{meter.get('channel') or ''}".rstrip(":")
-
-
-def printable(value: Any) -> Any:
-    """Return a device's answer without what would steer a terminal, and with short texts only."""
-    if isinstance(value, str):
-        return "".join(each if each.isprintable() else "?" for each in value[:MAX_TEXT])
-    if isinstance(value, Mapping):
-        return {printable(str(key)): printable(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [printable(item) for item in value]
-    return value
 
 
 def identity_rows(fingerprint: Mapping[str, Any]) -> list[list[str]]:
@@ -233,7 +223,7 @@ def require_runtime(fingerprint: Mapping[str, Any], runtime: str, url: str) -> N
     versions = _mapping(fingerprint.get("runtimes"))
     if runtime not in versions or versions[runtime]:
         return
-    fingerprint = printable(fingerprint)
+    fingerprint = showable_answer(fingerprint, MAX_TEXT)
     python = f"{fingerprint.get('python_path')} ({fingerprint.get('python')})"
     raise StableDeviceError(
         f"{url} has no {runtime} for its Python {python}; install it there with: "

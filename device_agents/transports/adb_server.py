@@ -19,6 +19,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 from urllib.parse import quote
 
+from joulemap.showable_text import showable
+
 from ..errors import StableDeviceError, TransientDeviceError
 
 START_TIMEOUT_S = 20.0
@@ -139,7 +141,7 @@ def _device_of(line: str) -> AdbDevice | None:
 
     The serial may hold spaces, and so may the state; what stands between and after them is known.
     """
-    text = "".join(c if c.isprintable() else " " for c in line).strip()
+    text = showable(line).strip()
     details = _DETAILS.search(text)
     if not text or details is None:
         return None

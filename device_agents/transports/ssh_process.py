@@ -8,7 +8,8 @@ import time
 
 import paramiko
 
-from ..answers import printable
+from joulemap.showable_text import showable
+
 from ..errors import StableDeviceError, TransientDeviceError
 from ..interfaces import Completed
 from .ssh_connection import SshConnection
@@ -263,7 +264,7 @@ class SshProcess:
         return StableDeviceError(
             f"the login shell of {self._connection.name} ended with code {code} instead of "
             f"starting {program}"
-            + (f": {printable(words, 100).rstrip('.')}" if words else "")
+            + (f": {showable(words, 100).rstrip('.')}" if words else "")
             + ". Give the user a shell there (chsh -s /bin/sh), and look for what starts something "
             "else instead: ForceCommand in sshd_config, command= in ~/.ssh/authorized_keys, exec or "
             "exit in .bashrc"
@@ -272,7 +273,7 @@ class SshProcess:
     def _silent(self, timeout_s: float) -> str:
         said = [*self._output.decode(errors="replace").split("\n"), self._stderr.text()]
         words = next((line.strip() for line in said if line.strip()), "")
-        how = f"prints '{printable(words, _MAX_WORDS)}' and waits" if words else "says nothing"
+        how = f"prints '{showable(words, _MAX_WORDS)}' and waits" if words else "says nothing"
         name = self._connection.name[:60]
         return (
             f"the login shell of {name} starts no program within {timeout_s:.0f} s; it {how}. Does "

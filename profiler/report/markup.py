@@ -1,4 +1,4 @@
-"""HTML and SVG as text in which nothing can slip through unescaped.
+"""HTML and SVG as text in which nothing can slip through unescaped, nor unseen.
 
 Only `element`, `raw` and `joined` make `Html`. Every other text, the result of formatting one
 included, is a plain `str` and gets escaped when it becomes part of an element.
@@ -10,7 +10,10 @@ import html
 from collections.abc import Iterable
 from typing import TypeAlias
 
+from joulemap.showable_text import showable
+
 _VOID = ("meta", "br")
+_LONGEST = 100_000_000
 
 
 class Html(str):
@@ -58,8 +61,13 @@ def number(value: float) -> str:
 
 
 def _escaped(child: str) -> str:
-    return child if isinstance(child, Html) else html.escape(child)
+    return child if isinstance(child, Html) else html.escape(_showable(child))
 
 
 def _attribute(value: str | float) -> str:
-    return value if isinstance(value, str) else number(value)
+    return _showable(value) if isinstance(value, str) else number(value)
+
+
+def _showable(text: str) -> str:
+    # Curves are long attributes, and lines of a program's text stay lines.
+    return showable(text, _LONGEST, has_lines=True)

@@ -108,7 +108,9 @@ def test_an_honest_answer_is_taken(lie: Lie) -> None:
 
 def test_what_a_device_says_does_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     console.print_error("joulemap: \x1b]0;evil\x07 [bold]\r\u202e\nsecond line")
-    assert capsys.readouterr().err == "joulemap: ?]0;evil? [bold]??\nsecond line\n"
+    assert (
+        capsys.readouterr().err == "joulemap: \\x1b]0;evil\\x07 [bold]\\x0d\\u202e\nsecond line\n"
+    )
 
 
 def test_a_link_that_goes_while_a_file_is_sent_leaves_nothing_half(
