@@ -83,7 +83,7 @@ class Size:
             value: Any = coefficient
             for name in monomial:
                 try:
-                    value = value * widths[name]
+                    value = value * _wide(widths[name])
                 except KeyError:
                     raise InputError(
                         f"size '{self}' uses the width '{name}', which is not among "
@@ -129,6 +129,14 @@ class Size:
 
     def __repr__(self) -> str:
         return f"Size('{self}')"
+
+
+def _wide(value: Any) -> Any:
+    """Return integers of numpy or torch with 64 bits: products of widths overflow fewer."""
+    dtype = str(getattr(value, "dtype", ""))
+    if dtype.removeprefix("torch.").startswith(("int", "uint")) and not dtype.endswith("64"):
+        return value.long() if hasattr(value, "long") else value.astype("int64")
+    return value
 
 
 def _from_terms(terms: Mapping[tuple[str, ...], int]) -> Size:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from math import lcm
+from math import frexp, lcm, ldexp
 from typing import TypeAlias
 
 import numpy as np
@@ -34,6 +34,7 @@ AGREEMENT = 1e-9
 NUM_FEW = 4
 # Halvings in the search for the cost whose upper bound is the limit.
 NUM_HALVINGS = 60
+NUM_COARSE_HALVINGS = 20
 
 Importance: TypeAlias = Mapping[str, ArrayLike] | Sequence[ArrayLike]
 
@@ -71,8 +72,8 @@ class Allocation:
 
     @property
     def is_optimal(self) -> bool:
-        """Whether it is certain that no other widths keep more."""
-        return self.is_proven and self.bound - self.importance <= TIE * max(1.0, abs(self.bound))
+        """Whether it is certain that no other widths keep more, but for rounding."""
+        return self.is_proven and self.bound - self.importance <= TIE * abs(self.bound)
 
 
 class ChannelRanking:
@@ -93,10 +94,17 @@ class ChannelRanking:
         self.spec = spec
         arrays = _by_width(spec, importance)
         self.orders = [np.argsort(-array, kind="stable") for array in arrays]
-        self.kept = [
-            np.concatenate([[0.0], np.cumsum(array[order])])
-            for array, order in zip(arrays, self.orders, strict=True)
-        ]
+        with np.errstate(over="ignore"):
+            self.kept = [
+                np.concatenate([[0.0], np.cumsum(array[order])])
+                for array, order in zip(arrays, self.orders, strict=True)
+            ]
+            sizes = [np.abs(sums).max() for sums in self.kept]
+            if not np.isfinite(sum(sizes) * len(sizes)):
+                raise InputError(
+                    "the importance of all channels together is beyond the largest number; divide "
+                    "it by a constant"
+                )
 
     def channels(self, widths: Sequence[int]) -> dict[str, tuple[int, ...]]:
         """Return the indices of the most important channels of each width, ascending."""
@@ -123,6 +131,15 @@ def candidates_of(spec: NetworkSpec, multiples: Mapping[str, int]) -> list[Float
             f"multiples names {', '.join(unknown)}; widths of {spec.name} are "
             f"{', '.join(spec.width_names)}"
         )
+    return [np.array(values, dtype=np.float64) for values in _ranges(spec, multiples)]
+
+
+def smallest_of(spec: NetworkSpec, multiple: int) -> list[int]:
+    """Return for each width the smallest value it may take in these multiples."""
+    return [values[0] for values in _ranges(spec, dict.fromkeys(spec.width_names, multiple))]
+
+
+def _ranges(spec: NetworkSpec, multiples: Mapping[str, int]) -> list[range]:
     found = []
     for width in spec.widths:
         multiple = multiples.get(width.name, 1)
@@ -130,10 +147,9 @@ def candidates_of(spec: NetworkSpec, multiples: Mapping[str, int]) -> list[Float
             raise InputError(f"the multiple of {width.name} is {multiple!r}, not an int >= 1")
         step = lcm(width.multiple, int(multiple))
         first = -(-width.min // step) * step
-        values = range(first, width.max + 1, step) or range(
-            width.min, width.max + 1, width.multiple
+        found.append(
+            range(first, width.max + 1, step) or range(width.min, width.max + 1, width.multiple)
         )
-        found.append(np.array(values, dtype=np.float64))
     return found
 
 
@@ -163,8 +179,8 @@ def allocate(
         known = [relative for relative in linked if relative is not None]
         if len(known) == len(linked):
             solution = _exact(known, candidates, values, max_labels)
-            if solution is not None and not _is_met(solution, relatives, candidates):
-                solution = None
+    if solution is not None and not _is_met(solution, relatives, candidates):
+        solution = None
     if solution is not None:
         index, bound, is_proven = solution.index, solution.bound, True
     else:
@@ -187,17 +203,25 @@ def _exact(
         return None
     # Few values first: a cost whose pairs all interact is hardly ever a sum of them.
     few = [values[:: max(1, len(values) // NUM_FEW)] for values in candidates]
+    # Where costs are small against the limit, sums from there hardly round beside it.
+    anchor = np.array([values[0] for values in candidates])
     costs = []
     for relative, pairs in zip(relatives, strengths, strict=True):
-        if not _agrees(tabulate(relative, few, sorted(pairs)), relative, few):
+        if not _agrees(tabulate(relative, few, sorted(pairs), anchor), relative, few):
             return None
-        cost = tabulate(relative, candidates, sorted(pairs))
+        cost = tabulate(relative, candidates, sorted(pairs), anchor)
         if not _agrees(cost, relative, candidates):
-            cost = tabulate(relative, candidates, sorted(pairs), max_rank=0)
+            cost = tabulate(relative, candidates, sorted(pairs), anchor, max_rank=0)
             if not _agrees(cost, relative, candidates):
                 return None
         costs.append(cost)
-    return AllocationSearch(values, costs, max_labels).solve()
+    # A power of two: sums of scaled values are the scaled sums to the last bit.
+    largest = max((float(np.abs(value).max()) for value in values), default=0.0)
+    exponent = frexp(largest)[1]
+    found = AllocationSearch(
+        [np.ldexp(value, -exponent) for value in values], costs, max_labels
+    ).solve()
+    return Solution(found.index, ldexp(found.value, exponent), ldexp(found.bound, exponent))
 
 
 def _searched(
@@ -233,7 +257,14 @@ def _linked(relative: Value, plain: Value, candidates: Sequence[FloatArray]) -> 
     limit = float(plain((low + near * (high - low))[None])[0])
     # Shrunk at random, to see all costs between those of the smallest and of the largest widths.
     rows = low + rng.uniform(0, 1, (NUM_CHECKS, 1)) * (draw(candidates, NUM_CHECKS, rng) - low)
-    rows = np.floor(np.vstack([rows, high - rows + low]))
+    rows = np.vstack([rows, high - rows + low])
+    # And as far from the smallest widths as the bound allows, in many directions.
+    reach, ends = np.zeros(len(rows)), np.ones(len(rows))
+    for _ in range(NUM_COARSE_HALVINGS):
+        shares = (reach + ends) / 2
+        is_within = relative(low + shares[:, None] * (rows - low)) <= 1
+        reach, ends = np.where(is_within, shares, reach), np.where(is_within, ends, shares)
+    rows = np.floor(np.vstack([rows, low + reach[:, None] * (rows - low)]))
     if np.any((relative(rows) <= 1) & (plain(rows) > limit * (1 + AGREEMENT))):
         return None
     return lambda rows: plain(rows) / limit
@@ -250,12 +281,22 @@ def _is_met(
 
 
 def _agrees(cost: PairwiseCost, relative: Value, grid: Sequence[FloatArray]) -> bool:
-    """Return whether tables give the cost at random widths."""
-    rows = draw(grid, NUM_CHECKS, np.random.default_rng(0))
-    index = [np.searchsorted(values, row) for values, row in zip(grid, rows.T, strict=True)]
+    """Return whether tables give the cost at random widths, small and large ones.
+
+    Up to a share of the limit, or of the cost where that is far above the limit.
+    """
+    rng = np.random.default_rng(0)
+    index = np.column_stack(
+        [
+            np.searchsorted(values, row)
+            for values, row in zip(grid, draw(grid, NUM_CHECKS, rng).T, strict=True)
+        ]
+    )
+    index[::2] = index[::2] * rng.uniform(0, 1, (len(index[::2]), 1)) ** 3
+    rows = np.column_stack([v[i] for v, i in zip(grid, index.T, strict=True)])
     actual = relative(rows)
-    deviation = np.abs(cost.at(np.column_stack(index)) - actual).max()
-    return bool(deviation <= AGREEMENT * np.abs(actual).max())
+    deviation = np.abs(cost.at(index) - actual)
+    return bool(np.all(deviation <= AGREEMENT * np.maximum(1.0, np.abs(actual))))
 
 
 def _by_width(spec: NetworkSpec, importance: Importance) -> list[FloatArray]:

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from math import prod
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import linprog
 
 from .constraint import TOLERANCE
@@ -87,6 +86,7 @@ class AllocationSearch:
         self.pairs = sorted({pair for cost in costs for pair in cost.pairs})
         self.frontiers = frontiers(len(values), self.pairs)
         self.scale = sum(float(np.abs(value).max()) for value in values) or 1.0
+        self.sizes = np.array([cost.largest for cost in costs])
 
     def solve(self) -> Solution:
         """Return the best solution that was found, with its bound."""
@@ -122,16 +122,17 @@ class AllocationSearch:
                 tables = self._eliminate(trial, has_values=True)
                 index = self._decode(trial, tables)
                 value = float(tables[0][()]) + float(
-                    trial @ [1 - cost.constant for cost in self.costs]
+                    trial @ [1 + TOLERANCE - cost.constant for cost in self.costs]
                 )
+                value += self._rounding(trial)
                 if value < bound:
                     bound, multipliers = value, trial
                 met.append(index)
             for index in met:
-                excess = self._costs(index) - 1
+                excess = self._costs(index) - 1 - TOLERANCE
                 worth = self._value(index)
                 cuts.append((worth, excess))
-                if np.all(excess <= TOLERANCE):
+                if np.all(excess <= 0):
                     filled = self._fill(index)
                     if self._value(filled) > best:
                         incumbent, best = filled, self._value(filled)
@@ -163,6 +164,12 @@ class AllocationSearch:
         weights = np.zeros(len(self.costs))
         weights[number] = 1.0
         return self._decode(weights, self._eliminate(weights, has_values=False), has_values=False)
+
+    def _rounding(self, multipliers: FloatArray) -> float:
+        """Return what rounding can take from a bound at these multipliers, at most."""
+        num_terms = len(self.values) + len(self.pairs) + 1
+        magnitude = self.scale + float(multipliers @ self.sizes)
+        return 4 * num_terms * float(np.finfo(np.float64).eps) * magnitude
 
     # -- elimination -----------------------------------------------------------------------------
 
@@ -257,8 +264,8 @@ class AllocationSearch:
         cheapest = [
             self._eliminate(weights, has_values=False) for weights in np.eye(len(self.costs))
         ]
-        share = float(multipliers.sum())
-        settled = np.zeros((1, 0), dtype=np.int16)
+        share = float(multipliers.sum()) * (1 + TOLERANCE) + self._rounding(multipliers)
+        settled: IndexArray = np.zeros((1, 0), dtype=np.int64)
         values = np.zeros(1)
         costs = np.array([[cost.constant for cost in self.costs]])
         dropped = -np.inf
@@ -284,22 +291,26 @@ class AllocationSearch:
             chosen, values, costs, promise = (
                 np.concatenate([part[column] for part in parts]) for column in range(1, 5)
             )
-            settled = np.column_stack([settled[origin], chosen.astype(np.int16)])
             later = self.frontiers[at + 1] if at + 1 < len(self.values) else ()
-            kept = _undominated(settled[:, list(later)], values, costs)
+            columns = [chosen if i == at else settled[origin, i] for i in later]
+            frontier = np.array(columns, dtype=np.int64).reshape(len(later), len(chosen)).T
+            kept = _undominated(frontier, values, costs)
+            if at + 1 == len(self.values):
+                kept = kept[[int(np.argmax(values[kept]))]] if len(kept) else kept
             if len(kept) > self.max_labels:
                 order = np.argsort(-promise[kept], kind="stable")
                 dropped = max(dropped, float(promise[kept[order[self.max_labels]]]))
                 kept = kept[order[: self.max_labels]]
-            settled, values, costs = settled[kept], values[kept], costs[kept]
+            settled = np.column_stack([settled[origin[kept]], chosen[kept]])
+            values, costs = values[kept], costs[kept]
             if not len(settled):
                 return None, dropped
-        return settled[int(np.argmax(values))].astype(np.int64), dropped
+        return settled[0], dropped
 
     def _extend(
         self,
         at: int,
-        settled: NDArray[np.int16],
+        settled: IndexArray,
         values: FloatArray,
         costs: FloatArray,
         to_go: Sequence[FloatArray],
@@ -344,13 +355,16 @@ def _spread(table: FloatArray, of: Sequence[int], axes: Sequence[int]) -> FloatA
     return table.reshape([sizes.get(i, 1) for i in axes])
 
 
-def _undominated(frontier: NDArray[np.int16], values: FloatArray, costs: FloatArray) -> IndexArray:
+def _undominated(frontier: IndexArray, values: FloatArray, costs: FloatArray) -> IndexArray:
     """Return the labels that no other with the same frontier beats in value and cost.
 
-    All of them where there are several costs: then hardly one beats another in everything.
+    Where there are several costs hardly one beats another in everything: then equals are merged.
     """
-    if costs.shape[1] > 1 or not len(values):
-        return np.arange(len(values))
+    if not len(values):
+        return np.arange(0)
+    if costs.shape[1] > 1:
+        labels = np.column_stack([frontier, values, costs])
+        return np.sort(np.unique(labels, axis=0, return_index=True)[1])
     group = np.unique(frontier, axis=0, return_inverse=True)[1].reshape(-1)
     order = np.lexsort((-values, costs[:, 0], group))
     # Ranks are whole numbers, so that the running maximum can be kept apart by group exactly.

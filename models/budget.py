@@ -12,7 +12,14 @@ from numpy.typing import ArrayLike
 from joulemap import InputError
 
 from ..datasets import NetworkSpec
-from .allocation import Allocation, ChannelRanking, Importance, allocate, candidates_of
+from .allocation import (
+    Allocation,
+    ChannelRanking,
+    Importance,
+    allocate,
+    candidates_of,
+    smallest_of,
+)
 from .augmented_lagrangian import AugmentedLagrangian
 from .budget_check import BudgetCheck
 from .constraint import TOLERANCE, Constraint, Cost, Limit, combined_multiples, constraints_of
@@ -76,13 +83,7 @@ class Budget:
         self.low = np.array(self.spec.min_widths, dtype=np.float64)
         self.high = np.array(self.spec.max_widths, dtype=np.float64)
         smallest = np.array(
-            [
-                [
-                    values[0]
-                    for values in candidates_of(self.spec, dict.fromkeys(self.width_names, m))
-                ]
-                for m in FLOOR_MULTIPLES
-            ]
+            [smallest_of(self.spec, multiple) for multiple in FLOOR_MULTIPLES], dtype=np.float64
         )
         floors, dense = self._values(smallest), self._values(self.high[None])[0]
         self.floor = tuple(floors.min(axis=0).tolist())
@@ -304,7 +305,7 @@ class Budget:
         limit = constraint.text(constraint.limit)
         if not (np.isfinite(least) and np.isfinite(most)):
             raise InputError(f"the {what} of {network} is not finite: {name} {least} to {most}")
-        if constraint.limit < least:
+        if constraint.limit * (1 + TOLERANCE) < least:
             raise InputError(
                 f"the limit of {name} is {limit}, and the {what} of the smallest widths of "
                 f"{network} is {constraint.text(least)}; no widths can meet it"

@@ -22,11 +22,15 @@ Value: TypeAlias = Callable[[FloatArray], FloatArray]
 
 # Differences below this share of the cost are rounding.
 ROUNDING = 1e-10
+# Share of the largest entry of a table that its computation may have rounded away.
+NOISE = 1e-13
 # Draws per pair of widths in the search for those that interact.
 NUM_PROBES = 32
 # Entries of a pair's table that are drawn to check it.
 NUM_TABLE_CHECKS = 1024
 MAX_RANK = 24
+# Multiples of channels that kernels are made for.
+LIKED_STEPS = (2, 4, 8, 16, 32, 64)
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,13 @@ class PairwiseCost:
     constant: float
     singles: list[FloatArray]
     pairs: dict[tuple[int, int], FloatArray]
+
+    @property
+    def largest(self) -> float:
+        """The largest magnitude that any sum of entries has on its way."""
+        singles = sum(float(np.abs(single).max()) for single in self.singles)
+        pairs = sum(float(np.abs(pair).max()) for pair in self.pairs.values())
+        return abs(self.constant) + singles + pairs
 
     def at(self, index: IndexArray) -> FloatArray:
         """Return the cost, shape (n,), of candidates' indices (n, k)."""
@@ -96,7 +107,7 @@ def tabulate(
     """Return the tables that agree with a cost wherever at most one pair leaves the anchor.
 
     Args:
-        value: Widths (n, k) in channels to cost (n,).
+        value: Widths (n, k) in channels to cost (n,), relative to a limit.
         candidates: For each width the values that it can take, shape (n_i,).
         pairs: The pairs i < j that interact.
         anchor: Widths of shape (k,); the largest candidates where None.
@@ -108,6 +119,7 @@ def tabulate(
     singles = [
         value(_with(at, (i,), values[:, None])) - constant for i, values in enumerate(candidates)
     ]
+    tiny = ROUNDING * max(1.0, abs(constant))
     tables = {}
     for i, j in pairs:
 
@@ -117,14 +129,24 @@ def tabulate(
             interaction: FloatArray = value(_with(at, (i, j), both)) - left
             return interaction
 
-        shape = (len(candidates[i]), len(candidates[j]))
-        tables[i, j] = _table(entries, shape, ROUNDING * abs(constant), max_rank)
+        both = (candidates[i], candidates[j])
+        tables[i, j] = _table(entries, both, tiny, max_rank)
     return PairwiseCost(constant, singles, tables)
 
 
 def draw(candidates: Sequence[FloatArray], count: int, rng: np.random.Generator) -> FloatArray:
-    """Return random widths, shape (count, k)."""
-    return np.column_stack([rng.choice(values, count) for values in candidates])
+    """Return random widths, shape (count, k); every other row keeps to multiples of a power of two.
+
+    Kernels like these, and few of all vectors have only such widths.
+    """
+    rows = np.column_stack([rng.choice(values, count) for values in candidates])
+    steps = rng.choice(LIKED_STEPS, (count + 1) // 2)
+    for column, values in enumerate(candidates):
+        for step in LIKED_STEPS:
+            liked, at = values[np.mod(values, step) == 0], np.flatnonzero(steps == step)
+            if len(liked):
+                rows[2 * at, column] = rng.choice(liked, len(at))
+    return rows
 
 
 def _with(at: FloatArray, columns: tuple[int, ...], values: FloatArray) -> FloatArray:
@@ -136,7 +158,7 @@ def _with(at: FloatArray, columns: tuple[int, ...], values: FloatArray) -> Float
 
 def _table(
     entries: Callable[[IndexArray, IndexArray], FloatArray],
-    shape: tuple[int, int],
+    candidates: tuple[FloatArray, FloatArray],
     tiny: float,
     max_rank: int,
 ) -> FloatArray:
@@ -145,14 +167,18 @@ def _table(
     Crosses of a row and a column are subtracted until nothing is left (adaptive cross
     approximation with partial pivoting; Bebendorf 2000). Random entries decide whether it holds.
     """
-    rng = np.random.default_rng(0)
-    checks = np.column_stack([rng.integers(0, size, NUM_TABLE_CHECKS) for size in shape])
+    drawn = draw(candidates, NUM_TABLE_CHECKS, np.random.default_rng(0))
+    checks = np.column_stack(
+        [np.searchsorted(values, row) for values, row in zip(candidates, drawn.T, strict=True)]
+    )
+    shape = (len(candidates[0]), len(candidates[1]))
     # A cache that overflows, say, shows at the ends alone.
     checks[:2, 0], checks[1:3, 1] = shape[0] - 1, shape[1] - 1
     expected = entries(checks[:, 0], checks[:, 1])
     table = np.zeros(shape)
     everything = np.arange(shape[0]), np.arange(shape[1])
     if min(shape) > max_rank:
+        tiny = max(tiny, NOISE * float(np.abs(expected).max()))
         for _ in range(max_rank):
             missing = expected - table[checks[:, 0], checks[:, 1]]
             worst = int(np.argmax(np.abs(missing)))

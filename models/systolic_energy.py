@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil, prod
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -173,7 +173,7 @@ class ConvGeometry:
         return (self.in_channels, *self.in_size)
 
     @cached_property
-    def tap_matrices(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def tap_matrices(self) -> tuple[NDArray[Any], NDArray[Any]]:
         """1 where a tap of the kernel reads a row, and a column: (taps, rows), (taps, columns)."""
         return _tap_matrix(self, 0), _tap_matrix(self, 1)
 
@@ -319,9 +319,15 @@ def _tap_rows(conv: ConvGeometry, axis: int, tap: int) -> slice:
     return slice(first + begin * step, first + (end - 1) * step + 1, step)
 
 
-def _tap_matrix(conv: ConvGeometry, axis: int) -> NDArray[np.float32]:
+def _counting(largest: int) -> type[np.floating[Any]]:
+    """Return the fastest type in whose products of matrices counts up to the largest are exact."""
+    return np.float32 if largest <= 1 << 24 else np.float64
+
+
+def _tap_matrix(conv: ConvGeometry, axis: int) -> NDArray[Any]:
     """Return 1 where a tap reads a row (column) of the input, shape (taps, rows)."""
-    matrix = np.zeros((conv.kernel_size[axis], conv.in_size[axis]), dtype=np.float32)
+    counting = _counting(prod(conv.in_size))
+    matrix = np.zeros((conv.kernel_size[axis], conv.in_size[axis]), dtype=counting)
     for tap in range(conv.kernel_size[axis]):
         matrix[tap, _tap_rows(conv, axis, tap)] = 1
     return matrix
@@ -330,16 +336,19 @@ def _tap_matrix(conv: ConvGeometry, axis: int) -> NDArray[np.float32]:
 def _tap_reads(conv: ConvGeometry, input_mask: Mask) -> NDArray[np.int64]:
     """Return how many non-zero inputs each tap reads of each input channel."""
     rows, columns = conv.tap_matrices
-    # Sums of at most one channel's inputs: whole numbers that float32 holds.
-    counts = rows @ (input_mask.astype(np.float32) @ columns.T)
-    return counts.astype(np.int64)
+    # Sums of at most one channel's inputs.
+    counts: NDArray[np.int64] = (rows @ (input_mask.astype(rows.dtype) @ columns.T)).astype(
+        np.int64
+    )
+    return counts
 
 
 def _weights_per_tap(conv: ConvGeometry, weight_mask: Mask) -> NDArray[np.int64]:
     """Return the non-zero weights of each tap of each input channel, summed over outputs."""
     outputs = conv.out_channels // conv.groups
-    by_group = weight_mask.reshape(conv.groups, outputs, -1).astype(np.float32)
-    counts = np.ones(outputs, dtype=np.float32) @ by_group
+    counting = _counting(outputs)
+    by_group = weight_mask.reshape(conv.groups, outputs, -1).astype(counting)
+    counts = np.ones(outputs, dtype=counting) @ by_group
     return counts.astype(np.int64).reshape(conv.in_channels, *conv.kernel_size)
 
 

@@ -93,6 +93,16 @@ def test_sizes_are_evaluated_on_ints_arrays_and_tensors_alike() -> None:
     torch.testing.assert_close(size.at(tensors), torch.full((2, 3), 202.0))
 
 
+def test_products_of_narrow_integers_do_not_overflow() -> None:
+    size, expected = Size("9*a*b"), 9 * 40_000**2
+    for dtype in (np.uint16, np.int32, np.int64):
+        widths = np.array([40_000], dtype=dtype)
+        assert size.at({"a": widths, "b": widths}).tolist() == [expected]
+        assert size.at({"a": widths[0], "b": widths[0]}) == expected
+    tensor = torch.tensor([40_000], dtype=torch.int32)
+    assert size.at({"a": tensor, "b": tensor}).tolist() == [expected]
+
+
 def test_a_missing_width_is_named() -> None:
     with pytest.raises(InputError, match="'conv5'"):
         Size("49*conv5").at({"conv4": 1})

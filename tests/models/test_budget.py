@@ -25,6 +25,8 @@ from joulemap.models.polynomial import Polynomial, PolynomialCostModule
 from joulemap.models.testing import ArrayDataset, draw_widths
 from joulemap.profiler import networks
 
+from .allocation_problems import Problem, problems
+
 
 def chain(bounds: Sequence[Width]) -> NetworkSpec:
     names = [width.name for width in bounds]
@@ -293,6 +295,52 @@ def test_allocation_is_that_of_brute_force(seed: int, shares: tuple[str, ...]) -
         chosen = importance[name][list(result.channels[name])]
         assert len(chosen) == width
         assert chosen.sum() == pytest.approx(np.sort(importance[name])[::-1][:width].sum())
+
+
+@pytest.mark.parametrize("most", [(3, 50_000), (50_000, 3)])
+def test_allocation_of_very_wide_layers_is_that_of_brute_force(most: tuple[int, int]) -> None:
+    spec = chain([Width(f"w{i}", m) for i, m in enumerate(most)])
+    budget = Budget([(bilinear(0, spec), "70 %")])
+    importance = {w.name: values * (1e5 / w.max) for w, values in wide_importances(spec)}
+    result = budget.allocate(importance)
+    X = every_vector(spec)
+    X = X[budget.is_met(torch.tensor(X)).numpy()]
+    largest = {n: np.cumsum(np.sort(values)[::-1]) for n, values in importance.items()}
+    total = sum(largest[n][x.astype(int) - 1] for n, x in zip(spec.width_names, X.T, strict=True))
+    assert result.importance == pytest.approx(np.max(total), rel=1e-12)
+    assert result.is_optimal
+
+
+def wide_importances(spec: NetworkSpec) -> list[tuple[Width, FloatArray]]:
+    rng = np.random.default_rng(0)
+    return [(width, rng.gamma(0.5, size=width.max)) for width in spec.widths]
+
+
+@settings(max_examples=10, deadline=None)
+@given(problems())
+def test_what_allocation_says_is_so_at_every_magnitude(problem: Problem) -> None:
+    assert problem.flaw() is None
+
+
+def test_small_importance_is_proven_no_more_easily_than_large_one() -> None:
+    spec = chain([Width(f"w{i}", 40) for i in range(6)])
+    budget = Budget([(bilinear(3, spec), "50 %")])
+    for size in (1e-200, 1e-12, 1e200):
+        importance = {name: size * values for name, values in importances(spec).items()}
+        rough = budget.allocate(importance, max_labels=1)
+        assert not rough.is_optimal
+        assert 0 < rough.gap < 0.01
+    huge = {name: np.full(40, 1e307) for name in spec.width_names}
+    with pytest.raises(InputError, match="beyond the largest number"):
+        budget.allocate(huge)
+
+
+def test_a_limit_that_the_smallest_widths_just_meet_is_met() -> None:
+    energy = bilinear()
+    least = float(energy.predict([SMALL.min_widths])[0])
+    result = Budget([(energy, least * (1 - 1e-15))]).allocate(importances(SMALL))
+    assert result.widths == SMALL.min_widths
+    assert result.is_optimal
 
 
 def residual() -> NetworkSpec:

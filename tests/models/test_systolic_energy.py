@@ -166,6 +166,17 @@ def test_closed_forms_equal_unfold_and_conv(
     assert (relaxed.weight, relaxed.input) == (energy.weight, energy.input)
 
 
+def test_counts_beyond_what_32_bits_of_a_float_hold_are_exact() -> None:
+    size = (4200, 4200)
+    mask = np.ones((1, *size), dtype=bool)
+    conv = ConvGeometry(1, 1, size, (1, 1))
+    full = conv_energy(EYERISS, conv)
+    assert conv_energy(EYERISS, conv, input_mask=mask) == full
+    mask[0, 0, 0] = False
+    less = conv_energy(EYERISS, conv, input_mask=mask).computation
+    assert full.computation - less == EYERISS.mac_energy
+
+
 def test_joules_scale_everything() -> None:
     in_joules = SystolicHardware(joule_per_mac=1e-12)
     relative, absolute = (linear_energy(h, 100, 50) for h in (EYERISS, in_joules))
