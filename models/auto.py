@@ -124,18 +124,14 @@ class AutoPredictor(Predictor):
     def fit_dataset(self, ds: FittableDataset, target: str = "latency_s") -> Self:
         """Fit to one target of a dataset, and return self; see `Predictor.fit_dataset`."""
         self._has_variances = True
-        try:
-            return super().fit_dataset(ds, target)
-        finally:
-            self._has_variances = False
+        super().fit_dataset(ds, target)
+        self._has_variances = False
+        return self
 
     def predict_held_out(self, ds: FittableDataset, target: str, folds: np.ndarray) -> FloatArray:
         """Return a prediction for every row by choices on the other folds; see `Predictor`."""
         self._has_variances = True
-        try:
-            return super().predict_held_out(ds, target, folds)
-        finally:
-            self._has_variances = False
+        return super().predict_held_out(ds, target, folds)
 
     def fit_arrays(self, X: FloatArray, y: FloatArray, weights: FloatArray) -> None:
         """Compare the candidates on some of the rows, and fit the chosen one to all."""

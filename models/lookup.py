@@ -109,10 +109,9 @@ class LookupTablePredictor(Predictor):
         if profile is not None:
             ds = ProfiledDataset(ds, profile, target)
             self._profiled = ds
-        try:
-            return super().fit_dataset(ds, target)
-        finally:
-            self._profiled = None
+        super().fit_dataset(ds, target)
+        self._profiled = None
+        return self
 
     def fit_profiles(self, profiles: LayerProfiles | Sequence[LayerProfiles]) -> Self:
         """Fit to what layers took in runs of some variants, and to those runs; return self.
@@ -127,10 +126,9 @@ class LookupTablePredictor(Predictor):
         if profile is None:
             raise InputError("there are no profiles to fit to")
         self._profiled = ProfiledDataset(None, profile, "latency_s")
-        try:
-            return super().fit_dataset(self._profiled, "latency_s")
-        finally:
-            self._profiled = None
+        super().fit_dataset(self._profiled, "latency_s")
+        self._profiled = None
+        return self
 
     def weights_of(self, y: FloatArray, weights: FloatArray) -> FloatArray:
         """Return weights of squared relative errors from those of squared absolute ones."""

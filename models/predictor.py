@@ -31,6 +31,7 @@ from .input_checks import (
     varying_conditions,
 )
 from .intervals import FloatArray, HeldOut, hold_out
+from .whole_calls import make_calls_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -71,6 +72,10 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
     held_out_: HeldOut | None
     device_id_: str | None
     n_features_in_: int
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        make_calls_whole(cls)
 
     def __init__(self, spec: NetworkSpec | None = None) -> None:
         self.spec = spec
@@ -131,7 +136,7 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
     # -- fitting ---------------------------------------------------------------------------------
 
     def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
-        """Fit to measured costs, and return self.
+        """Fit to measured costs, and return self; where it fails the predictor is as it was.
 
         Args:
             X: Widths in channels: array (n, k) in the spec's order, or DataFrame with a column
@@ -159,7 +164,7 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
         return self
 
     def fit_dataset(self, ds: FittableDataset, target: str = "latency_s") -> Self:
-        """Fit to one target of a dataset with its weights, and return self.
+        """Fit to one target of a dataset with its weights, and return self; as it was where it fails.
 
         Takes over the dataset's spec, unit, noise floor and conditions.
 
@@ -185,7 +190,8 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
     def predict_held_out(self, ds: FittableDataset, target: str, folds: np.ndarray) -> FloatArray:
         """Return a prediction for every row, shape (n,), by fits on the other folds.
 
-        As `fit_dataset` on each fold's training rows, without what only intervals need.
+        As `fit_dataset` on each fold's training rows, without what only intervals need. The predictor
+        itself stays as it was.
 
         Args:
             ds: The measurements.
@@ -195,23 +201,19 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
         Raises:
             InputError: As `fit_dataset`.
         """
-        before = vars(self).copy()
-        try:
-            self.check_parameters()
-            self._adopt(ds)
-            X, y, weights = ds.xyw(target)
-            X, y = self._checked_training(X, y)
-            weights = self.weights_of(y, weights)
-            self.bind(ds.width_names, unit=ds.unit(target), target=target)
-            predicted = np.empty_like(y)
-            for fold in range(int(folds.max()) + 1):
-                test = folds == fold
-                rest = X[~test], y[~test], weights[~test]
-                refuse_too_few(rest[0], self)
-                predicted[test] = self._fitted_to(*rest).predict_arrays(X[test])
-            return predicted
-        finally:
-            self.__dict__ = before
+        self.check_parameters()
+        self._adopt(ds)
+        X, y, weights = ds.xyw(target)
+        X, y = self._checked_training(X, y)
+        weights = self.weights_of(y, weights)
+        self.bind(ds.width_names, unit=ds.unit(target), target=target)
+        predicted = np.empty_like(y)
+        for fold in range(int(folds.max()) + 1):
+            test = folds == fold
+            rest = X[~test], y[~test], weights[~test]
+            refuse_too_few(rest[0], self)
+            predicted[test] = self._fitted_to(*rest).predict_arrays(X[test])
+        return predicted
 
     def weights_of(self, y: FloatArray, weights: FloatArray) -> FloatArray:
         """Return what `fit` takes as weights of a dataset's rows, from those 1 / variance."""
@@ -497,3 +499,6 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
         if names is not None:
             return tuple(str(name) for name in names)
         return tuple(f"x{i}" for i in range(count))
+
+
+make_calls_whole(Predictor)

@@ -65,6 +65,7 @@ class SystolicArrayModel(Predictor):
     intercept_: float
     constants_: FloatArray
     quantity_: Quantity
+    _target_unit = ""
     _array_module: SystolicCostModule
 
     def __init__(
@@ -108,10 +109,9 @@ class SystolicArrayModel(Predictor):
     def fit_dataset(self, ds: FittableDataset, target: str = "latency_s") -> Self:
         """Fit a_0 and a_1 to one target of a dataset, and return self; see `Predictor`."""
         self._target_unit = ds.unit(target)
-        try:
-            return super().fit_dataset(ds, target)
-        finally:
-            del self._target_unit
+        super().fit_dataset(ds, target)
+        self._target_unit = ""
+        return self
 
     def predict_held_out(self, ds: FittableDataset, target: str, folds: np.ndarray) -> FloatArray:
         """Return a prediction for every row by fits on the other folds; see `Predictor`."""
@@ -120,7 +120,7 @@ class SystolicArrayModel(Predictor):
 
     def fit_arrays(self, X: FloatArray, y: FloatArray, weights: FloatArray) -> None:
         """Set a_0 and a_1."""
-        self.quantity_ = self._quantity_for(getattr(self, "_target_unit", ""))
+        self.quantity_ = self._quantity_for(self._target_unit)
         self.constants_ = _constants(self.array)
         self._array_module = self._module()
         weights = loss_weights(self.loss, y, weights)

@@ -6,6 +6,7 @@ import copy
 import io
 import warnings
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,7 +23,7 @@ from ..datasets import NetworkSpec
 from ..datasets.metrics import NoiseFloor
 from .extrapolation import ExtrapolationWarning
 from .fittable import FittableDataset
-from .intervals import FloatArray
+from .intervals import FloatArray, HeldOut
 from .predictor import Predictor
 from .serialization import load
 
@@ -97,6 +98,40 @@ def draw_widths(spec: NetworkSpec, count: int, seed: int = 0) -> FloatArray:
         for width in spec.widths
     ]
     return np.column_stack(columns).astype(np.float64)
+
+
+def difference(first: Any, second: Any, where: str = "") -> str | None:
+    """Return where two values differ, None where they are equal; arrays bit by bit.
+
+    Args:
+        first: Attributes of a predictor, or any value of one; what begins with '_' is left out.
+        second: What it is compared with.
+        where: What the values are, for the answer.
+    """
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        for name in sorted(first.keys() | second.keys()):
+            if name.startswith("_"):
+                continue
+            if name not in first or name not in second:
+                return f"{where}.{name} is in one only"
+            if found := difference(first[name], second[name], f"{where}.{name}"):
+                return found
+        return None
+    if type(first) is not type(second):
+        return f"{where} is {first!r}, {second!r}"
+    if isinstance(first, list | tuple) and len(first) == len(second):
+        pairs = enumerate(zip(first, second, strict=True))
+        every = (difference(*pair, f"{where}[{number}]") for number, pair in pairs)
+        return next((each for each in every if each), None)
+    if isinstance(first, Predictor):
+        return difference(vars(first), vars(second), where)
+    if isinstance(first, np.ndarray):
+        is_equal = first.dtype == second.dtype and first.tobytes() == second.tobytes()
+        is_equal = np.array_equal(first, second) if first.dtype == object else is_equal
+        return None if is_equal else f"{where} is {first!r}, {second!r}"
+    if isinstance(first, HeldOut):
+        return difference(asdict(first), asdict(second), where)
+    return None if bool(first == second) else f"{where} is {first!r}, {second!r}"
 
 
 class EstimatorContract:
@@ -201,6 +236,74 @@ class EstimatorContract:
         with pytest.warns(ExtrapolationWarning, match=fitted.width_names_[0]):
             fitted.predict(widths + np.eye(1, widths.shape[1]) * 1e5)
 
+    # -- state -----------------------------------------------------------------------------------
+
+    def test_a_fit_knows_nothing_of_what_was_done_before(
+        self, dataset: FittableDataset, fitted: Predictor, widths: FloatArray, tmp_path: Path
+    ) -> None:
+        X, y, _ = dataset.xyw(self.target)
+        parameters = fitted.get_params()
+        fitted.predict_held_out(dataset, self.target, np.arange(len(y)) % 2)
+        fitted.predict_interval(widths)
+        fitted.save(tmp_path / "predictor.safetensors")
+        copied = clone(fitted)
+        self.use(fitted)
+        fitted.fit(X, y)
+        fresh = self.make(dataset.spec).fit(X, y)
+        assert difference(vars(fitted), vars(fresh)) is None
+        assert (fitted.unit_, fitted.target_, fitted.device_id_) == ("", "cost", None)
+        assert (fitted.noise_floor_, fitted.conditions_) == (None, {})
+        assert fitted.describe() == fresh.describe()
+        np.testing.assert_array_equal(fitted.predict(widths), fresh.predict(widths))
+        for other in (fitted, copied, clone(fitted)):
+            assert difference(other.get_params(), parameters) is None
+
+    def test_trying_leaves_an_unfitted_predictor_unfitted(self, dataset: FittableDataset) -> None:
+        _, y, _ = dataset.xyw(self.target)
+        predictor = self.make()
+        before = vars(predictor).copy()
+        predictor.predict_held_out(dataset, self.target, np.arange(len(y)) % 2)
+        assert difference(vars(predictor), before) is None
+        with pytest.raises(InputError):
+            predictor.fit_dataset(dataset, "no_such_cost_s")
+        assert difference(vars(predictor), before) is None
+
+    def test_a_failed_fit_leaves_the_former_one(
+        self,
+        dataset: FittableDataset,
+        fitted: Predictor,
+        widths: FloatArray,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        X, y, _ = dataset.xyw(self.target)
+        before, expected = copy.deepcopy(vars(fitted)), fitted.predict(widths)
+        for rows, costs in ((X[:1], y[:1]), (X, np.full(len(y), np.nan))):
+            with pytest.raises(InputError):
+                fitted.fit(rows, costs)
+            assert difference(vars(fitted), before) is None
+        with pytest.raises(InputError):
+            fitted.fit_dataset(dataset, "no_such_cost_s")
+        assert difference(vars(fitted), before) is None
+
+        def fail(predictor: Predictor, *_: FloatArray) -> None:
+            predictor.conditions_ = {"batch": 77}
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched:
+            patched.setattr(type(fitted), "fit_arrays", fail)
+            for call in (
+                lambda: fitted.fit(X, y),
+                lambda: fitted.fit_dataset(dataset, self.target),
+                lambda: fitted.predict_held_out(dataset, self.target, np.arange(len(y)) % 2),
+            ):
+                with pytest.raises(KeyboardInterrupt):
+                    call()
+                assert difference(vars(fitted), before) is None
+        np.testing.assert_array_equal(fitted.predict(widths), expected)
+
+    def use(self, fitted: Predictor) -> None:
+        """Call what else a fitted predictor offers; `PredictorContract` makes its modules."""
+
     # -- intervals -------------------------------------------------------------------------------
 
     def test_intervals_hold_the_prediction_and_grow_with_coverage(
@@ -256,6 +359,11 @@ class PredictorContract(EstimatorContract):
 
     # How far the torch module may lie from predict at integer widths, relative.
     torch_tolerance = 1e-5
+
+    def use(self, fitted: Predictor) -> None:
+        """Make the torch modules."""
+        fitted.to_torch()
+        fitted.to_torch(smooth=True)
 
     def test_module_equals_predict_at_integer_widths(
         self, fitted: Predictor, widths: FloatArray

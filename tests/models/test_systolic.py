@@ -411,3 +411,14 @@ CONV = LayerSpec("c", "conv", 3, 4, kernel_size=3, in_size=5, out_size=3)
 def test_what_cannot_be_computed_is_refused(wrong: Callable[[], object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         wrong()
+
+
+def test_held_out_predictions_of_a_latency_leave_the_next_plain_fit_an_energy(
+    dataset: ArrayDataset,
+) -> None:
+    X, y, _ = dataset.xyw("latency_s")
+    model = SystolicArrayModel(dataset.spec)
+    model.predict_held_out(dataset, "latency_s", np.arange(len(y)) % 2)
+    assert model.fit(X, y).quantity_ == "energy"
+    assert model.fit_dataset(dataset, "latency_s").quantity_ == "latency"
+    assert model.fit(X, y).quantity_ == "energy"
