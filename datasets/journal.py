@@ -112,7 +112,7 @@ class CampaignRecord:
     def differences(self, other: CampaignRecord) -> list[str]:
         """Return what makes two records different campaigns, as texts; empty when nothing does."""
         pairs: dict[str, tuple[Any, Any]] = {
-            "network": (_network(self.spec), _network(other.spec)),
+            "network": _networks(self.spec, other.spec),
             "device": _devices(self.device, other.device),
             "sampling": (self.sampling, other.sampling),
             "seed": (self.seed, other.seed),
@@ -141,8 +141,17 @@ def _meters(meters: Sequence[Mapping[str, Any]]) -> str:
     return " checked by ".join(texts) or "none"
 
 
-def _network(spec: NetworkSpec) -> str:
-    return f"{spec.name} ({spec.fingerprint[:12]})"
+def _networks(first: NetworkSpec, second: NetworkSpec) -> tuple[str, str]:
+    """Return the names of two networks, with what they come from if that differs."""
+    if first.source == second.source:
+        return _network(first, ""), _network(second, "")
+    return _network(first, f" of {first.source[:80]}"), _network(
+        second, f" of {second.source[:80]}"
+    )
+
+
+def _network(spec: NetworkSpec, origin: str) -> str:
+    return f"{spec.name}{origin} ({spec.fingerprint[:12]})"
 
 
 def _devices(first: Mapping[str, Any], second: Mapping[str, Any]) -> tuple[str, str]:

@@ -95,7 +95,7 @@ class NetworkSpec:
 
     Args:
         name: What users call it.
-        source: `zoo:NAME`, `factory:module:fn` or `onnx:SHA256`.
+        source: `zoo:NAME`, `factory:module:fn`, `file:NAME.py:fn@SHA256` or `onnx:SHA256`.
         input_shape: One sample without the batch, such as (3, 224, 224).
         widths: The width variables; their order is the column order of every dataset.
         layers: The layers. `inputs=()` means the layer before it, the network's input for the
@@ -215,10 +215,10 @@ class NetworkSpec:
                 f"network spec '{self.name}' has schema version {self.schema_version}; this "
                 f"joulemap reads version {SCHEMA_VERSION}"
             )
-        if not self.source.startswith(("zoo:", "factory:", "onnx:")):
+        if not self.source.startswith(("zoo:", "factory:", "file:", "onnx:")):
             raise InputError(
-                f"source of '{self.name}' is '{self.source}'; write zoo:NAME, factory:module:fn "
-                "or onnx:SHA256"
+                f"source of '{self.name}' is '{self.source}'; write zoo:NAME, factory:module:fn, "
+                "file:NAME.py:fn@SHA256 or onnx:SHA256"
             )
         if not self.input_shape or any(_as_int(n) is None or n < 1 for n in self.input_shape):
             raise InputError(f"input_shape of '{self.name}' is {self.input_shape}, not ints >= 1")

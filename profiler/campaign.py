@@ -34,12 +34,12 @@ from ..device_agents.device import Device, Preparation, StartGate
 from ..device_agents.errors import DeviceError, StableDeviceError, TransientDeviceError
 from ..device_agents.interfaces import ConnectOptions
 from ..device_agents.registry import check_meters, runtime_entry
-from . import networks
 from .device_text import require_processors, require_runtime
 from .devices import is_simulated, open_device, runs_networks
 from .layers import check_has_layers, time_layers
 from .link_token import link_token, name_of
 from .metering import energy_fields, meter_text, metered_visit_s, meters_of, recorded_meters
+from .networks.choice import chosen_network
 from .noise import NoiseTracker
 from .plan import VisitPlan
 from .plan_text import plan_text
@@ -50,6 +50,7 @@ from .transfer_points import CHOSEN, choose_points, record_of
 
 if TYPE_CHECKING:
     from ..models import Predictor
+    from .networks.factories import Factory
 
 # A device that fails so often in a row will not come back by itself.
 MAX_FAILURES_IN_A_ROW = 20
@@ -92,7 +93,7 @@ class Silent:
 
 def profile(
     url: str | Device,
-    network: str | NetworkSpec,
+    network: str | Factory | NetworkSpec,
     *,
     samples: int | None = None,
     widths: Sequence[Sequence[int]] | None = None,
@@ -111,12 +112,14 @@ def profile(
     sources: Sequence[Predictor] = (),
     connect: ConnectOptions | None = None,
     layers: int = 0,
+    allow_code: bool = False,
 ) -> CostDataset:
     """Return measured costs (seconds, joules) of variants; start, continue or extend.
 
     Args:
         url: The device, such as `local:`, or one that is open already; it is closed in the end.
-        network: A name of `networks.names()`, `module:factory`, or a spec.
+        network: A name of `networks.names()`, `module:function` or `FILE.py:function` of your own,
+            such a function itself, or a spec.
         samples: How many width vectors to measure.
         widths: These width vectors in channels instead of a sample; more may be added at the end.
         out: Folder of the campaign; the same call continues what is there.
@@ -139,6 +142,7 @@ def profile(
         connect: What the user permits when the device is reached over a network.
         layers: Of how many variants to time single layers as well, into the folder's
             `layers.parquet` (see `profile_layers`); no other campaign comes in between.
+        allow_code: Run the code that a spec names although the spec was read from a file.
 
     Raises:
         InputError: Something given cannot be used, or the folder holds another campaign.
@@ -154,7 +158,8 @@ def profile(
         check_has_layers(url if isinstance(url, str) else url.url)
     if precision not in PRECISIONS:
         raise InputError(f"unknown precision '{precision}'; known: {', '.join(PRECISIONS)}")
-    spec = network if isinstance(network, NetworkSpec) else networks.get(network, resolution)
+    is_run = runs_networks(url if isinstance(url, str) else url.url)
+    spec = chosen_network(network, resolution, is_run=is_run, allow_code=allow_code)
     variants, sampling = _variants(spec, samples, widths, sampling, seed, sources)
     size = "x".join(map(str, spec.input_shape[1:]))
     conditions = Conditions(batch, size, precision, runtime, threads)

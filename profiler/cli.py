@@ -201,7 +201,10 @@ def profile(
 @app.command(name="import")
 def import_table(
     file: Annotated[Path, typer.Argument(help="A CSV file: widths and costs, one row each.")],
-    spec: Annotated[str, typer.Option(help="A network of the zoo, module:factory, or spec.json.")],
+    spec: Annotated[
+        str,
+        typer.Option(help="A network of the zoo, module:function, FILE.py:function, or spec.json."),
+    ],
     out: Annotated[Path, typer.Option(help="Folder for the dataset.")],
     unit: Annotated[
         list[str] | None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,20 +15,23 @@ from ..datasets.device_identity import is_same_device
 from ..datasets.layer_profiles import FILE_NAME
 from ..datasets.store import make_folder
 from ..device_agents import Device, Preparation
-from . import networks
 from .device_text import require_processors
 from .devices import open_device, runs_networks
 from .layer_join import LayerJoin, checked_nodes, checked_times
+from .networks.choice import chosen_network
 from .protocol import reference_widths
 from .sampling import WidthTuple, sample
 from .templates import cached_template
+
+if TYPE_CHECKING:
+    from .networks.factories import Factory
 
 NUM_RUNS = 20
 
 
 def profile_layers(
     url: str | Device,
-    network: str | NetworkSpec,
+    network: str | Factory | NetworkSpec,
     *,
     samples: int | None = None,
     widths: Sequence[Sequence[int]] | None = None,
@@ -42,6 +45,7 @@ def profile_layers(
     threads: int = 1,
     on_variant: Callable[[int, int], None] = lambda done, total: None,
     on_message: Callable[[str], None] = lambda text: None,
+    allow_code: bool = False,
 ) -> LayerProfiles:
     """Return what each layer of some variants took, in seconds, run by run.
 
@@ -51,7 +55,8 @@ def profile_layers(
 
     Args:
         url: The device, such as `local:`, or one that is open already; it is closed in the end.
-        network: A name of `networks.names()`, `module:factory`, or a spec.
+        network: A name of `networks.names()`, `module:function` or `FILE.py:function` of your own,
+            such a function itself, or a spec.
         samples: How many width vectors to profile.
         widths: These width vectors in channels instead of a sample.
         num_runs: Runs of each variant that are kept.
@@ -65,6 +70,7 @@ def profile_layers(
         threads: Threads inside one operator.
         on_variant: Called after each variant with how many are done, and how many there are.
         on_message: Is told what the user should know, such as that another campaign is waited for.
+        allow_code: Run the code that a spec names although the spec was read from a file.
 
     Raises:
         InputError: Something given cannot be used, or the file holds profiles of another network,
@@ -75,10 +81,10 @@ def profile_layers(
         raise InputError(
             f"num_runs is {num_runs}, batch {batch} and threads {threads}; all are at least 1"
         )
-    spec = network if isinstance(network, NetworkSpec) else networks.get(network, resolution)
-    variants = _variants(spec, samples, widths, sampling, seed)
     if isinstance(url, str):
         check_has_layers(url)
+    spec = chosen_network(network, resolution, is_run=True, allow_code=allow_code)
+    variants = _variants(spec, samples, widths, sampling, seed)
     opened = open_device(url, spec, batch=batch, agent_visits=50) if isinstance(url, str) else url
     with opened as device:
         device.on_message = on_message

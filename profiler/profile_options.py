@@ -18,7 +18,11 @@ Url = Annotated[
 Out = Annotated[Path, typer.Option(help="Folder of the campaign; an interrupted one continues.")]
 
 Network = Annotated[
-    str, typer.Option(help="A network of the zoo, or module:factory.", rich_help_panel=WHAT)
+    str,
+    typer.Option(
+        help="A network of the zoo, or your own: module:function or FILE.py:function.",
+        rich_help_panel=WHAT,
+    ),
 ]
 Samples = Annotated[int, typer.Option(help="Width vectors to measure.", rich_help_panel=WHAT)]
 Sampling = Annotated[

@@ -47,7 +47,7 @@ def _numbers_where_possible(column: pd.Series[Any], where: str) -> pd.Series[Any
 
 
 def resolve_spec(name: str) -> NetworkSpec:
-    """Return the spec that a user names: a zoo network, `module:factory`, or a JSON file.
+    """Return the spec that a user names: a zoo network, a factory, or a JSON file.
 
     Raises:
         InputError: There is none.

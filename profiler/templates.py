@@ -208,7 +208,7 @@ def _export(module: nn.Module, sample: torch.Tensor, name: str) -> onnx.ModelPro
                 _fold_gate_order(program)
     except Exception as error:
         raise InputError(
-            f"torch cannot export {name} to ONNX: {type(error).__name__}: {error}"
+            f"torch cannot export {name} to ONNX: {type(error).__name__}: {str(error)[:250]}"
         ) from error
     if program is None:
         raise InputError(f"torch exported nothing for {name}")

@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
-
-import torch
-from torch import nn
+from typing import ClassVar
 
 from joulemap import JoulemapError
 
-from ..datasets import NetworkSpec, ResolvedLayer
+from ..datasets import NetworkSpec
 from . import networks
 from .networks.definition import Resolution
-
-# Modules that cost nothing at inference, so a spec need not list them.
-FREE_MODULES = (nn.Flatten, nn.Unflatten, nn.Identity, nn.Dropout, nn.Dropout2d)
-# Layers that a forward pass may write as an expression instead of a module.
-EXPRESSIONS = ("add", "concat", "matmul")
+from .networks.module_check import difference, run_at
 
 
 def check_layers(
@@ -38,24 +31,9 @@ def check_layers(
     Raises:
         AssertionError: They differ, or one of the two has a layer that the other lacks.
     """
-    with torch.device(device):
-        module = networks.build(spec, widths)
-        sample = torch.zeros(batch, *spec.input_shape)
-        if spec.layers[0].kind == "embedding":
-            sample = sample.long()
-    resolved = spec.at(widths, batch=batch)
-    seen = _run_with_hooks(module, sample)
-    listed = {layer.name: layer for layer in resolved.layers}
-    where = f"{spec.name} at {widths}"
-    if unlisted := sorted(set(seen) - set(listed)):
-        raise AssertionError(f"{where}: the spec lacks the modules {unlisted}")
-    for name, layer in listed.items():
-        if name in seen:
-            _compare(f"layer '{name}' of {where}", layer, *seen[name])
-        elif layer.kind not in EXPRESSIONS:
-            raise AssertionError(f"{where}: no module '{name}' ran in the forward pass")
-    parameters = sum(parameter.numel() for parameter in module.parameters())
-    _equal(f"{where}: parameters in total", resolved.params, parameters)
+    found = difference(spec, widths, run_at(spec, widths, device, batch), batch)
+    if found is not None:
+        raise AssertionError(f"{spec.name} at {widths}: {found}")
 
 
 class NetworkContract:
@@ -135,68 +113,6 @@ def uniform_widths(spec: NetworkSpec, count: int, seed: int = 0) -> list[tuple[i
         tuple(draw.randrange(width.min, width.max + 1, width.multiple) for width in spec.widths)
         for _ in range(count)
     ]
-
-
-_Seen = tuple[nn.Module, list[torch.Tensor], torch.Tensor]
-
-
-def _run_with_hooks(module: nn.Module, sample: torch.Tensor) -> dict[str, _Seen]:
-    seen: dict[str, _Seen] = {}
-
-    def hook(name: str) -> Any:
-        def record(child: nn.Module, inputs: Any, output: Any) -> None:
-            tensors = [item for item in inputs if isinstance(item, torch.Tensor)]
-            first = output[0] if isinstance(output, tuple) else output
-            seen[name] = (child, tensors, first)
-
-        return record
-
-    for name, child in module.named_modules():
-        if not list(child.children()) and not isinstance(child, FREE_MODULES):
-            child.register_forward_hook(hook(name))
-    with torch.no_grad():
-        module(sample)
-    return seen
-
-
-def _compare(
-    where: str,
-    layer: ResolvedLayer,
-    module: nn.Module,
-    inputs: list[torch.Tensor],
-    output: torch.Tensor,
-) -> None:
-    if layer.kind in ("concat", "add"):
-        elements = sum(tensor.numel() for tensor in inputs)
-        _equal(f"input elements of {where}", layer.input_elements, elements)
-    elif layer.kind != "embedding":
-        shape = _shape(layer, layer.in_channels, layer.in_size, inputs[0].dim())
-        _equal(f"input shape of {where}", shape, tuple(inputs[0].shape))
-    shape = _shape(layer, layer.out_channels, layer.out_size, output.dim())
-    _equal(f"output shape of {where}", shape, tuple(output.shape))
-    _equal(f"parameters of {where}", layer.params, sum(p.numel() for p in module.parameters()))
-    _equal(f"MACs of {where}", layer.macs, _macs(module, inputs, output))
-
-
-def _shape(layer: ResolvedLayer, channels: int, size: tuple[int, int], dim: int) -> tuple[int, ...]:
-    if dim == 4:
-        return (layer.batch, channels, *size)
-    if dim == 3:
-        return (layer.batch, layer.positions * size[0] * size[1], channels)
-    return (layer.batch, channels * size[0] * size[1])
-
-
-def _macs(module: nn.Module, inputs: list[torch.Tensor], output: torch.Tensor) -> int:
-    if isinstance(module, nn.Conv2d):
-        return output.numel() * module.weight[0].numel()
-    if isinstance(module, nn.ConvTranspose2d):
-        return inputs[0].numel() * module.weight[0].numel()
-    if isinstance(module, nn.Linear):
-        return output.numel() * module.in_features
-    if isinstance(module, nn.GRU):
-        vectors = inputs[0].numel() // module.input_size
-        return vectors * 3 * module.hidden_size * (module.input_size + module.hidden_size)
-    return 0
 
 
 def _equal(what: str, expected: object, found: object) -> None:

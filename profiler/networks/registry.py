@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import math
-from collections.abc import Callable
 from dataclasses import replace
-from hashlib import sha256
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from joulemap import InputError
 
 from ...datasets import NetworkSpec
 from ...datasets.network_spec import WidthVector
+from . import factories
 from .definition import NetworkDefinition, Resolution
+from .factories import Factory
 
 if TYPE_CHECKING:
     from torch import nn
-
-Factory: TypeAlias = Callable[..., NetworkDefinition]
 
 # Name -> module in this folder and the function in it that returns the NetworkDefinition.
 ZOO = {
@@ -43,23 +41,24 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(ZOO))
 
 
-def get(name: str, resolution: Resolution | None = None) -> NetworkSpec:
+def get(name: str | Factory, resolution: Resolution | None = None) -> NetworkSpec:
     """Return the network of that name as data.
 
     Args:
-        name: A registered name, or `module:function` of an outside factory, a function that
-            returns a NetworkDefinition.
+        name: A registered name; `module:function` or `FILE.py:function` of an outside factory, a
+            function that returns a NetworkDefinition; or that function itself.
         resolution: Height and width of the input in pixels (an int means both); the network's
             own default when None.
 
     Raises:
         InputError: Unknown name, a factory that cannot be used, or a resolution that does not fit.
     """
-    source = f"factory:{name}" if ":" in name else f"zoo:{name}"
+    is_outside = not isinstance(name, str) or ":" in name or name.endswith(".py")
+    source = factories.name_factory(name) if is_outside else f"zoo:{name}"
     return replace(_definition(source, resolution).spec, source=source)
 
 
-def build(spec: NetworkSpec, widths: WidthVector) -> nn.Module:
+def build(spec: NetworkSpec, widths: WidthVector, *, allow_code: bool = False) -> nn.Module:
     """Return the torch module that `spec` describes, in eval mode, at the given widths.
 
     Weights are as torch initialises them. The running statistics of batch norms are set to fixed
@@ -69,10 +68,13 @@ def build(spec: NetworkSpec, widths: WidthVector) -> nn.Module:
     Args:
         spec: The network; its `source` says what builds it.
         widths: k ints in channels in order, or a mapping by width name.
+        allow_code: Run an outside factory although only the spec, not the user, has named it.
 
     Raises:
-        InputError: The widths do not fit the spec, or the source cannot be resolved.
+        InputError: The widths do not fit the spec, or the source cannot be resolved or may not be.
     """
+    if allow_code:
+        factories.allow(spec.source)
     values = spec.check_widths(widths)
     definition = _definition(spec.source, None)
     if definition.spec.width_names != spec.width_names:
@@ -80,41 +82,49 @@ def build(spec: NetworkSpec, widths: WidthVector) -> nn.Module:
             f"{spec.source} has the widths {', '.join(definition.spec.width_names)}, but the spec "
             f"'{spec.name}' has {', '.join(spec.width_names)}; get the spec anew from its source"
         )
-    module = definition.build(spec, dict(zip(spec.width_names, values, strict=True)))
+    sizes = dict(zip(spec.width_names, values, strict=True))
+    with factories.users_code(f"the network '{spec.name}' at widths {list(values)}"):
+        module = definition.build(spec, sizes)
+    if not hasattr(module, "named_modules"):
+        raise InputError(
+            f"the builder of '{spec.name}' returned a {type(module).__name__}, not a torch module"
+        )
     _set_running_statistics(module)
     return module.eval()
 
 
 def code_fingerprint(source: str) -> str | None:
-    """Return the SHA-256 of the file that builds the source's network; None if it has no file.
+    """Return the SHA-256 of the files that build the source's network; None if it has no file.
 
     Raises:
         InputError: The source cannot be resolved.
     """
-    try:
-        file = inspect.getsourcefile(inspect.unwrap(_factory(source)))
-        return sha256(Path(file or "").read_bytes()).hexdigest()
-    except (TypeError, OSError):
-        return None
+    return factories.code_digest(_factory(source))
+
+
+def is_unchanged_zoo(spec: NetworkSpec) -> bool:
+    """Return whether a spec is a registered network as joulemap describes it, bounds aside."""
+    scheme, _, name = spec.source.partition(":")
+    if scheme != "zoo" or name not in ZOO:
+        return False
+    for resolution in (None, spec.input_shape[-2:]):
+        with contextlib.suppress(InputError):
+            own = get(name, resolution)  # type: ignore[arg-type]
+            if (own.input_shape, own.layers) == (spec.input_shape, spec.layers):
+                return own.width_names == spec.width_names
+    return False
 
 
 def _definition(source: str, resolution: Resolution | None) -> NetworkDefinition:
     factory = _factory(source)
     if resolution is None:
-        definition = factory()
-    elif "resolution" not in inspect.signature(factory).parameters:
+        return factories.call_factory(factory, source)
+    if "resolution" not in inspect.signature(factory).parameters:
         raise InputError(f"{source} has a fixed resolution; its function takes no `resolution`")
-    else:
-        sides = (resolution, resolution) if isinstance(resolution, int) else resolution
-        if len(sides) != 2 or any(type(side) is not int or side < 1 for side in sides):
-            raise InputError(f"resolution is {resolution!r}, not one or two ints >= 1")
-        definition = factory(resolution=resolution)
-    if not isinstance(definition, NetworkDefinition):
-        raise InputError(
-            f"{source} returned a {type(definition).__name__}; a network factory returns a "
-            "joulemap.profiler.networks.NetworkDefinition(spec, build)"
-        )
-    return definition
+    sides = (resolution, resolution) if isinstance(resolution, int) else resolution
+    if len(sides) != 2 or any(type(side) is not int or side < 1 for side in sides):
+        raise InputError(f"resolution is {resolution!r}, not one or two ints >= 1")
+    return factories.call_factory(factory, source, resolution=resolution)
 
 
 def _factory(source: str) -> Factory:
@@ -122,38 +132,19 @@ def _factory(source: str) -> Factory:
     if scheme == "zoo":
         if rest not in ZOO:
             raise InputError(
-                f"there is no network '{rest}'; known are {', '.join(names())}, or write "
-                "module:function for your own"
+                f"there is no network '{rest[:100]}'; known are {', '.join(names())}, or write "
+                f"{factories.FORMS} for your own"
             )
         module_name, function_name = ZOO[rest]
         module = importlib.import_module(f".{module_name}", __package__)
         factory: Factory = getattr(module, function_name)
         return factory
-    if scheme == "factory":
-        return _outside_factory(rest)
+    if factories.is_outside(source):
+        return factories.factory_of(source)
     raise InputError(
-        f"a network of source '{source}' cannot be built in torch; only zoo: and factory: can"
+        f"a network of source '{source[:100]}' cannot be built in torch; only zoo:, factory: and "
+        "file: can"
     )
-
-
-def _outside_factory(path: str) -> Factory:
-    module_name, _, function_name = path.partition(":")
-    if not module_name or not function_name:
-        raise InputError(f"'{path}' is no network factory; write module:function")
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:
-        raise InputError(
-            f"the module '{module_name}' of the network '{path}' cannot be imported: "
-            f"{type(error).__name__}: {error}"
-        ) from error
-    factory = getattr(module, function_name, None)
-    if not callable(factory):
-        raise InputError(
-            f"the module '{module_name}' has no function '{function_name}' for the network '{path}'"
-        )
-    found: Factory = factory
-    return found
 
 
 def _set_running_statistics(module: nn.Module) -> None:
