@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from joulemap import InputError
+from joulemap.showable_text import showable
 
 from .device_identity import is_same_device
 from .measurement import Measurement
+from .measurement_rows import rows_of
 from .metrics import NoiseFloor, noise_floor
 from .network_spec import NetworkSpec
 from .records import CONDITION_NAMES
@@ -136,13 +137,18 @@ class CostDataset:
     ) -> CostDataset:
         """Return the dataset of a campaign's measurements; variants without a visit are left out.
 
-        A variant whose visits were all rejected keeps its row, with missing costs.
+        A variant whose visits were all rejected keeps its row, with missing costs. What makes no
+        cost is left out and said: one bad row takes no other with it.
         """
-        rows = [
-            _row(measurement, spec, float(protocol.get("rel_error", math.inf)))
-            for measurement in measurements
-            if measurement.num_failed < len(measurement.visits)
-        ]
+        rel_error = float(protocol.get("rel_error", math.inf))
+        rows, problems = rows_of(measurements, spec, rel_error)
+        if problems:
+            more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
+            warnings.warn(
+                f"left out of the dataset: {showable(problems[0], 300)}{more}",
+                DroppedRowsWarning,
+                stacklevel=2,
+            )
         if not rows:
             raise InputError("there are no measurements yet: no visit has succeeded")
         return cls(
@@ -444,38 +450,3 @@ def _weights(y: FloatArray, relative_variance: FloatArray) -> FloatArray:
     variance = np.where(known, relative_variance, typical)
     weights = 1.0 / (np.maximum(variance, typical / 2) * y**2)
     return np.asarray(weights / weights.mean(), dtype=np.float64)
-
-
-def _row(measurement: Measurement, spec: NetworkSpec, rel_error: float) -> dict[str, Any]:
-    visit, latency = measurement.visits[0], measurement.latency
-    pair = measurement.revisit_pair_s
-    energy, energies = measurement.energy, measurement.energy_revisit_pair_j
-    return {
-        "spec_id": visit.spec_id,
-        "variant_id": visit.variant_id,
-        **dict(zip(spec.width_names, visit.widths, strict=True)),
-        **asdict(visit.conditions),
-        "latency_s": latency.latency_s if latency else None,
-        "latency_standard_error_s": latency.standard_error * latency.latency_s if latency else None,
-        "latency_ci_low_s": latency.low_s if latency else None,
-        "latency_ci_high_s": latency.high_s if latency else None,
-        "latency_revisit_a_s": pair[0] if pair else None,
-        "latency_revisit_b_s": pair[1] if pair else None,
-        "latency_mean_s": measurement.latency_mean_s,
-        "cpu_time_s": measurement.cpu_time_s,
-        "steal_share": measurement.steal_share,
-        "energy_j": energy.energy_j if energy else None,
-        "energy_standard_error_j": energy.standard_error * energy.energy_j if energy else None,
-        "energy_ci_low_j": energy.low_j if energy else None,
-        "energy_ci_high_j": energy.high_j if energy else None,
-        "energy_revisit_a_j": energies[0] if energies else None,
-        "energy_revisit_b_j": energies[1] if energies else None,
-        "energy_gross_j": energy.gross_j if energy else None,
-        "energy_idle_w": energy.idle_w if energy else None,
-        "energy_source": energy.source if energy else None,
-        "energy_estimate_j": measurement.energy_estimate_j,
-        "num_visits": latency.num_visits if latency else 0,
-        "num_failed_visits": measurement.num_failed,
-        "num_rejected_visits": measurement.num_rejected,
-        "is_imprecise": latency is None or latency.relative_error > rel_error,
-    }

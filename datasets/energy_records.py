@@ -11,10 +11,10 @@ from scipy import stats
 
 from joulemap import InputError
 
+from .answer_bounds import MAX_POWER_W, MAX_READINGS, checked
 from .field_checks import count, fields_of, finite, index, not_negative, positive
 
 ENERGY_SOURCES = ("counter", "sampled", "simulated")
-MAX_READINGS = 200_000
 MAX_WORDS = 100
 
 
@@ -54,6 +54,7 @@ class MeterCheck:
             InputError: A field is missing, unknown or of the wrong type.
         """
         values = fields_of(cls, content)
+        checked("visit", content)
         return cls(
             meter=_word("meter", values["meter"]),
             channel=_word("channel", values["channel"]),
@@ -134,6 +135,7 @@ class EnergyReading:
                 none of the known ones.
         """
         values = fields_of(cls, content)
+        checked("visit", content)
         if values["source"] not in ENERGY_SOURCES:
             raise InputError(
                 f"energy source is {str(values['source'])[:50]!r}; known: "
@@ -145,7 +147,7 @@ class EnergyReading:
         if energy_j <= 0 and not found["standard_error_j"]:
             raise InputError(f"energy_j is {energy_j}, not above 0, and nothing explains it")
         gross = values["gross_j"]
-        return cls(
+        made = cls(
             energy_j=energy_j,
             freedom=_number("freedom", values["freedom"], least=0.0),
             gross_j=None if gross is None else positive("gross_j", gross),
@@ -161,6 +163,11 @@ class EnergyReading:
             check=None if values["check"] is None else MeterCheck.from_dict(values["check"]),
             **found,
         )
+        if made.calls is not None and made.window_s:
+            power_w = max(abs(energy_j), made.gross_j or 0.0) * made.calls / made.window_s
+            if power_w > MAX_POWER_W:
+                raise InputError(f"energy_j makes {power_w:.3g} W, more than {MAX_POWER_W:.0g} W")
+        return made
 
     def to_dict(self) -> dict[str, Any]:
         """Return the reading as a dictionary for JSON."""
@@ -200,6 +207,7 @@ class EnergyEstimateReading:
             InputError: A field is missing, unknown, of the wrong type or not above 0.
         """
         values = fields_of(cls, content)
+        checked("visit", content)
         return cls(
             positive("energy_estimate_j", values["energy_estimate_j"]),
             _word("meter", values["meter"]),
@@ -243,6 +251,7 @@ class PowerTrace:
             InputError: A field is missing, unknown or of the wrong type; moments go backwards.
         """
         values = fields_of(cls, content)
+        checked("visit", content)
         lists = []
         for name in ("times_s", "values"):
             items = values[name]

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
 from joulemap import InputError
+
+from .answer_bounds import number_text
+
+MAX_FLOAT = sys.float_info.max
+MAX_INT = 2**63 - 1
 
 
 def fields_of(cls: Any, content: Any) -> dict[str, Any]:
@@ -34,8 +39,10 @@ def finite(name: str, value: Any) -> float:
     Raises:
         InputError: It is something else.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise InputError(f"{name} is {str(value)[:50]!r}, not a finite number")
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    # An integer may be too long to be one of the finite floats.
+    if not is_number or not -MAX_FLOAT <= value <= MAX_FLOAT:
+        raise InputError(f"{name} is {number_text(value)}, not a finite number")
     return float(value)
 
 
@@ -69,8 +76,8 @@ def index(name: str, value: Any) -> int:
     Raises:
         InputError: It is something else.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise InputError(f"{name} is {str(value)[:50]!r}, not an int >= 0")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_INT:
+        raise InputError(f"{name} is {number_text(value)}, not an int from 0 to 2^63 - 1")
     return value
 
 

@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from joulemap import InputError
+from joulemap.showable_text import showable_answer
 
+from .answer_bounds import cleaned
 from .device_identity import is_same_device
 from .estimation import VisitKey
 from .network_spec import NetworkSpec
@@ -177,12 +179,15 @@ class JournalContent:
         visits: In the order in which they were made.
         rejections: Visits that the campaign rejected, with the reason.
         torn_bytes: Length of a torn last line, 0 if there is none.
+        unusable: What a device said and cannot be used, a text for each line: such a visit counts
+            as one that failed.
     """
 
     campaign: CampaignRecord
     visits: tuple[Visit, ...]
     rejections: Mapping[VisitKey, str]
     torn_bytes: int
+    unusable: tuple[str, ...] = ()
 
 
 def read_journal(path: str | Path) -> JournalContent:
@@ -203,18 +208,23 @@ def read_journal(path: str | Path) -> JournalContent:
     campaign: CampaignRecord | None = None
     visits: dict[VisitKey, Visit] = {}
     rejections: dict[VisitKey, str] = {}
+    unusable: list[str] = []
     for number, line in enumerate(lines, start=1):
         try:
             record = _decode(line)
             if campaign is None:
+                record, problems = _described(record)
                 campaign = CampaignRecord.from_dict(record)
+                unusable += [f"line 1: {problem}" for problem in problems]
             elif "rejected" in record:
                 key, reason = _rejection(record)
                 if key not in visits or key in rejections:
                     raise InputError("it rejects a visit that is not there, or twice")
                 rejections[key] = reason
             else:
-                visit = Visit.from_dict(record)
+                visit, unused = Visit.read(record)
+                if unused is not None:
+                    unusable.append(f"line {number}: {unused}")
                 if visit.key in visits:
                     raise InputError("it repeats a visit that is there already")
                 visits[visit.key] = visit
@@ -224,7 +234,19 @@ def read_journal(path: str | Path) -> JournalContent:
                 "changed: restore the file from a copy, or start in another folder"
             ) from error
     assert campaign is not None  # noqa: S101 - there is at least one line
-    return JournalContent(campaign, tuple(visits.values()), rejections, len(data) - end)
+    return JournalContent(
+        campaign, tuple(visits.values()), rejections, len(data) - end, tuple(unusable)
+    )
+
+
+def _described(record: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return a first line without what no device can truthfully say of itself, and what that was."""
+    made, problems = dict(record), []
+    for name, kind in (("device", "probe"), ("meters", "prepare")):
+        if name in made:
+            made[name], found = cleaned(kind, showable_answer(made[name]))
+            problems += [f"{name}: {problem}" for problem in found]
+    return made, problems
 
 
 class Journal:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
@@ -16,7 +17,9 @@ from typing import Any
 import numpy as np
 
 from joulemap import InputError
+from joulemap.showable_text import showable
 
+from .answer_bounds import MAX_RUNS, MAX_VISIT_S, checked
 from .energy_records import EnergyEstimateReading, EnergyReading, PowerTrace
 from .field_checks import count, fields_of, finite, index, not_negative, positive
 
@@ -24,7 +27,7 @@ RECORD_VERSION = 2
 # 1: first version (2026-11).
 # 2: what meters say is a record of its own, with its uncertainty and its raw readings (2026-11).
 
-MAX_RUNS = 1_000_000
+MAX_BLOCKS = 10_000
 
 
 @dataclass(frozen=True)
@@ -75,17 +78,26 @@ class Block:
             InputError: Anything else.
         """
         values = fields_of(cls, content)
+        checked("visit", content)
         latencies = values["latencies_s"]
         if not isinstance(latencies, list | tuple) or not 1 <= len(latencies) <= MAX_RUNS:
             raise InputError("latencies_s of a block is not a list of run times")
         steal = values["steal_s"]
-        return cls(
+        made = cls(
             latencies_s=tuple(positive("latencies_s", value) for value in latencies),
             calls_per_run=count("calls_per_run", values["calls_per_run"]),
             wall_s=positive("wall_s", values["wall_s"]),
             cpu_s=not_negative("cpu_s", values["cpu_s"]),
             steal_s=None if steal is None else not_negative("steal_s", steal),
         )
+        if made.running_s > MAX_VISIT_S:
+            raise InputError(f"a block's calls took {made.running_s:.3g} s, more than a week")
+        return made
+
+    @property
+    def running_s(self) -> float:
+        """Seconds that all its calls took together."""
+        return math.fsum(self.latencies_s) * self.calls_per_run
 
     @cached_property
     def median_s(self) -> float:
@@ -131,14 +143,15 @@ class Timing:
             InputError: A field is missing, unknown, of the wrong type, not finite or not positive.
         """
         values = fields_of(cls, content)
+        checked("visit", {**values, "blocks": None, "reference_before": None})
         blocks, warm_up, machine = values["blocks"], values["warm_up_s"], values["machine"]
-        if not isinstance(blocks, list | tuple) or not blocks:
-            raise InputError("a visit has no blocks")
+        if not isinstance(blocks, list | tuple) or not 1 <= len(blocks) <= MAX_BLOCKS:
+            raise InputError(f"a visit has no list of 1 to {MAX_BLOCKS} blocks")
         if not isinstance(warm_up, list | tuple) or len(warm_up) > MAX_RUNS:
             raise InputError("warm_up_s of a visit is not a list of run times")
         if not isinstance(machine, Mapping) or len(machine) > 100:
             raise InputError("machine of a visit is not a table of readings")
-        return cls(
+        made = cls(
             warm_up_s=tuple(positive("warm_up_s", value) for value in warm_up),
             is_settled=bool(values["is_settled"]),
             blocks=tuple(Block.from_dict(block) for block in blocks),
@@ -149,11 +162,16 @@ class Timing:
             load_s=not_negative("load_s", values["load_s"]),
             model_bytes=count("model_bytes", values["model_bytes"]),
             machine={
-                str(name)[:100]: None if value is None else finite(str(name), value)
+                showable(name, 100): None if value is None else finite(str(name), value)
                 for name, value in machine.items()
             },
             pid=count("pid", values["pid"]),
         )
+        if sum(len(block.latencies_s) for block in made.blocks) > MAX_RUNS:
+            raise InputError(f"a visit has more than {MAX_RUNS} runs")
+        if sum(block.running_s for block in made.blocks) > MAX_VISIT_S:
+            raise InputError("a visit's calls took more than a week")
+        return made
 
     @property
     def latency_s(self) -> float:
@@ -242,6 +260,35 @@ class Visit:
             **{key: index(key, values[key]) for key in ("visit_index", "attempt", "sequence")},
         )
         return cls(**values)
+
+    @classmethod
+    def read(cls, content: Any) -> tuple[Visit, str | None]:
+        """Return the visit that `to_dict` wrote, and what in it cannot be used, None for nothing.
+
+        A visit whose times or energies make no sense is one that failed for that reason: no other
+        visit is lost for it.
+
+        Raises:
+            InputError: It is no visit, or does not say which.
+        """
+        try:
+            return cls.from_dict(content), None
+        except InputError as error:
+            if not isinstance(content, Mapping) or content.get("timing") is None:
+                raise
+            problem = f"what the device answered cannot be used: {error}"
+            bare = dict(_of_version_1({**content, **dict.fromkeys(_ANSWERED)}))
+            return cls.from_dict({**bare, "error": f"transient: {problem}"}), problem
+
+
+# What of a visit the device said.
+_ANSWERED = (
+    "timing",
+    "energy",
+    "energy_estimate",
+    "energy_refused",
+    "power_trace",
+)
 
 
 def variant_id(spec_id: str, widths: Sequence[int], conditions: Conditions) -> str:

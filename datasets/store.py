@@ -17,6 +17,7 @@ import contextlib
 import json
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from joulemap import InputError, __version__
+from joulemap.showable_text import showable
 
-from .cost_dataset import CostDataset
+from .cost_dataset import CostDataset, DroppedRowsWarning
 from .dataset_card import dataset_card
 from .journal import FILE_NAME as JOURNAL
 from .journal import CampaignRecord, JournalContent, read_journal, take_lock
@@ -102,7 +104,8 @@ def load_dataset(path: str | Path) -> CostDataset:
 
 
 def dataset_of(journal: JournalContent) -> CostDataset:
-    """Return the dataset of what a journal holds so far."""
+    """Return the dataset of what a journal holds so far; what of it cannot be used is said."""
+    _warn_of(journal)
     return _dataset(journal, measurements_of(journal.visits, journal.rejections))
 
 
@@ -115,6 +118,18 @@ def _dataset(journal: JournalContent, measurements: Sequence[Measurement]) -> Co
         protocol=campaign.protocol,
         source=f"measured by joulemap {campaign.joulemap_version}",
     )
+
+
+def _warn_of(journal: JournalContent) -> None:
+    """Say what in a journal cannot be used."""
+    if journal.unusable:
+        more = f", and {len(journal.unusable) - 1} more" if len(journal.unusable) > 1 else ""
+        warnings.warn(
+            f"the journal holds what no device can truthfully say, which was left out: "
+            f"{showable(journal.unusable[0], 300)}{more}",
+            DroppedRowsWarning,
+            stacklevel=3,
+        )
 
 
 def _meters(campaign: CampaignRecord) -> dict[str, Any]:
@@ -138,6 +153,7 @@ def export_campaign(folder: str | Path) -> CostDataset:
     """
     folder = Path(folder)
     journal = read_journal(folder / JOURNAL)
+    _warn_of(journal)
     measurements = measurements_of(journal.visits, journal.rejections)
     dataset = _dataset(journal, measurements)
     campaign = measurements[0].campaign

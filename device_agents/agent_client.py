@@ -6,7 +6,8 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any
 
-from .errors import StableDeviceError, TransientDeviceError, failure_text
+from .answers import result_of
+from .errors import StableDeviceError, TransientDeviceError
 from .interfaces import Process
 from .onboard import frames
 
@@ -64,17 +65,9 @@ class AgentClient:
             message = f"{operation} failed: the agent sent garbage ({str(error)[:200]})"
             self._break(message)
             raise TransientDeviceError(message) from error
-        if "error" in answer:
-            problem = answer["error"] if isinstance(answer["error"], dict) else {}
-            message = failure_text(operation, str(problem.get("message"))[:2000])
-            if problem.get("is_transient"):
-                raise TransientDeviceError(message)
-            raise StableDeviceError(message)
-        result = answer.get("result")
-        if not isinstance(result, dict):
+        if "error" not in answer and not isinstance(answer.get("result"), dict):
             self._break(f"{operation} failed: the agent's answer has no result")
-            raise TransientDeviceError(f"{operation} failed: the agent's answer has no result")
-        return result
+        return result_of(operation, answer)
 
     def close(self) -> None:
         """End the agent: politely when it listens, in any case within seconds."""

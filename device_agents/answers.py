@@ -7,11 +7,13 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from joulemap.showable_text import showable
+from joulemap.showable_text import showable, showable_answer
 
+from ..datasets.answer_bounds import cleaned
 from .errors import DeviceInUseError, StableDeviceError, TransientDeviceError, failure_text
 
 MAX_MESSAGE = 2000
+_MEASURING = ("visit", "layers")
 
 
 def preparation_digest(request: Mapping[str, Any], payload: bytes) -> str:
@@ -37,4 +39,25 @@ def result_of(operation: str, answer: Mapping[str, Any]) -> dict[str, Any]:
     result = answer.get("result")
     if not isinstance(result, dict):
         raise TransientDeviceError(f"{operation} failed: the agent's answer has no result")
-    return result
+    return believed(operation, result)
+
+
+def believed(operation: str, result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a result with texts that may be shown and numbers that are possible.
+
+    What a device says of itself has None in the place of what cannot be so. Of what is measured
+    nothing counts then.
+
+    Args:
+        operation: What the agent was asked for.
+        result: What it answered.
+
+    Raises:
+        TransientDeviceError: A measurement holds a number, a list or a word that cannot be.
+    """
+    found, problems = cleaned(operation, showable_answer(result))
+    if problems and operation in _MEASURING:
+        raise TransientDeviceError(
+            f"{operation} failed: the device's answer makes no sense: {problems[0]}"
+        )
+    return dict(found)

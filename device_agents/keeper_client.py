@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from joulemap.showable_text import showable
+from joulemap.showable_text import showable, showable_answer
 
 from . import same_device
 from .answers import MAX_MESSAGE, preparation_digest, result_of
@@ -445,7 +445,7 @@ class KeeperClient:
         if isinstance(refused := answer.get("refused"), Mapping):
             why = showable(refused.get("message"), MAX_MESSAGE)
             raise (TransientDeviceError if refused.get("is_transient") else StableDeviceError)(why)
-        state = answer.get("result")
+        state = showable_answer(answer.get("result"))
         if answer.get("id") != number or not isinstance(state, Mapping):
             raise _BrokenLink("the device's answer to the first request makes no sense")
         if parts := same_device.differences(self._identity, state.get("identity")):

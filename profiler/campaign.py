@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from typing import Protocol as TypingProtocol
 
 from joulemap import InputError, JoulemapError, __version__
+from joulemap.showable_text import showable
 
 from ..datasets import Conditions, CostDataset, NetworkSpec, Timing, Visit
 from ..datasets.journal import FILE_NAME, CampaignRecord, Journal
@@ -223,6 +224,12 @@ def profile(
                 observer.message(
                     f"the journal ended in an unfinished line of {journal.content.torn_bytes} "
                     "bytes, which was cut off; that visit is made again"
+                )
+            if journal.content.unusable:
+                observer.message(
+                    f"warning: {len(journal.content.unusable)} lines of the journal hold what no "
+                    f"device can truthfully say; visits there count as failed and are made again "
+                    f"while tries remain; {showable(journal.content.unusable[0], 300)}"
                 )
             plan = VisitPlan(
                 spec,

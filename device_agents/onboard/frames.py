@@ -18,6 +18,8 @@ from typing import Any, BinaryIO
 MAGIC = b"JMF1"
 MAX_HEADER = 8 * 1024 * 1024
 MAX_PAYLOAD = 64 * 1024 * 1024
+MAX_DIGITS = 20
+MAX_DEPTH = 30
 PREFIX = struct.Struct(">4sII")
 
 
@@ -64,12 +66,52 @@ def decode_header(text: bytes) -> dict[str, Any]:
     """
     try:
         # What is no number is not JSON, though the parser would take it.
-        header = json.loads(text.decode(), parse_constant=_finite, parse_float=_finite)
+        header = json.loads(
+            text.decode(),
+            parse_constant=_finite,
+            parse_float=_finite,
+            parse_int=_integer,
+            object_pairs_hook=_table,
+        )
     except (ValueError, RecursionError) as error:
-        raise FrameError(f"the header of a frame is not JSON: {error}") from error
+        raise FrameError(f"the header of a frame is not JSON: {str(error)[:200]}") from error
     if not isinstance(header, dict):
         raise FrameError("the header of a frame is no JSON object")
+    _check_depth(header)
     return header
+
+
+def _integer(text: str) -> int | float:
+    """Return an int of 64 bits, infinity for a longer one: it fits no column, and takes long to read.
+
+    The frame stands: who reads it finds that this number lies beyond its bounds.
+    """
+    number = int(text) if len(text) <= MAX_DIGITS else None
+    if number is None or not -(2**63) <= number < 2**63:
+        return -math.inf if text.startswith("-") else math.inf
+    return number
+
+
+def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object whose names are all different: of two equal ones nobody knows which counts."""
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        raise ValueError("an object has two fields of one name")
+    return table
+
+
+def _check_depth(header: dict[str, Any]) -> None:
+    level: list[Any] = [header]
+    for _ in range(MAX_DEPTH):
+        level = [
+            item
+            for value in level
+            for item in (value.values() if isinstance(value, dict) else value)
+            if isinstance(item, (dict, list))
+        ]
+        if not level:
+            return
+    raise FrameError(f"the header of a frame is nested more than {MAX_DEPTH} deep")
 
 
 def _finite(text: str) -> float:

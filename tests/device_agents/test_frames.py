@@ -12,7 +12,7 @@ from joulemap.device_agents.onboard import frames
 JSON = st.recursive(
     st.none()
     | st.booleans()
-    | st.integers()
+    | st.integers(-(2**63), 2**63 - 1)
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
@@ -58,6 +58,32 @@ def test_lengths_beyond_the_bounds_are_refused(header_length: int, payload_lengt
 def test_a_header_that_is_no_object_is_refused(text: bytes) -> None:
     with pytest.raises(frames.FrameError, match="header"):
         frames.decode_header(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"x": ' + b"[" * 40 + b"]" * 40 + b"}",
+        b'{"x": ' * 100_000,
+        b"[" * 100_000,
+        b'{"x": 1, "y": {"a": 1, "a": 2}}',
+        b'{"x": NaN}',
+        b'{"x": -Infinity}',
+        b'{"x": 1e999}',
+    ],
+)
+def test_a_header_that_is_too_deep_or_says_a_thing_twice_is_refused(text: bytes) -> None:
+    with pytest.raises(frames.FrameError, match="header"):
+        frames.decode_header(text)
+
+
+@pytest.mark.parametrize("digits", [20, 400, 4300, 5000, 1_000_000])
+def test_an_integer_of_any_length_is_read_at_once_and_is_no_number_to_count_with(
+    digits: int,
+) -> None:
+    header = frames.decode_header(b'{"x": ' + b"9" * digits + b', "y": -' + b"9" * digits + b"}")
+    assert header == {"x": float("inf"), "y": float("-inf")}
+    assert frames.decode_header(b'{"x": -9223372036854775808}') == {"x": -(2**63)}
 
 
 def test_what_is_not_json_cannot_be_sent() -> None:
