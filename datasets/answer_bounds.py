@@ -31,7 +31,7 @@ class Bound(NamedTuple):
         why: The reason.
         is_whole: Whether it is an int.
         smallest: The least distance from 0 but for 0 itself: nearer, quotients overflow.
-        longest: How many values a list of them may have.
+        longest: How many values a list of them may have; 0 where no list may stand.
     """
 
     low: float
@@ -39,7 +39,7 @@ class Bound(NamedTuple):
     why: str
     is_whole: bool = False
     smallest: float = 0.0
-    longest: int = MAX_ITEMS
+    longest: int = 0
 
 
 OTHER = Bound(-1e15, 1e15, "a number that nothing is computed from")
@@ -57,7 +57,7 @@ _ERROR_J = Bound(0.0, 1e9, "as uncertain as the largest energy", smallest=1e-30)
 _WATT = Bound(-MAX_POWER_W, MAX_POWER_W, "the power of a rack of accelerators")
 _MOMENT_S = Bound(-1.0, MAX_VISIT_S, "since the first reading of a visit", longest=MAX_READINGS)
 _CLOCK_S = Bound(-1e10, 1e10, "three centuries since a clock's start")
-_CPU = Bound(0, 2**20, "the number of a CPU", is_whole=True)
+_CPU = Bound(0, 2**20, "the number of a CPU", is_whole=True, longest=MAX_ITEMS)
 
 _VISIT: Mapping[str, Bound] = {
     "latencies_s": _RUNS_S,
@@ -104,7 +104,7 @@ _VISIT: Mapping[str, Bound] = {
     "calls": Bound(1, 10**15, "a call is no shorter than a nanosecond", is_whole=True),
     "updates": _COUNT,
     "missing_share": _SHARE,
-    "disagreement": Bound(-1e30, 1e30, "a quotient of two energies"),
+    "disagreement": Bound(-1e18, 1e18, "a quotient of two energies"),
     "times_s": _MOMENT_S,
     "values": Bound(-1e15, 1e15, "joules of a counter's lifetime", longest=MAX_READINGS),
     "num_readings": _COUNT,
@@ -141,7 +141,9 @@ _PROBE: Mapping[str, Bound] = {
     "memory_bytes": _BYTES,
     "temperature_c": _CELSIUS,
     # Of simulated hardware.
-    **dict.fromkeys(("rows", "columns", "word_bytes"), Bound(1, 2**31, "an array", is_whole=True)),
+    **dict.fromkeys(
+        ("rows", "columns", "word_bytes"), Bound(1, 2**31, "the side of an array", is_whole=True)
+    ),
     **dict.fromkeys(("input_cache_bytes", "weight_cache_bytes"), _BYTES),
     **dict.fromkeys(
         ("mac_energy", "memory_energy", "cache_energy", "register_energy"),
@@ -224,8 +226,9 @@ def _cleaned(
         }
     if isinstance(value, (list, tuple)):
         longest = MAX_ITEMS if bound is None else bound.longest
-        if len(value) > longest:
-            problems.append(f"{name} has {len(value)} values, more than {longest}")
+        if len(value) > longest or (bound is not None and _holds_lists(value)):
+            what = f"{len(value)} values, more than {longest}" if longest else "no number"
+            problems.append(f"{name} is a list of {what}")
             return None
         if bound is not None and _all_within(bound, value):
             return list(value)
@@ -242,9 +245,11 @@ def _problem(bound: Bound | None, name: str, value: Any) -> str | None:
     if value is None:
         return None
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if bound is None and not is_number:
-        is_answered = isinstance(value, bool) or not name.startswith("is_")
+    if bound is None and name.startswith("is_"):
+        is_answered = isinstance(value, bool)
         return None if is_answered else f"{name} is {number_text(value)}, neither true nor false"
+    if bound is None and not is_number:
+        return None
     bound = bound or OTHER
     if not is_number or (bound.is_whole and not isinstance(value, int)):
         kind = "whole number" if bound.is_whole else "number"
@@ -256,6 +261,10 @@ def _problem(bound: Bound | None, name: str, value: Any) -> str | None:
             f"{bound.high:g}{least} ({bound.why})"
         )
     return None
+
+
+def _holds_lists(values: Any) -> bool:
+    return any(isinstance(value, (list, tuple)) for value in values)
 
 
 def _all_within(bound: Bound, values: Any) -> bool:
