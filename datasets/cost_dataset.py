@@ -160,8 +160,13 @@ class CostDataset:
         )
 
     @classmethod
-    def join(cls, datasets: Sequence[CostDataset]) -> CostDataset:
+    def join(cls, datasets: Sequence[CostDataset], *, allow_different: bool = False) -> CostDataset:
         """Return the rows of several datasets of one device as one dataset.
+
+        Args:
+            datasets: One at least.
+            allow_different: Whether they may be of several devices, and of unlike conditions as one:
+                what is not the same in all is missing in the result.
 
         Raises:
             InputError: There is none, or they are of different devices.
@@ -169,7 +174,8 @@ class CostDataset:
         if not datasets:
             raise InputError("there is no dataset to join")
         first = datasets[0]
-        for other in datasets[1:]:
+        is_one_device = all(is_same_device(first.device, other.device) for other in datasets)
+        for other in datasets[1:] if not allow_different else ():
             if not is_same_device(first.device, other.device):
                 raise InputError(
                     f"the datasets are of different devices ({first.device_id} and "
@@ -177,12 +183,14 @@ class CostDataset:
                 )
         if len(datasets) == 1:
             return first
+        rows = pd.concat([item.to_pandas() for item in datasets], ignore_index=True)
+        if allow_different:
+            unlike = [name for name in CONDITION_NAMES if rows[name].nunique(dropna=False) > 1]
+            rows = rows.assign(**dict.fromkeys(unlike))
         return cls(
-            pd.concat([item.to_pandas() for item in datasets], ignore_index=True).filter(
-                regex="^(?!sparsity_)"
-            ),
+            rows.filter(regex="^(?!sparsity_)"),
             {key: spec for dataset in datasets for key, spec in dataset.specs.items()},
-            device=first.device,
+            device=first.device if is_one_device else {},
             protocol=first.protocol,
             source=first.source,
         )

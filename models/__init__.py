@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .budget import Budget
     from .contradictions import ContradictionWarning
     from .cost_module import CostModule
+    from .evaluation import Evaluation, evaluate
     from .export import to_onnx_file, to_torch_file
     from .extrapolation import ExtrapolationWarning
     from .fittable import FittableDataset
@@ -47,6 +48,7 @@ __all__ = [
     "ContradictionWarning",
     "CostModule",
     "CrossValidation",
+    "Evaluation",
     "ExtrapolationWarning",
     "FittableDataset",
     "FlopsPredictor",
@@ -62,6 +64,7 @@ __all__ = [
     "TreesPredictor",
     "UnmeasuredLayersWarning",
     "cross_validate",
+    "evaluate",
     "farthest_points",
     "fit",
     "load",
@@ -75,12 +78,14 @@ _MODULES = {
     "ContradictionWarning": "contradictions",
     "CostModule": "cost_module",
     "CrossValidation": "fitting",
+    "Evaluation": "evaluation",
     "ExtrapolationWarning": "extrapolation",
     "FittableDataset": "fittable",
     "Predictor": "predictor",
     "SystolicHardware": "systolic_hardware",
     "UnmeasuredLayersWarning": "layerwise",
     "cross_validate": "fitting",
+    "evaluate": "evaluation",
     "farthest_points": "selection",
     "fit": "fitting",
     "load": "serialization",

@@ -96,6 +96,8 @@ class AutoPredictor(Predictor):
             "num_samples_",
             "held_out_",
             "device_id_",
+            "former_ids_",
+            "training_rows_",
         ):
             setattr(found, name, getattr(self, name))
         return found

@@ -22,8 +22,17 @@ from .allocation import (
 )
 from .augmented_lagrangian import AugmentedLagrangian
 from .budget_check import BudgetCheck
-from .constraint import TOLERANCE, Constraint, Cost, Limit, combined_multiples, constraints_of
+from .constraint import (
+    TOLERANCE,
+    Constraint,
+    Cost,
+    Limit,
+    combined_multiples,
+    constraints_of,
+    differences_of,
+)
 from .intervals import FloatArray
+from .measured_under import refuse_unlike
 from .projection import Region, project
 from .rounding import repair
 
@@ -53,9 +62,12 @@ class Budget:
             text such as '5 mJ', or a share of the unpruned network's cost such as '60 %'.
         coverage: None, or between 0 and 1.
         spec: The network, where the costs do not know it.
+        allow_different: Whether the costs may be of unlike conditions or of several devices; the
+            budget and its checks name the differences then.
 
     Attributes:
         constraints: What was given, each a `Constraint`.
+        differences: What the costs were measured under that is not the same.
         floor: What the smallest widths cost, one figure for each constraint.
         dense: What the unpruned network costs.
 
@@ -74,11 +86,15 @@ class Budget:
         coverage: float | None = None,
         *,
         spec: NetworkSpec | None = None,
+        allow_different: bool = False,
     ) -> None:
         if coverage is not None and not (isinstance(coverage, int | float) and 0 < coverage < 1):
             raise InputError(f"coverage is {coverage!r}; write None or a number between 0 and 1")
         self.coverage = coverage
         self.constraints, self.spec = constraints_of(constraints, coverage, spec)
+        self.differences = differences_of(self.constraints)
+        if not allow_different:
+            refuse_unlike(self.differences, "the costs of the budget")
         self.width_names = self.constraints[0].cost.width_names
         self.low = np.array(self.spec.min_widths, dtype=np.float64)
         self.high = np.array(self.spec.max_widths, dtype=np.float64)
@@ -94,7 +110,8 @@ class Budget:
     def __repr__(self) -> str:
         limits = ", ".join(f"{c.name} <= {c.text(c.limit)}" for c in self.constraints)
         coverage = "" if self.coverage is None else f", coverage={self.coverage}"
-        return f"Budget({self.spec.name}: {limits}{coverage})"
+        unlike = "".join(f", unlike {each}" for each in self.differences)
+        return f"Budget({self.spec.name}: {limits}{coverage}{unlike})"
 
     # -- checks, exact ---------------------------------------------------------------------------
 
@@ -123,6 +140,7 @@ class Budget:
             uppers=tuple(uppers),
             limits=tuple(c.limit for c in self.constraints),
             coverage=self.coverage,
+            differences=tuple(map(str, self.differences)),
         )
 
     def is_met(self, widths: torch.Tensor) -> torch.Tensor:

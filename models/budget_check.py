@@ -20,6 +20,7 @@ class BudgetCheck:
         uppers: Upper bound of the mean at `coverage`; the cost where the budget has no coverage.
         limits: The most it may be.
         coverage: Share of variants whose mean cost lies below the upper bound, or None.
+        differences: What the costs were measured under that is not the same.
     """
 
     width_names: tuple[str, ...]
@@ -30,6 +31,7 @@ class BudgetCheck:
     uppers: tuple[float, ...]
     limits: tuple[float, ...]
     coverage: float | None
+    differences: tuple[str, ...] = ()
 
     @property
     def slack(self) -> tuple[float, ...]:
@@ -54,4 +56,5 @@ class BudgetCheck:
             )
             share = f"{upper / limit - 1:+.2%}"
             lines.append(f"{name} {cost:.4g} {unit}{bound}, limit {limit:.4g} {unit}: {share}")
+        lines += [f"taken together although unlike: {each}" for each in self.differences]
         return "\n".join(lines)

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -16,6 +17,7 @@ from joulemap import InputError
 from ..datasets import NetworkSpec
 from ..datasets.units import unit_named
 from .cost_module import CostModule
+from .measured_under import Difference, MeasuredUnder
 from .predictor import Predictor
 
 Cost: TypeAlias = CostModule | Predictor
@@ -69,6 +71,18 @@ class Constraint:
     def text(self, value: float) -> str:
         """Return a figure of this cost with its unit, for messages."""
         return f"{value:.4g} {self.cost.unit}".rstrip()
+
+
+def differences_of(constraints: Sequence[Constraint]) -> tuple[Difference, ...]:
+    """Return what the costs of a budget, and their surrogates, were measured under that differs."""
+    modules = [module for c in constraints for module in (c.cost, c.surrogate)]
+    sides = [replace(MeasuredUnder.of_info(module.info), unit="") for module in modules]
+    found = {
+        str(difference): difference
+        for first, second in combinations(sides, 2)
+        for difference in first.differences(second)
+    }
+    return tuple(found.values())
 
 
 def constraints_of(
@@ -142,7 +156,7 @@ def _read(item: Any) -> Constraint:
     cost, _, *rest = item
     multiples: dict[str, int] = {}
     if isinstance(cost, Predictor):
-        exact, smooth = cost.to_torch(), cost.to_torch(smooth=True)
+        exact, smooth = _module_of(cost), _module_of(cost, is_smooth=True)
         advise = getattr(cost, "advised_multiples", None)
         multiples = advise() if advise is not None else {}
     elif isinstance(cost, CostModule):
@@ -152,7 +166,8 @@ def _read(item: Any) -> Constraint:
             f"a constraint's cost is a CostModule or a fitted predictor, not {type(cost).__name__}"
         )
     for surrogate in rest:
-        smooth = surrogate.to_torch(smooth=True) if isinstance(surrogate, Predictor) else surrogate
+        is_fitted = isinstance(surrogate, Predictor)
+        smooth = _module_of(surrogate, is_smooth=True) if is_fitted else surrogate
         if not isinstance(smooth, CostModule):
             raise InputError(f"the surrogate of {exact.target} is no CostModule")
         if smooth.unit != exact.unit:
@@ -161,6 +176,14 @@ def _read(item: Any) -> Constraint:
                 f"'{exact.unit}'; a surrogate has the unit of its cost"
             )
     return Constraint(exact, math.nan, smooth, multiples)
+
+
+def _module_of(predictor: Predictor, *, is_smooth: bool = False) -> CostModule:
+    """Return the module of a predictor under the conditions that it was fitted at."""
+    predictor.ready()
+    batch = predictor.conditions_.get("batch", 1)
+    precision = predictor.conditions_.get("precision", "fp32")
+    return predictor.to_torch(batch=batch, precision=precision, smooth=is_smooth)
 
 
 def limit_in_si(limit: Limit, cost: CostModule, dense: float) -> float:

@@ -30,6 +30,7 @@ class CostInfo:
         held_out: Held-out errors; None for a predictor that was not fitted on data.
         noise_floor: Noise floor of the data, where known.
         width_ranges: Smallest and largest width in the data, shape (2, k); None without data.
+        device_ids: The device's id and former ones; empty where it is not recorded.
     """
 
     width_names: tuple[str, ...]
@@ -41,6 +42,7 @@ class CostInfo:
     held_out: HeldOut | None = None
     noise_floor: NoiseFloor | None = None
     width_ranges: FloatArray | None = None
+    device_ids: tuple[str, ...] = ()
 
 
 class CostModule(torch.nn.Module):

@@ -33,6 +33,7 @@ from .layerwise_fit import (
     stand_ins,
 )
 from .linear import relative_weights
+from .measured_under import row_digests
 from .profiled_dataset import joined
 
 _TARGET = "latency_s"
@@ -123,14 +124,14 @@ class LayerwisePredictor(AlignedBilinearPredictor):
             return super().fit_dataset(several[0], target)
         if profiled and several[0].unit(target) != "s":
             raise InputError(f"profiles hold seconds, and '{target}' is another cost")
-        conditions = _shared_conditions(several)
+        conditions = _shared_conditions([*several, *profiled])
         measured: dict[str, tuple[NetworkSpec, list[Any]]] = {}
         for part in several:
             spec = _network_of(part)
             X, y, weights = part.xyw(target)
             weights = self.weights_of(y, weights)
             measured.setdefault(spec.fingerprint, (spec, []))[1].append((X, y, weights))
-        self._fit_networks(measured, profiled, _one_device([*several, *profiled]))
+        self._fit_networks(measured, profiled, [*several, *profiled])
         first = several[0]
         self.target_, self.unit_ = target, first.unit(target)
         self.noise_floor_ = _worst([part.noise_floor(target) for part in several])
@@ -154,22 +155,20 @@ class LayerwisePredictor(AlignedBilinearPredictor):
             cost = np.array([variant.latency_s for variant in part.variants])
             rows = (part.widths.astype(np.float64), cost, np.ones(len(cost)))
             measured.setdefault(part.spec.fingerprint, (part.spec, []))[1].append(rows)
-        self._fit_networks(measured, several, _one_device(several))
+        conditions = _shared_conditions(several)
+        self._fit_networks(measured, several, several)
         self.target_, self.unit_ = _TARGET, "s"
-        self.conditions_ = {
-            name: value
-            for name, value in several[0].conditions.items()
-            if all(part.conditions.get(name) == value for part in several)
-        }
+        self.conditions_ = conditions
         return self
 
     def _fit_networks(
         self,
         measured: dict[str, tuple[NetworkSpec, list[Any]]],
         profiles: Sequence[LayerProfiles],
-        device_id: str | None,
+        parts: Sequence[Any],
     ) -> None:
         self.check_parameters()
+        _refuse_several_devices(parts)
         by_network: dict[str, list[LayerProfiles]] = {}
         for part in profiles:
             by_network.setdefault(part.spec.fingerprint, []).append(part)
@@ -187,7 +186,10 @@ class LayerwisePredictor(AlignedBilinearPredictor):
         spec = self.spec if self.spec is not None else sources[0].spec
         self.spec = spec
         self.bind(spec.width_names, unit="", target="cost")
-        self.device_id_ = device_id
+        self.bind_device(parts)
+        self.training_rows_ = frozenset(
+            digest for source in sources for digest in row_digests(source.X, source.cost)
+        )
         self._fit_sources(sources)
         self._bind_intervals(sources)
 
@@ -267,7 +269,8 @@ class LayerwisePredictor(AlignedBilinearPredictor):
         other.spec = spec
         other.bind(spec.width_names, unit=self.unit_, target=self.target_)
         other.conditions_ = {k: v for k, v in self.conditions_.items() if k != "resolution"}
-        other.device_id_ = self.device_id_
+        other.device_id_, other.former_ids_ = self.device_id_, self.former_ids_
+        other.training_rows_ = self.training_rows_
         other.coef_ = other._rates_of_terms()  # noqa: SLF001
         other._bind_left_out()  # noqa: SLF001
         return other
@@ -385,19 +388,19 @@ def _network_of(ds: FittableDataset) -> NetworkSpec:
     return ds.spec
 
 
-def _one_device(parts: Sequence[Any]) -> str | None:
+def _refuse_several_devices(parts: Sequence[Any]) -> None:
     known = [part for part in parts if part.device_id is not None]
     if any(not is_same_device(device_of(known[0]), device_of(part)) for part in known[1:]):
         names = sorted({part.device_id for part in known})
         raise InputError(f"the measurements are of several devices: {', '.join(names)}")
-    return known[0].device_id if known else None
 
 
-def _shared_conditions(several: Sequence[FittableDataset]) -> dict[str, Any]:
-    """Return the conditions of all datasets, and refuse those that differ."""
+def _shared_conditions(several: Sequence[FittableDataset | LayerProfiles]) -> dict[str, Any]:
+    """Return the conditions of all datasets and profiles, and refuse those that differ."""
     shared: dict[str, Any] = {}
-    for ds in several:
-        for name, value in ds.fixed_conditions.items():
+    for part in several:
+        conditions = part.conditions if isinstance(part, LayerProfiles) else part.fixed_conditions
+        for name, value in conditions.items():
             if pd.isna(value) or name == "resolution":
                 continue
             if shared.setdefault(name, value) != value:

@@ -12,6 +12,7 @@ from joulemap import InputError
 from ..datasets import metrics
 from .fittable import FittableDataset
 from .intervals import FloatArray
+from .measured_under import MeasuredUnder, refuse_unlike
 from .predictor import Predictor
 
 if TYPE_CHECKING:
@@ -25,20 +26,28 @@ NOISE = "#e08214"
 _PREFIXES = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p"))
 
 
-def plot_error(predictor: Predictor, ds: FittableDataset | None, ax: Axes | None) -> Axes:
+def plot_error(
+    predictor: Predictor, ds: FittableDataset | None, ax: Axes | None, *, allow_different: bool
+) -> Axes:
     """Return axes with predicted against measured cost, the error and the noise floor.
 
     Args:
         predictor: A fitted predictor.
         ds: Measurements to compare with; None for the held-out ones of the fit.
         ax: Where to draw; None makes a new figure.
+        allow_different: Whether the measurements may be of unlike conditions.
 
     Raises:
-        InputError: No dataset, and the predictor was not fitted on data.
+        InputError: No dataset, and the predictor was not fitted on data; or unlike conditions.
     """
     predictor.ready()
     floor = predictor.noise_floor_
     if ds is not None:
+        found = MeasuredUnder.of_predictor(predictor).differences(
+            MeasuredUnder.of_dataset(ds, predictor.target_)
+        )
+        if not allow_different:
+            refuse_unlike(found, "the predictor and the dataset")
         X, measured, _ = ds.xyw(predictor.target_)
         predicted, floor = predictor.predict(X), ds.noise_floor(predictor.target_)
         what = "measurements"

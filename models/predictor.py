@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_array, check_is_fitted, check_X_y, va
 from joulemap import InputError
 
 from ..datasets import NetworkSpec
+from ..datasets.device_identity import device_of, ids_of
 from ..datasets.metrics import NoiseFloor
 from .contradictions import check_contradictions
 from .cost_module import CostInfo, CostModule
@@ -31,6 +32,7 @@ from .input_checks import (
     varying_conditions,
 )
 from .intervals import FloatArray, HeldOut, hold_out
+from .measured_under import row_digests
 from .whole_calls import make_calls_whole
 
 if TYPE_CHECKING:
@@ -57,6 +59,9 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
         num_samples_: Rows with a positive weight.
         held_out_: Measurements beside predictions that were made without them; None without data.
         device_id_: The device that was measured, where known.
+        former_ids_: Ids that the device had before.
+        training_rows_: Digests of the rows that it was fitted to, with profiled variants; None for
+            a predictor of a file that does not record them.
     """
 
     state_names: ClassVar[tuple[str, ...]] = ()
@@ -71,6 +76,8 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
     num_samples_: int
     held_out_: HeldOut | None
     device_id_: str | None
+    former_ids_: tuple[str, ...]
+    training_rows_: frozenset[str] | None
     n_features_in_: int
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -157,6 +164,7 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
         names = self.spec.width_names if self.spec else self._column_names(X.shape[1])
         check_contradictions(X, y, names, is_network=self.spec is not None, stacklevel=2)
         self.bind(names, unit="", target="cost", conditions=conditions)
+        self.training_rows_ = frozenset(row_digests(X, y))
         self.num_samples_ = len(y)
         self.width_ranges_ = np.stack([X.min(axis=0), X.max(axis=0)])
         self.held_out_ = hold_out(X, y, weights, self._fit_predict)
@@ -184,7 +192,7 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
         self.conditions_ = {
             name: value for name, value in ds.fixed_conditions.items() if not pd.isna(value)
         }
-        self.device_id_ = ds.device_id
+        self.bind_device([ds])
         return self
 
     def predict_held_out(self, ds: FittableDataset, target: str, folds: np.ndarray) -> FloatArray:
@@ -239,6 +247,19 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
         self.num_samples_ = 0
         self.held_out_ = None
         self.device_id_ = None
+        self.former_ids_ = ()
+        self.training_rows_ = frozenset()
+
+    def bind_device(self, measured: Sequence[Any]) -> None:
+        """Take over the ids of the device that was measured.
+
+        Args:
+            measured: Datasets or profiles of one device.
+        """
+        devices = [device_of(each) for each in measured]
+        known = [str(device["device_id"]) for device in devices if ids_of(device)]
+        self.device_id_ = known[0] if known else None
+        self.former_ids_ = tuple(sorted(set().union(*map(ids_of, devices)) - set(known[:1])))
 
     # -- predicting ------------------------------------------------------------------------------
 
@@ -336,6 +357,7 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
             held_out=self.held_out_,
             noise_floor=self.noise_floor_,
             width_ranges=self.width_ranges_,
+            device_ids=(self.device_id_, *self.former_ids_) if self.device_id_ else (),
         )
 
     # -- files and figures -----------------------------------------------------------------------
@@ -354,19 +376,26 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
 
         save(self, path)
 
-    def plot_error(self, ds: FittableDataset | None = None, ax: Axes | None = None) -> Axes:
+    def plot_error(
+        self,
+        ds: FittableDataset | None = None,
+        ax: Axes | None = None,
+        *,
+        allow_different: bool = False,
+    ) -> Axes:
         """Return matplotlib axes with predicted against measured cost and the error.
 
         Args:
             ds: Measurements to compare with; None for the held-out ones of the fit.
             ax: Where to draw; None makes a new figure.
+            allow_different: Whether the measurements may be of unlike conditions.
 
         Raises:
-            InputError: No dataset, and the predictor was not fitted on data.
+            InputError: No dataset, and the predictor was not fitted on data; or unlike conditions.
         """
         from .plots import plot_error
 
-        return plot_error(self, ds, ax)
+        return plot_error(self, ds, ax, allow_different=allow_different)
 
     def plot_width(
         self,

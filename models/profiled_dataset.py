@@ -15,6 +15,7 @@ from ..datasets.device_identity import device_of, is_same_device
 from ..datasets.metrics import NoiseFloor
 from .fittable import FittableDataset
 from .intervals import FloatArray
+from .measured_under import MeasuredUnder, refuse_unlike
 
 
 class ProfiledDataset:
@@ -43,6 +44,12 @@ class ProfiledDataset:
             raise InputError(
                 f"the dataset is of device {ds.device_id}, the profiles of {profiles.device_id}"
             )
+        of_profiles = MeasuredUnder.of_profiles(profiles)
+        refuse_unlike(
+            MeasuredUnder.of_dataset(ds, target).differences(of_profiles),
+            "the dataset and the profiles",
+            can_be_allowed=False,
+        )
         self._known = {tuple(int(v) for v in row) for row in ds.xyw(target)[0]}
 
     def trained_on(self, X: FloatArray) -> LayerProfiles | None:
@@ -127,6 +134,11 @@ def joined(profiles: LayerProfiles | Sequence[LayerProfiles]) -> LayerProfiles |
     for other in several[1:]:
         if other.spec.fingerprint != first.spec.fingerprint:
             raise InputError(f"the profiles are of {first.spec.name} and {other.spec.name}")
+        refuse_unlike(
+            MeasuredUnder.of_profiles(first).differences(MeasuredUnder.of_profiles(other)),
+            "the profiles",
+            can_be_allowed=False,
+        )
     variants = tuple(variant for part in several for variant in part.variants)
     return LayerProfiles(
         first.spec, variants, device=first.device, conditions=dict(first.conditions)

@@ -32,6 +32,7 @@ from ..datasets import NetworkSpec
 from ..datasets.metrics import NoiseFloor
 from . import registry
 from .intervals import FloatArray, HeldOut
+from .measured_under import DIGEST_LENGTH
 from .predictor import Predictor
 
 FORMAT = "joulemap-predictor"
@@ -159,6 +160,10 @@ def _describe(predictor: Predictor) -> dict[str, Any]:
         "noise_floor": floor.to_dict() if floor is not None else None,
         "conditions": {name: _plain(value) for name, value in predictor.conditions_.items()},
         "device_id": predictor.device_id_,
+        "former_ids": list(predictor.former_ids_),
+        "training_rows": None
+        if predictor.training_rows_ is None
+        else "".join(sorted(predictor.training_rows_)),
         "num_samples": predictor.num_samples_,
         "num_distinct": held_out.num_distinct if held_out is not None else None,
     }
@@ -210,6 +215,7 @@ def _restore(
     predictor.device_id_ = (
         None if entry["device_id"] is None else _text("device_id", entry["device_id"])
     )
+    _restore_origin(predictor, entry)
     if entry["noise_floor"] is not None:
         predictor.noise_floor_ = NoiseFloor.from_dict(entry["noise_floor"])
     predictor.num_samples_ = _count("num_samples", entry["num_samples"])
@@ -240,6 +246,23 @@ def _restore_parts(
             several.append(_restore(_text("target", entry["target"]), entry, own, depth + 1))
         found[name] = tuple(several)
     return found
+
+
+def _restore_origin(predictor: Predictor, entry: Mapping[str, Any]) -> None:
+    """Set what says of which device and which rows a predictor is; older files do not record it."""
+    former = entry.get("former_ids", [])
+    if former:
+        predictor.former_ids_ = _texts("former_ids", former)
+    rows = entry.get("training_rows")
+    if rows is None:
+        predictor.training_rows_ = None
+        return
+    text = _text("training_rows", rows)
+    if len(text) % DIGEST_LENGTH:
+        raise InputError("its training_rows are no digests")
+    predictor.training_rows_ = frozenset(
+        text[at : at + DIGEST_LENGTH] for at in range(0, len(text), DIGEST_LENGTH)
+    )
 
 
 def _restore_data(

@@ -349,6 +349,8 @@ class EstimatorContract:
         )
         for name in ("unit_", "target_", "noise_floor_", "conditions_", "device_id_"):
             assert getattr(loaded, name) == getattr(fitted, name)
+        assert loaded.former_ids_ == fitted.former_ids_
+        assert loaded.training_rows_ == fitted.training_rows_
         content = path.read_bytes()
         loaded.save(path)
         assert path.read_bytes() == content

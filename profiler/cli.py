@@ -32,6 +32,9 @@ INTERRUPTED = 130
 CONTINUED = {"profile", "demo"}
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+AllowDifferent = Annotated[
+    bool, typer.Option("--allow-different", help="Also under unlike conditions; they are named.")
+]
 Target = Annotated[str, typer.Option(help="Cost column, several separated by commas.")]
 
 
@@ -238,12 +241,15 @@ def fit(
     target: Target = "latency_s",
     sources: options.From = None,
     *,
+    allow_different: AllowDifferent = False,
     as_json: Json = False,
 ) -> None:
     """Fit a cost model; print its cross-validated error beside the noise floor and baselines."""
     from .fitting import fit_and_save
 
-    tables = fit_and_save(folders, model, target.split(","), out, sources or [])
+    tables = fit_and_save(
+        folders, model, target.split(","), out, sources or [], allow_different=allow_different
+    )
     if as_json:
         console.print_json({"file": str(out), "targets": [table.to_dict() for table in tables]})
         return
@@ -262,14 +268,24 @@ def predict(
     target: Annotated[str | None, typer.Option(help="Which cost, if the file has several.")] = None,
     coverage: Annotated[float, typer.Option(help="Coverage of the interval.")] = 0.9,
     *,
+    allow_different: AllowDifferent = False,
     as_json: Json = False,
 ) -> None:
     """Predict the cost of width vectors, with the interval of one new measurement."""
     from .tables import predict_rows
 
-    predictor, rows = predict_rows(file, widths=widths, csv=csv, target=target, coverage=coverage)
+    predictor, rows, differences = predict_rows(
+        file,
+        widths=widths,
+        csv=csv,
+        target=target,
+        coverage=coverage,
+        allow_different=allow_different,
+    )
     if as_json:
-        console.print_json({"target": predictor.target_, "unit": predictor.unit_, "rows": rows})
+        unlike = [difference.to_dict() for difference in differences]
+        result = {"target": predictor.target_, "unit": predictor.unit_, "rows": rows}
+        console.print_json(result | {"differences": unlike})
         return
     unit = predictor.unit_
     console.print_table(
@@ -280,6 +296,8 @@ def predict(
             for number, row in enumerate(rows, start=1)
         ],
     )
+    for difference in differences:
+        console.ERRORS.print(f"warning: predicted although unlike: {difference}", markup=False)
 
 
 @app.command()
@@ -288,12 +306,13 @@ def evaluate(
     folder: Annotated[Path, typer.Argument(help="A dataset that it was not fitted on.")],
     target: Annotated[str | None, typer.Option(help="Which cost, if the file has several.")] = None,
     *,
+    allow_different: AllowDifferent = False,
     as_json: Json = False,
 ) -> None:
     """Compare a saved predictor with the measurements of another dataset."""
     from .fitting import evaluate_file
 
-    result = evaluate_file(file, folder, target)
+    result = evaluate_file(file, folder, target, allow_different=allow_different)
     if as_json:
         console.print_json(result.to_dict())
         return
@@ -301,7 +320,12 @@ def evaluate(
         f"{result.target} of {result.num_rows} variants",
         ("figure", "value"),
         [
-            ["mean error", console.percent(result.mape)],
+            [result.error_name, console.percent(result.mape)],
+            *(
+                [["mean error of other rows", console.percent(result.mape_unseen)]]
+                if result.num_training_rows and result.mape_unseen == result.mape_unseen
+                else []
+            ),
             ["within 5 %", console.percent(result.share_within_5)],
             ["within 10 %", console.percent(result.share_within_10)],
             ["Spearman", f"{result.spearman:.3f}"],

@@ -5,19 +5,16 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from sklearn.base import clone
 
 from joulemap import InputError
 
 from .. import models
-from ..datasets import CostDataset, LayerProfiles, metrics
+from ..datasets import CostDataset, LayerProfiles
 from ..datasets.layer_profiles import FILE_NAME
-from ..datasets.metrics import NoiseFloor
+from ..models.measured_under import MeasuredUnder, refuse_unlike
 from .transfer_points import load_sources
 
 EXPORTS = {"onnx": (".onnx", models.to_onnx_file), "torch": (".pt2", models.to_torch_file)}
@@ -29,6 +26,8 @@ def fit_and_save(
     targets: Sequence[str],
     out: str | Path,
     sources: Sequence[str | Path] = (),
+    *,
+    allow_different: bool = False,
 ) -> list[models.CrossValidation]:
     """Fit one predictor per target, write them into one file and return their held-out errors.
 
@@ -39,6 +38,8 @@ def fit_and_save(
         targets: Cost columns.
         out: The predictor file.
         sources: Predictor files of other devices, for 'transfer'.
+        allow_different: Whether datasets of one network may be joined that were measured under
+            unlike conditions, or on several devices; the predictor records none of these then.
 
     Raises:
         InputError: The datasets do not fit together, or cannot be fitted; nothing is written then.
@@ -50,7 +51,14 @@ def fit_and_save(
         models.save([_layerwise(datasets, folders, target) for target in targets], out)
         # What is left out there are networks: the predictor says how well it predicts them.
         return []
-    dataset = CostDataset.join(datasets)
+    for other in datasets[1:]:
+        sides = [MeasuredUnder.of_dataset(ds, targets[0]) for ds in (datasets[0], other)]
+        differences = sides[0].differences(sides[1])
+        if not allow_different:
+            refuse_unlike(differences, "the datasets")
+        for each in differences:
+            warnings.warn(f"fitted together although unlike: {each}", UserWarning, stacklevel=2)
+    dataset = CostDataset.join(datasets, allow_different=allow_different)
     tables, predictors = [], []
     for target in targets:
         compared: list[str | models.Predictor] = [model, "bilinear"]
@@ -93,73 +101,25 @@ def _profiles(
     return [LayerProfiles.load(folder) for folder in folders if (Path(folder) / FILE_NAME).exists()]
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """How far a predictor is from the measurements of a dataset.
-
-    Attributes:
-        target: The cost column.
-        unit: Its SI unit.
-        num_rows: Variants that have it.
-        mape: Mean of |y - prediction| / y, a fraction.
-        share_within_5: Share of predictions within 5 %.
-        share_within_10: Share of predictions within 10 %.
-        spearman: Rank correlation.
-        coverage_90: Share of measurements inside the 90 % interval.
-        noise_floor: Of the dataset; None without re-visited variants.
-        warnings: What to keep in mind, one sentence each.
-    """
-
-    target: str
-    unit: str
-    num_rows: int
-    mape: float
-    share_within_5: float
-    share_within_10: float
-    spearman: float
-    coverage_90: float
-    noise_floor: NoiseFloor | None
-    warnings: tuple[str, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the figures as a dictionary for JSON."""
-        content = asdict(self)
-        content["noise_floor"] = self.noise_floor.to_dict() if self.noise_floor else None
-        return content
-
-
-def evaluate_file(file: str | Path, folder: str | Path, target: str | None) -> Evaluation:
+def evaluate_file(
+    file: str | Path,
+    folder: str | Path,
+    target: str | None,
+    *,
+    allow_different: bool = False,
+) -> models.Evaluation:
     """Return the errors of a saved predictor on a dataset.
 
     Raises:
-        InputError: A file cannot be used, or the dataset is of another network.
+        InputError: A file cannot be used, the dataset is of another network, or of unlike
+            conditions that are not allowed.
     """
     predictor = models.load(file, target=target)
     dataset = CostDataset.load(folder)
-    if predictor.spec is None or predictor.spec.fingerprint != dataset.spec.fingerprint:
-        name = predictor.spec.name if predictor.spec else "no network"
-        raise InputError(
-            f"{file} predicts {name}, {folder} measures another network ({dataset.spec.name}, or "
-            "one of the same name with other layers)"
-        )
-    X, y, _ = dataset.xyw(predictor.target_)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        prediction = predictor.predict(X)
-        low, high = predictor.predict_interval(X, coverage=0.9)
-    said = {str(warning.message): None for warning in caught}
-    return Evaluation(
-        target=predictor.target_,
-        unit=predictor.unit_,
-        num_rows=len(y),
-        mape=metrics.mape(y, prediction),
-        share_within_5=metrics.share_within(y, prediction, 0.05),
-        share_within_10=metrics.share_within(y, prediction, 0.10),
-        spearman=metrics.spearman(y, prediction) if len(y) > 1 else float("nan"),
-        coverage_90=float(np.mean((low <= y) & (y <= high))),
-        noise_floor=dataset.noise_floor(predictor.target_),
-        warnings=tuple(said),
-    )
+    try:
+        return models.evaluate(predictor, dataset, allow_different=allow_different)
+    except InputError as error:
+        raise InputError(f"{file} and {folder} cannot be compared: {error}") from error
 
 
 def export_file(

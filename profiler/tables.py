@@ -12,9 +12,11 @@ import pandas as pd
 from joulemap import InputError
 
 from ..datasets import CostDataset, NetworkSpec
+from ..datasets.records import CONDITION_NAMES
 from . import networks
 
 if TYPE_CHECKING:
+    from ..models.measured_under import Difference
     from ..models.predictor import Predictor
 
 
@@ -95,7 +97,8 @@ def predict_rows(
     csv: str | Path | None,
     target: str | None,
     coverage: float,
-) -> tuple[Predictor, list[dict[str, Any]]]:
+    allow_different: bool = False,
+) -> tuple[Predictor, list[dict[str, Any]], tuple[Difference, ...]]:
     """Return the predictor in a file and its predictions for the given width vectors.
 
     Args:
@@ -104,15 +107,19 @@ def predict_rows(
         csv: Or a CSV file with a column per width.
         target: Which cost, if the file has several.
         coverage: Of the interval.
+        allow_different: Whether conditions in the CSV file may be others than the predictor's.
 
     Returns:
-        The predictor, and a dictionary per row: `widths` by name, `cost`, `low`, `high`.
+        The predictor; a dictionary per row: `widths` by name, `cost`, `low`, `high`; and what the
+        CSV file asks for that the predictor is not for.
 
     Raises:
-        InputError: The file or the widths cannot be used.
+        InputError: The file, the widths or the conditions cannot be used.
     """
     from .. import models
+    from ..models.measured_under import refuse_unlike
 
+    differences: tuple[Difference, ...] = ()
     if (widths is None) == (csv is None):
         raise InputError("give either --widths or --csv")
     predictor = models.load(file, target=target)
@@ -124,6 +131,9 @@ def predict_rows(
         table = read_csv(csv)
         if missing := [name for name in names if name not in table.columns]:
             raise InputError(f"{csv} has no column for the width '{missing[0]}' of {spec.name}")
+        differences = _unlike(predictor, table)
+        if not allow_different:
+            refuse_unlike(differences, f"{file} and the rows of {csv}")
         vectors = [list(row) for row in table[list(names)].to_numpy()]
     else:
         assert widths is not None  # noqa: S101 - checked above
@@ -140,15 +150,36 @@ def predict_rows(
     X = np.asarray(checked, dtype=np.float64)
     cost = predictor.predict(X)
     low, high = predictor.predict_interval(X, coverage=coverage)
-    return predictor, [
-        {
-            "widths": dict(zip(names, vector, strict=True)),
-            "cost": float(cost[i]),
-            "low": float(low[i]),
-            "high": float(high[i]),
-        }
-        for i, vector in enumerate(checked)
+    return (
+        predictor,
+        [
+            {
+                "widths": dict(zip(names, vector, strict=True)),
+                "cost": float(cost[i]),
+                "low": float(low[i]),
+                "high": float(high[i]),
+            }
+            for i, vector in enumerate(checked)
+        ],
+        differences,
+    )
+
+
+def _unlike(predictor: Predictor, table: pd.DataFrame) -> tuple[Difference, ...]:
+    """Return which conditions of a table are others than those that a predictor is for."""
+    from ..models.measured_under import MeasuredUnder
+
+    assert predictor.spec is not None  # noqa: S101 - checked by the caller
+    named = [
+        name
+        for name in (*CONDITION_NAMES, "device_id")
+        if name in table.columns and name not in predictor.spec.width_names
     ]
+    asked = {name: tuple(pd.unique(table[name].dropna()).tolist()) for name in named}
+    devices = asked.pop("device_id", ())
+    device = {"device_id": str(devices[0])} if len(devices) == 1 else {}
+    wanted = MeasuredUnder({name: values for name, values in asked.items() if values}, "", device)
+    return MeasuredUnder.of_predictor(predictor).differences(wanted)
 
 
 def _number(text: str) -> int | str:

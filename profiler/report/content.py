@@ -19,6 +19,7 @@ from ...datasets.metrics import NoiseFloor
 from ...models import Predictor
 from ...models.intervals import FloatArray
 from ...models.learning_curve import LearningCurve, learning_curves
+from ...models.measured_under import MeasuredUnder, refuse_unlike
 
 BASELINES = ("bilinear", "flops")
 INTERVAL = 0.9
@@ -231,14 +232,17 @@ def check_match(dataset: CostDataset, predictor: Predictor) -> None:
             f"{', '.join(dataset.cost_names)}"
         )
     fixed = dataset.fixed_conditions
-    for name, value in predictor.conditions_.items():
-        if name not in fixed:
+    for name in predictor.conditions_:
+        if name not in fixed and name in dataset.conditions:
             raise InputError(f"{name} varies in the dataset; report on the rows of one {name}")
-        if fixed[name] is not None and fixed[name] != value:
-            raise InputError(
-                f"the predictor was fitted at {name} {value}, the dataset was measured at "
-                f"{name} {fixed[name]}"
-            )
+    theirs = MeasuredUnder.of_dataset(dataset, predictor.target_)
+    # Another device is said in the report's own sentences.
+    found = MeasuredUnder.of_predictor(predictor).differences(theirs)
+    refuse_unlike(
+        [each for each in found if each.name != "device"],
+        "the predictor and the dataset",
+        can_be_allowed=False,
+    )
 
 
 def _compare(dataset: CostDataset, predictor: Predictor) -> Comparison:

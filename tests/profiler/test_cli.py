@@ -202,6 +202,50 @@ def test_evaluate_names_errors_and_noise(predictor: Path, imported: Path) -> Non
     assert figures["mape"] == pytest.approx(expected)
 
 
+def test_evaluating_on_the_training_rows_is_called_training_error(
+    predictor: Path, imported: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, said = in_this_process("evaluate", predictor, imported)
+    assert code == 0
+    assert "training error" in said
+    shown = capsys.readouterr().out
+    assert "training error" in shown
+    assert "mean error" not in shown
+    assert in_this_process("evaluate", predictor, imported, "--json")[0] == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert (figures["error"], figures["training_share"]) == ("training error", 1.0)
+
+
+@pytest.mark.filterwarnings("default:fitted together")
+def test_unlike_conditions_end_with_2_unless_they_are_allowed(
+    predictor: Path, imported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = CostDataset.load(imported)
+    frame = dataset.to_pandas().filter(regex="^(?!sparsity_)").assign(batch=8)
+    CostDataset(frame, dataset.specs).save(tmp_path / "eight")
+    csv, out = tmp_path / "widths.csv", tmp_path / "p"
+    frame[[*dataset.width_names, "batch"]].iloc[:3].to_csv(csv, index=False)
+    for arguments in (
+        ["evaluate", predictor, tmp_path / "eight"],
+        ["predict", predictor, "--csv", csv],
+        ["fit", imported, tmp_path / "eight", "--model", "flops", "--out", out],
+    ):
+        code, said = in_this_process(*arguments)
+        assert code == 2, said
+        assert "batch 1 and 8" in said
+        assert "--allow-different" in said
+        assert not out.exists()
+        code, said = in_this_process(*arguments, "--allow-different")
+        assert code == 0, said
+        assert "although unlike: batch 1 and 8" in said
+        capsys.readouterr()
+        if arguments[0] != "fit":
+            assert in_this_process(*arguments, "--allow-different", "--json")[0] == 0
+            named = json.loads(capsys.readouterr().out)["differences"]
+            assert named == [{"name": "batch", "values": [[1], [8]]}]
+    assert "batch" not in models.load(out).conditions_
+
+
 def test_exports_run_without_joulemap(predictor: Path, tmp_path: Path) -> None:
     import onnxruntime
 
