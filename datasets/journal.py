@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from joulemap import InputError
+from joulemap import InputError, interruption
 from joulemap.showable_text import showable_answer
 
 from .answer_bounds import cleaned
@@ -366,7 +366,7 @@ def take_lock(fd: int) -> None:
         except BlockingIOError:
             if time.monotonic() > deadline:
                 raise
-            time.sleep(LOCK_LOOK_S)
+            interruption.sleep(LOCK_LOOK_S)
 
 
 def _encode(record: Mapping[str, Any]) -> bytes:

@@ -26,7 +26,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from joulemap import InputError, __version__
+from joulemap import InputError, __version__, interruption
 from joulemap.showable_text import showable
 
 from .cost_dataset import CostDataset, DroppedRowsWarning
@@ -279,17 +279,18 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         InputError: The disk is full or the folder cannot be written; the old file is untouched.
     """
     try:
-        fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-        os.close(fd)
-        temporary = Path(name)
-        try:
-            write(temporary)
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
-            temporary.chmod(0o644)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with interruption.finishing():
+            fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+            os.close(fd)
+            temporary = Path(name)
+            try:
+                write(temporary)
+                with temporary.open("rb") as file:
+                    os.fsync(file.fileno())
+                temporary.chmod(0o644)
+                temporary.replace(path)
+            finally:
+                temporary.unlink(missing_ok=True)
     except OSError as error:
         # Arrow wraps the system's words in its own.
         reason = os.strerror(error.errno) if error.errno else str(error)

@@ -6,6 +6,8 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any
 
+from joulemap import interruption
+
 from .answers import result_of
 from .errors import StableDeviceError, TransientDeviceError
 from .interfaces import Process
@@ -61,6 +63,10 @@ class AgentClient:
         except TransientDeviceError as error:
             self._break(f"{operation} failed: {error}")
             raise TransientDeviceError(f"{operation} failed: {error}") from error
+        except interruption.Interrupted:
+            # It does not listen before it has answered.
+            self._break("the agent has been closed")
+            raise
         except frames.FrameError as error:
             message = f"{operation} failed: the agent sent garbage ({str(error)[:200]})"
             self._break(message)

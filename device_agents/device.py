@@ -7,9 +7,10 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from joulemap import InputError
+from joulemap import InputError, interruption
 from joulemap.showable_text import showable
 
 from .agent_archive import agent_archive
@@ -18,10 +19,9 @@ from .clock_offset import compare_clocks
 from .errors import DeviceError, StableDeviceError
 from .interfaces import Transport
 from .keeper_client import KeeperClient, LinkLimits, VisitRequest
-from .onboard import device_lock
 from .onboard.meter import remembered
 from .registry import open_transport, plain_url, runtime_entry
-from .turn import acquire, unkept, when_free
+from .turn import acquire, unkept, wait_here, when_free
 
 T = TypeVar("T")
 PROBE_TIMEOUT_S = 60.0
@@ -141,6 +141,7 @@ class Device:
         self._client: AgentClient | None = None
         self._keeper: KeeperClient | None = None
         self._visits = 0
+        self._order = interruption.ordered()
         self._preparation: Preparation | None = None
         self.runtime_version: str | None = None
         self.cpus: tuple[int, ...] = ()
@@ -356,11 +357,21 @@ class Device:
         self._transport.close()
 
     def __enter__(self) -> Self:
+        self._order.__enter__()
         return self
 
-    def __exit__(self, error: object, *_: object) -> None:
-        # Who was interrupted may continue.
-        self.close(keep=error is not None)
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            with interruption.finishing():
+                # Who was interrupted may continue.
+                self.close(keep=error is not None)
+        finally:
+            self._order.__exit__(kind, error, traceback)
 
     def _prepared_agent(self) -> AgentClient | KeeperClient:
         if self._preparation is None:
@@ -418,7 +429,7 @@ class Device:
             return
         # It would measure without the lock.
         self._stop_agent()
-        self._when_free(partial(acquire, lock), device_lock.wait)
+        self._when_free(partial(acquire, lock), wait_here)
 
     def _note_lock(self, answer: Mapping[str, Any]) -> None:
         """Keep, and say once, whether other campaigns are kept off the device."""

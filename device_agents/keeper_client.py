@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from joulemap import interruption
 from joulemap.showable_text import showable, showable_answer
 
 from . import same_device
@@ -230,7 +231,9 @@ class KeeperClient:
         if self._has_given_up or not self._was_attached:
             self._kill()
             return
-        for tries_left in range(CLOSE_TRIES - 1, -1, -1):
+        # Who asked to stop waits for one try.
+        num_tries = 1 if interruption.is_asked() else CLOSE_TRIES
+        for tries_left in range(num_tries - 1, -1, -1):
             try:
                 if self._process is None:
                     self._greet(self._transport.start(self._attach()))
@@ -382,7 +385,7 @@ class KeeperClient:
                 f"the link to the device broke ({showable(error, 200)}); the device goes on "
                 f"measuring, next try in {wait_s:.0f} s"
             )
-        time.sleep(wait_s)
+        interruption.sleep(wait_s)
         try:
             self._transport.reconnect(limits.connect_s)
         except TransientDeviceError:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from joulemap import interruption
 from joulemap.showable_text import showable
 
 from .errors import DeviceInUseError
@@ -23,6 +24,12 @@ def acquire(lock: device_lock.DeviceLock) -> None:
     other = device_lock.taken_by(lock)
     if other is not None:
         raise DeviceInUseError(other.text, is_ending=other.is_ending)
+
+
+def wait_here(timeout_s: float) -> None:
+    """Return when this machine's lock was let go, or the time limit passed."""
+    device_lock.wait(timeout_s, interruption.is_asked)
+    interruption.check()
 
 
 def unkept(state: Mapping[str, Any]) -> str | None:

@@ -26,7 +26,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 import joulemap
-from joulemap import InputError
+from joulemap import InputError, interruption
 
 from ..datasets import NetworkSpec
 from ..datasets.metrics import NoiseFloor
@@ -403,7 +403,7 @@ def _write_whole(path: Path, data: bytes) -> None:
         if path.is_dir():
             raise InputError(f"{path} is a folder; give the name of a file")
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-        with temporary.open("xb") as file:
+        with interruption.finishing(), temporary.open("xb") as file:
             try:
                 file.write(data)
                 file.flush()

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from typing import Protocol as TypingProtocol
 
-from joulemap import InputError, JoulemapError, __version__
+from joulemap import InputError, JoulemapError, __version__, interruption
 from joulemap.showable_text import showable
 
 from ..datasets import Conditions, CostDataset, NetworkSpec, Timing, Visit
@@ -252,10 +252,11 @@ def profile(
                 _measure_all(device, plan, journal, observer, visit_s)
             except BaseException:
                 # What ended the campaign is to be told, not what it may do to the export as well.
-                with contextlib.suppress(JoulemapError):
+                with contextlib.suppress(JoulemapError), interruption.finishing():
                     _export(folder, plan)
                 raise
-            _export(folder, plan)
+            with interruption.finishing():
+                _export(folder, plan)
         if layers and plan.num_done:
             observer.message(f"timing single layers of at most {layers} variants")
             vectors = [tuple(row) for row in CostDataset.load(folder).widths[:layers].tolist()]
@@ -359,6 +360,7 @@ def _measure_all(
     has_succeeded = False
     settings = plan.protocol.to_dict()
     for visit in plan:
+        interruption.check()
         ahead = [(name_of(v), v.widths) for v in plan.ahead(device.num_ahead(visit_s))]
         device.send_ahead(ahead, settings, visit_s)
         record = _measure(device, visit, plan.protocol)
@@ -404,6 +406,8 @@ def _measure(device: Device, visit: Visit, protocol: Protocol) -> Visit:
         reading = energy_fields(answer, is_simulated=is_simulated(device.url))
         return Visit(**made | {"timing": _timing(answer)} | reading)
     except DeviceError as error:
+        # It is no failure of the visit's if the agent was ended with the whole.
+        interruption.check()
         kind = "transient" if isinstance(error, TransientDeviceError) else STABLE
         return Visit(**made | {"error": f"{kind}: {error}"})
 

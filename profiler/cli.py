@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import traceback
 import warnings
@@ -11,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from joulemap import JoulemapError, __version__
+from joulemap import JoulemapError, __version__, interruption
 
 from . import console
 from . import profile_options as options
@@ -404,13 +405,35 @@ def _print_dataset(dataset: Any, out: Path, *, as_json: bool, advice: Sequence[s
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit code: 0 done, 1 the job failed, 2 bad input."""
+    """Run the command line and return the exit code: 0 done, 1 the job failed, 2 bad input.
+
+    A process that is the command's ends with 130, 143 or 129 where Ctrl-C, SIGTERM or SIGHUP stops
+    it.
+    """
+    if arguments is None:
+        interruption.take()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     is_debug = "--debug" in arguments
-    with warnings.catch_warnings():
-        if not is_debug:
-            warnings.showwarning = console.WarningPrinter()
-        return _run(arguments, is_debug=is_debug)
+    interruption.say_at_end(_farewell(arguments))
+    try:
+        with warnings.catch_warnings():
+            if not is_debug:
+                warnings.showwarning = console.WarningPrinter()
+            return _run(arguments, is_debug=is_debug)
+    finally:
+        # Whatever came of it; not by Python's end, where libraries may wait for their threads.
+        if interruption.exit_code() is not None:
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(OSError, ValueError):
+                    stream.flush()
+            interruption.end()
+
+
+def _farewell(arguments: Sequence[str]) -> str:
+    """Return what is said when the command is stopped."""
+    command = next((each for each in arguments if not each.startswith("-")), "")
+    goes_on = "continues" if command in CONTINUED else "begins again"
+    return f"joulemap: interrupted; the same command {goes_on}"
 
 
 def _run(arguments: list[str], *, is_debug: bool) -> int:
@@ -430,8 +453,5 @@ def _run(arguments: list[str], *, is_debug: bool) -> int:
             console.print_error(f"joulemap: {error.format_message()}")
         return code
     if result == INTERRUPTED:
-        command = next((each for each in arguments if not each.startswith("-")), "")
-        goes_on = "continues" if command in CONTINUED else "begins again"
-        console.ERRORS.print(f"joulemap: interrupted; the same command {goes_on}")
-        return 1
+        console.ERRORS.print(_farewell(arguments))
     return result if isinstance(result, int) else 0

@@ -17,6 +17,7 @@ import joulemap
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = {"profiler", "device_agents", "models", "datasets", "compressors"}
+ROOT_FILES = {"__init__.py", "interruption.py", "py.typed", "showable_text.py"}
 
 
 def test_links_and_wheel_mapping_name_the_same_folders() -> None:
@@ -39,7 +40,10 @@ def test_root_package_has_no_module_the_wheel_would_miss() -> None:
         for p in (ROOT / "src/joulemap").iterdir()
         if not p.is_symlink() and p.name != "__pycache__"
     }
-    assert files == {"__init__.py", "py.typed"}
+    assert files == ROOT_FILES
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
+    for included in (build["only-include"], build["targets"]["sdist"]["only-include"]):
+        assert set(included) >= {f"src/joulemap/{name}" for name in ROOT_FILES}
 
 
 def test_every_folder_of_modules_is_a_package() -> None:
@@ -106,7 +110,7 @@ def test_the_wheel_holds_every_module_and_nothing_else(unpacked: Path) -> None:
         for p in (ROOT / folder).rglob("*")
         if p.is_file() and "__pycache__" not in p.parts
     }
-    assert packed == sources | {Path("__init__.py"), Path("py.typed")}
+    assert packed == sources | {Path(name) for name in ROOT_FILES}
     assert {p.name for p in unpacked.iterdir() if p.suffix != ".dist-info"} == {"joulemap"}
 
 
@@ -115,7 +119,7 @@ def test_the_wheel_holds_what_travels_to_devices(unpacked: Path) -> None:
     for part in ("onboard/agent.py", "onboard/materialise.py", "runtimes/onnx_runtime.py"):
         assert (agents / part).is_file()
     (about,) = unpacked.glob("*.dist-info")
-    assert "joulemap = joulemap.profiler.cli:main" in (about / "entry_points.txt").read_text()
+    assert "joulemap = joulemap.profiler.start:main" in (about / "entry_points.txt").read_text()
     assert (about / "licenses/LICENSE").is_file()
 
 

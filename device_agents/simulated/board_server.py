@@ -16,6 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+from joulemap import interruption
+
 from ..errors import StableDeviceError, TransientDeviceError
 from .board_options import BoardOptions
 
@@ -71,6 +73,7 @@ class BoardServer:
             stderr=self._stderr,
             start_new_session=True,
         )
+        interruption.add_child(self._process.pid)
         try:
             self._wait_for_files()
         except BaseException:
@@ -113,6 +116,7 @@ class BoardServer:
 
     def close(self) -> None:
         """End it; its folder is as before, or gone if it was made for it."""
+        interruption.remove_child(self._process.pid)
         if self._process.poll() is None:
             self._process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -158,7 +162,7 @@ class BoardServer:
                 raise TransientDeviceError(
                     f"the simulated board's files did not appear within {START_S:.0f} s"
                 )
-            time.sleep(0.02)
+            interruption.sleep(0.02)
 
 
 def check_requirements() -> None:
@@ -201,6 +205,7 @@ def unmount(folder: Path) -> None:
         stderr=subprocess.DEVNULL,
         check=False,
         timeout=START_S,
+        start_new_session=True,
     )
 
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from urllib.parse import unquote
 
-from joulemap import InputError
+from joulemap import InputError, interruption
 
 from ..errors import DeviceError, StableDeviceError, TransientDeviceError
 from ..interfaces import Completed
@@ -167,7 +167,7 @@ class AdbTransport:
                 if deadline - time.monotonic() < 1:
                     raise
             self._serial = None
-            time.sleep(0.5)
+            interruption.sleep(0.5)
 
     def close(self) -> None:
         """Nothing is held open; the adb server goes on as it does for everybody."""
@@ -255,7 +255,7 @@ class AdbTransport:
                     f"adb cannot connect to {self._address}: {answer.strip()[:300]}; is the device "
                     "on, in this network, and debugging over TCP (adb tcpip 5555)?"
                 )
-            time.sleep(0.1)
+            interruption.sleep(0.1)
 
     def _answers(self, serial: str, timeout_s: float) -> bool:
         try:

@@ -324,6 +324,8 @@ def _start_server() -> None:
             stderr=subprocess.PIPE,
             timeout=START_TIMEOUT_S,
             check=False,
+            # The server stays; Ctrl-C in this terminal is not meant for it.
+            start_new_session=True,
         )
     except OSError as error:
         raise StableDeviceError(f"{program} cannot be started: {error.strerror}") from error

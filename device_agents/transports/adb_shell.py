@@ -10,6 +10,8 @@ import struct
 import time
 from collections.abc import Callable
 
+from joulemap import interruption
+
 from ..errors import DeviceError, TransientDeviceError
 from .adb_server import SilentError
 
@@ -165,10 +167,9 @@ class AdbProcess:
                 raise TransientDeviceError(self._ended()) from error
 
     def _wait(self, events: int, deadline: float, timeout_s: float) -> None:
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._link, events)
-            if not selector.select(max(0.0, deadline - time.monotonic())):
-                raise SilentError(f"the agent gave no answer within {timeout_s:.0f} s")
+        left_s = deadline - time.monotonic()
+        if not interruption.is_ready(self._link.fileno(), events, left_s):
+            raise SilentError(f"the agent gave no answer within {timeout_s:.0f} s")
 
     def _look(self) -> None:
         """Take in what has arrived, up to a limit."""

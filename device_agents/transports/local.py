@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from joulemap import InputError
+from joulemap import InputError, interruption
 
 from ..errors import StableDeviceError, TransientDeviceError
 from ..interfaces import Completed
@@ -84,6 +84,7 @@ class LocalTransport:
                     stderr=err,
                     timeout=timeout_s,
                     check=False,
+                    start_new_session=True,
                 )
             except OSError as error:
                 raise StableDeviceError(f"cannot start {command[0]}: {error.strerror}") from error
@@ -177,6 +178,7 @@ class LocalProcess:
         assert self._process.stdout is not None  # noqa: S101
         self._stdin = self._process.stdin
         self._stdout = self._process.stdout
+        interruption.add_child(self._process.pid)
         for stream in (self._stdin, self._stdout):
             os.set_blocking(stream.fileno(), False)
 
@@ -232,6 +234,7 @@ class LocalProcess:
 
     def kill(self) -> None:
         """End the child at once and reap it."""
+        interruption.remove_child(self._process.pid)
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
@@ -239,10 +242,8 @@ class LocalProcess:
             stream.close()
 
     def _wait(self, fd: int, event: int, deadline: float, timeout_s: float) -> None:
-        with selectors.DefaultSelector() as selector:
-            selector.register(fd, event)
-            if not selector.select(max(0.0, deadline - time.monotonic())):
-                raise TransientDeviceError(f"the agent gave no answer within {timeout_s:.0f} s")
+        if not interruption.is_ready(fd, event, deadline - time.monotonic()):
+            raise TransientDeviceError(f"the agent gave no answer within {timeout_s:.0f} s")
 
     def _ended(self) -> str:
         try:

@@ -20,6 +20,8 @@ from typing import Any
 
 import paramiko
 
+from joulemap import interruption
+
 from ..errors import StableDeviceError, TransientDeviceError
 from .ssh_algorithms import ListeningTransport, disagreement, permit
 from .ssh_authentication import authenticate, said
@@ -146,6 +148,7 @@ class SshConnection:
         # A time limit's thread may close at the same moment.
         proxy, self._proxy = self._proxy, None
         if proxy is not None:
+            interruption.remove_child(proxy.pid)
             # It leads a group of its own, with what it started.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(proxy.pid, signal.SIGKILL)
@@ -266,6 +269,7 @@ class SshConnection:
                 raise StableDeviceError(
                     f"ProxyCommand of {alias}: cannot start {command[0]}: {error.strerror}"
                 ) from error
+        interruption.add_child(self._proxy.pid)
         return ours
 
 

@@ -8,6 +8,7 @@ import time
 
 import paramiko
 
+from joulemap import interruption
 from joulemap.showable_text import showable
 
 from ..errors import StableDeviceError, TransientDeviceError
@@ -15,6 +16,8 @@ from ..interfaces import Completed
 from .ssh_connection import SshConnection
 
 STDERR_TAIL = 2000
+# How often a wait asks whether somebody wants it to stop.
+LOOK_S = 0.5
 _MAX_WORDS = 60
 KILL_TIMEOUT_S = 5.0
 # Between the end of a program's output and the server's word on how it ended.
@@ -116,11 +119,15 @@ class SshProcess:
             while view:
                 if self._channel.closed or self._channel.exit_status_ready():
                     raise TransientDeviceError(self._stopped(was_given_up, timeout_s))
-                self._channel.settimeout(max(0.001, deadline - time.monotonic()))
+                interruption.check()
+                left_s = deadline - time.monotonic()
+                self._channel.settimeout(max(0.001, min(left_s, LOOK_S)))
                 try:
                     # A copy: paramiko takes no views on all its ways.
                     sent = self._channel.send(bytes(view[: 1 << 18]))
                 except TimeoutError as error:
+                    if left_s > LOOK_S:
+                        continue
                     raise TransientDeviceError(
                         f"the agent gave no answer within {timeout_s:.0f} s"
                     ) from error
@@ -219,15 +226,22 @@ class SshProcess:
 
     def _receive(self, deadline: float, timeout_s: float, who: str) -> bool:
         """Take in some output; return whether there was any before the end."""
-        self._channel.settimeout(max(0.001, deadline - time.monotonic()))
-        try:
-            part = self._channel.recv(1 << 18)
-        except TimeoutError as error:
-            raise TransientDeviceError(f"{who} gave no answer within {timeout_s:.1f} s") from error
-        except (OSError, EOFError, paramiko.SSHException) as error:
-            raise TransientDeviceError(self._ended()) from error
-        self._output += part
-        return bool(part)
+        while True:
+            interruption.check()
+            left_s = deadline - time.monotonic()
+            self._channel.settimeout(max(0.001, min(left_s, LOOK_S)))
+            try:
+                part = self._channel.recv(1 << 18)
+            except TimeoutError as error:
+                if left_s > LOOK_S:
+                    continue
+                raise TransientDeviceError(
+                    f"{who} gave no answer within {timeout_s:.1f} s"
+                ) from error
+            except (OSError, EOFError, paramiko.SSHException) as error:
+                raise TransientDeviceError(self._ended()) from error
+            self._output += part
+            return bool(part)
 
     def _exit_code(self, timeout_s: float) -> int | None:
         """Return how the program ended, -1 for any signal, None if the link does not tell."""

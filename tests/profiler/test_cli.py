@@ -91,9 +91,9 @@ def test_ctrl_c_promises_to_continue_only_where_that_is_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(cli, "app", lambda arguments, standalone_mode: cli.INTERRUPTED)
-    assert cli.main(["--debug", "profile", "local:"]) == 1
+    assert cli.main(["--debug", "profile", "local:"]) == 130
     assert "the same command continues" in capsys.readouterr().err
-    assert cli.main(["fit", "profile"]) == 1
+    assert cli.main(["fit", "profile"]) == 130
     assert "the same command begins again" in capsys.readouterr().err
 
 

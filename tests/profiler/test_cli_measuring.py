@@ -66,7 +66,7 @@ def interrupted(command: list[str], journal: Path, lines: int) -> str:
             _, said = process.communicate()
         finally:
             process.kill()
-    assert process.returncode == 1, said
+    assert process.returncode == 130, said
     return said
 
 
