@@ -2,14 +2,19 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SYSTEM_PACKAGES := adb chromium cpio e2fsprogs fuse3 g++ git make mmdebstrap openssh-server \
-  qemu-system-arm qemu-system-x86 strace util-linux
+# What the tests need, each with a program of it that tells whether it is there.
+SYSTEM_PACKAGES := adb chromium cpio e2fsprogs:mke2fs fuse3:fusermount3 g++ git make mmdebstrap \
+  openssh-server:sshd qemu-system-arm:qemu-system-aarch64 qemu-system-x86:qemu-system-x86_64 strace \
+  util-linux:unshare
+INSTALL := sh tests/system_packages.sh
 # Keeps the repository's root off sys.path, where models/ and datasets/ would shadow others' packages.
 export PYTHONSAFEPATH := 1
 
-.PHONY: demo docs test test-board test-roots test-soak lint check benchmarks benchmarks-aligned benchmarks-devices benchmarks-layerwise benchmarks-models benchmarks-predictors benchmarks-protocol benchmarks-trust system-packages clean
+.PHONY: demo docs test test-board test-fresh test-fresh-examples test-roots test-soak lint check benchmarks benchmarks-aligned benchmarks-devices benchmarks-layerwise benchmarks-models benchmarks-predictors benchmarks-protocol benchmarks-trust system-packages clean
 
+# sim:board, which rehearses joules on a machine without a meter, needs fuse3.
 demo: $(VENV)/.installed
+	@$(INSTALL) --optional fuse3:fusermount3
 	$(BIN)/joulemap demo
 
 # What measures this machine, and waits until it has nothing else to do.
@@ -22,26 +27,36 @@ OTHER_TESTS := $(filter-out $(MEASURING_TESTS),$(wildcard tests/test_*.py)) test
 
 # What computes or waits runs in two processes, the longest files first; what measures this machine
 # has it to itself, since a campaign waits for a quiet one.
-test: $(VENV)/.installed-test test-roots
+test: system-packages $(VENV)/.installed-test test-roots
 	$(BIN)/pytest -n 2 --dist loadscope --no-loadscope-reorder $(OTHER_TESTS) $(MEASURING_TESTS:%=--ignore=%)
 	$(BIN)/pytest $(MEASURING_TESTS)
 
 # Whole campaigns on an emulated arm64 board over ssh: and adb:, with faults, and meters on the
 # kernel's own drivers: about six minutes.
-test-board: $(VENV)/.installed-test
+test-board: system-packages $(VENV)/.installed-test
 	$(BIN)/python tests/board/roots.py build board
 	$(BIN)/python tests/board/roots.py build sensors
 	$(BIN)/pytest -m board tests/board
 
+# The first commands of the README in a Debian that has nothing but make: an hour.
+test-fresh: system-packages
+	$(PYTHON) tests/board/bare_root.py make demo test
+
 # The root file systems in which tests run a phone's daemon: seconds, once, into ~/.cache.
-test-roots: $(VENV)/.installed-test
+test-roots: system-packages $(VENV)/.installed-test
 	@$(BIN)/python tests/board/roots.py build phone >/dev/null
 
 # One campaign through two hundred random faults, five hundred windows of each kind of meter: a quarter of an hour;
-# then property tests with examples that no run before has drawn.
-test-soak: $(VENV)/.installed-test
+# then property tests with five hundred examples each that no run before has drawn.
+test-soak: system-packages $(VENV)/.installed-test
 	$(BIN)/pytest -m soak
-	$(BIN)/pytest --hypothesis-profile search $(shell grep -rl --include='test_*.py' hypothesis tests)
+	$(BIN)/pytest --hypothesis-profile soak --timeout 3600 -m hypothesis \
+	  $(shell grep -rl --include='test_*.py' hypothesis tests)
+
+# Four minutes of examples that no run before has drawn, of property tests in another order each time.
+# SEED=... repeats one; a failure prints its command.
+test-fresh-examples: system-packages $(VENV)/.installed-test
+	$(BIN)/python tests/fresh_examples.py $(SEED)
 
 # The site: these pages and the reference from the docstrings, warnings are errors.
 docs: $(VENV)/.installed-test
@@ -100,21 +115,17 @@ SHARE ?= 1
 benchmarks-trust: $(VENV)/.installed-test
 	PYTHONSAFEPATH= $(BIN)/python benchmarks/trust.py --share $(SHARE) --out runs/trust-$(SHARE)
 
+# As root, or by sudo where that asks for no password; else it ends with the line to run.
 system-packages:
-	@missing=""; for package in $(SYSTEM_PACKAGES); do \
-	  dpkg -s $$package >/dev/null 2>&1 || missing="$$missing $$package"; done; \
-	if [ -n "$$missing" ]; then \
-	  if [ "$$(id -u)" = 0 ]; then as=""; else as="sudo"; fi; \
-	  $$as apt-get update -qq && \
-	  $$as apt-get install -y -qq --no-install-recommends $$missing; \
-	fi
+	@$(INSTALL) $(SYSTEM_PACKAGES)
 
 $(VENV)/bin/pip:
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "joulemap needs Python 3.11 or newer; name one: make PYTHON=python3.12")'
+	@$(INSTALL) python3-venv:$(PYTHON)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "joulemap needs Python 3.11 or newer; name one: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: pyproject.toml constraints-dev.txt | $(VENV)/bin/pip
-	$(BIN)/pip install --quiet --constraint constraints-dev.txt --editable .
+	$(BIN)/pip install --quiet --constraint constraints-dev.txt --editable '.[simulated]'
 	touch $@
 
 $(VENV)/.installed-test: pyproject.toml constraints-dev.txt | $(VENV)/bin/pip
