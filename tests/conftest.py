@@ -28,6 +28,10 @@ from joulemap.datasets import (
 from joulemap.datasets.journal import CampaignRecord
 from joulemap.device_agents.onboard import device_lock
 
+from . import waiting
+
+waiting.install()
+
 # The shipped test classes explain a failed assert as test files do.
 for folder in ("datasets", "device_agents", "models", "profiler"):
     pytest.register_assert_rewrite(f"joulemap.{folder}.testing")
@@ -35,6 +39,7 @@ for folder in ("datasets", "device_agents", "models", "profiler"):
 # Shared machines pause: neither slow examples nor slow generation say anything about the code. A
 # run fails for what was changed, not for what was drawn; `--hypothesis-profile search` draws anew.
 settings.register_profile("search", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("soak", parent=settings.get_profile("search"), max_examples=500)
 settings.register_profile("same", parent=settings.get_profile("search"), derandomize=True)
 settings.load_profile("same")
 
@@ -46,6 +51,24 @@ threadpool_limits(limits=1)
 
 # Test processes that run at the same time, and real campaigns beside them, are devices of their own.
 os.environ[device_lock.VARIABLE] = f"tests-{os.getpid()}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Draw as many examples of each property as a soak asks for, also where a test draws fewer."""
+    if config.getoption("--hypothesis-profile") != "soak":
+        return
+    most = settings.get_profile("soak").max_examples
+    for item in items:
+        test = getattr(item, "obj", None)
+        test = getattr(test, "__func__", test)
+        own = getattr(test, "_hypothesis_internal_use_settings", None)
+        if own is not None and own.max_examples < most:
+            vars(test)["_hypothesis_internal_use_settings"] = settings(own, max_examples=most)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let no wait for a program outlast the test."""
+    waiting.set_limit(item)
 
 
 @pytest.fixture(scope="module")

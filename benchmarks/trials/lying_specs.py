@@ -318,9 +318,9 @@ def attempt(seed: int) -> Outcome:
         if (said := _look(plan, plan)) is not None:
             failures.append(f"{where}: true, but: {said}")
         lies = [(lie.__name__, told) for lie in LIES if (told := lie(draw, plan)) is not None]
-        for name, (told, built) in draw.sample(lies, min(3, len(lies))):
+        for name, (spec, built) in draw.sample(lies, min(3, len(lies))):
             tries += 1
-            said = _look(told, built)
+            said = _look(spec, built)
             if said is None:
                 failures.append(f"{where}: {name[1:]} passed")
             elif len(said) >= 400:

@@ -9,7 +9,7 @@ import pytest
 
 from .bare_root import archive_of, command_in_bare_root
 
-pytestmark = pytest.mark.board
+pytestmark = [pytest.mark.board, pytest.mark.timeout(900)]
 FILES = ("Makefile", "constraints-dev.txt", "pyproject.toml", "tests/system_packages.sh")
 SCRIPT = """
 useradd --create-home user
@@ -43,7 +43,7 @@ def test_a_bare_debian_gets_what_it_lacks_or_is_told(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=280,
+        timeout=700,
     )
     assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]
     said = dict(part.split("]\n", 1) for part in ended.stdout.split("[")[1:] if "]\n" in part)
