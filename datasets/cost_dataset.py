@@ -21,8 +21,10 @@ from .measurement_rows import rows_of
 from .metrics import NoiseFloor, noise_floor
 from .network_spec import NetworkSpec
 from .records import CONDITION_NAMES
+from .row_checks import check_widths
 from .units import unit_of_column
 from .user_table import canonical_frame
+from .verification import Verification, joined
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -58,6 +60,7 @@ class CostDataset:
         device: The device's fingerprint; empty for imported tables.
         protocol: How variants were measured; empty for imported tables.
         source: Where the rows come from, for the dataset card.
+        verification: Whether something vouches for the file that it was read from.
     """
 
     def __init__(
@@ -68,26 +71,37 @@ class CostDataset:
         device: Mapping[str, Any] | None = None,
         protocol: Mapping[str, Any] | None = None,
         source: str = "",
+        verification: Verification = Verification(),  # noqa: B008 - frozen
     ) -> None:
         self._frame = frame.reset_index(drop=True)
         self.specs = dict(specs)
         self.device = dict(device or {})
         self.protocol = dict(protocol or {})
         self.source = source
+        self.verification = verification
         self._check()
 
     # -- construction ----------------------------------------------------------------------------
 
     @classmethod
-    def load(cls, path: str | Path) -> CostDataset:
+    def load(cls, path: str | Path, *, allow_damaged: bool = False) -> CostDataset:
         """Return the dataset in a folder (a campaign's or `save`'s) or in a Parquet file.
+
+        What it says is verified, by the digest in a Parquet file and by the chained checksums of a
+        journal's lines. Files of older versions have neither: `is_verified` is False then.
+
+        Args:
+            path: A folder, or a Parquet file of one.
+            allow_damaged: Whether to read what can be read of a damaged one: a Parquet file whose
+                digest does not match, the lines of a journal before the first one that cannot be used.
+                It is not verified then.
 
         Raises:
             InputError: There is none, or it is damaged.
         """
         from .store import load_dataset
 
-        return load_dataset(path)
+        return load_dataset(path, allow_damaged=allow_damaged)
 
     def save(self, folder: str | Path) -> None:
         """Write Parquet, specs and the dataset card into a folder.
@@ -134,6 +148,7 @@ class CostDataset:
         device: Mapping[str, Any],
         protocol: Mapping[str, Any],
         source: str = "",
+        verification: Verification = Verification(),  # noqa: B008 - frozen
     ) -> CostDataset:
         """Return the dataset of a campaign's measurements; variants without a visit are left out.
 
@@ -157,6 +172,7 @@ class CostDataset:
             device=device,
             protocol=protocol,
             source=source,
+            verification=verification,
         )
 
     @classmethod
@@ -193,6 +209,7 @@ class CostDataset:
             device=first.device if is_one_device else {},
             protocol=first.protocol,
             source=first.source,
+            verification=joined(item.verification for item in datasets),
         )
 
     # -- what is measured ------------------------------------------------------------------------
@@ -202,7 +219,22 @@ class CostDataset:
 
     def __repr__(self) -> str:
         names = ", ".join(spec.name for spec in self.specs.values())
-        return f"CostDataset({len(self)} variants of {names}; {', '.join(self.cost_names)})"
+        mark = "; not verified" if self.is_verified is False else ""
+        return f"CostDataset({len(self)} variants of {names}; {', '.join(self.cost_names)}{mark})"
+
+    @property
+    def is_verified(self) -> bool | None:
+        """Whether something vouches for the file that it was read from; None if there is none."""
+        return self.verification.is_verified
+
+    def describe(self) -> list[str]:
+        """Return what is to be known before the rows are used, one sentence each."""
+        names = ", ".join(spec.name for spec in self.specs.values())
+        return [
+            f"{len(self)} variants of {names}, {self.source or 'of unknown source'}.",
+            f"Costs: {', '.join(self.cost_names)}.",
+            *self.verification.describe(),
+        ]
 
     @property
     def spec(self) -> NetworkSpec:
@@ -228,6 +260,7 @@ class CostDataset:
                 device=self.device,
                 protocol=self.protocol,
                 source=self.source,
+                verification=self.verification,
             )
         return parts
 
@@ -254,6 +287,7 @@ class CostDataset:
             device=self.device,
             protocol=self.protocol,
             source=self.source,
+            verification=self.verification,
         )
 
     @property
@@ -425,6 +459,7 @@ class CostDataset:
                 raise InputError(f"the dataset has no column for the width '{missing[0]}'")
         if unknown := set(self._frame["spec_id"]) - set(self.specs):
             raise InputError(f"the dataset has rows of an unknown network {min(unknown)!s:.20}")
+        check_widths(self._frame, self.specs)
         if not self.cost_names:
             raise InputError("the dataset has no cost column")
         for name in self.cost_names:

@@ -12,6 +12,17 @@ from joulemap.showable_text import in_markdown
 if TYPE_CHECKING:
     from .cost_dataset import CostDataset
 
+DIGEST_TEXT = (
+    "measurements.parquet holds a digest of its content, which is checked whenever it is read."
+)
+
+
+def _about_file(dataset: CostDataset) -> list[str]:
+    """Return whether something vouches for what the file says."""
+    if dataset.is_verified is False:
+        return dataset.verification.describe()
+    return [DIGEST_TEXT, *dataset.verification.notes]
+
 
 def dataset_card(dataset: CostDataset) -> str:
     """Return the card as Markdown."""
@@ -20,6 +31,8 @@ def dataset_card(dataset: CostDataset) -> str:
         f"# Cost measurements of {names}",
         "",
         f"{len(dataset)} variants. {in_markdown(dataset.source)}".strip(),
+        "",
+        " ".join(map(in_markdown, _about_file(dataset))),
         "",
         "## Device",
         "",

@@ -1,9 +1,9 @@
 """A campaign's journal: one durable line per visit, before the next one starts.
 
 The file is JSON lines. The first line describes the campaign, every further line is a visit or says
-that an earlier visit was rejected, with the reason; each ends in the CRC-32 of what precedes it. A line counts once its newline is on disk, so a process or
-a machine that dies while writing leaves at most one torn last line, which readers report and the
-next writer cuts off. Anything else that does not check is corruption and is refused.
+that an earlier visit was rejected, with the reason; their checksums are chained (`journal_lines`). A line counts
+once its newline is on disk, so a process or a machine that dies while writing leaves at most one
+torn last line, which readers report and the next writer cuts off. Anything else that does not check is corruption and is refused.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ import json
 import os
 import tempfile
 import time
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from joulemap import InputError, interruption
+from joulemap.regular_files import open_regular
 from joulemap.showable_text import showable_answer
 
 from .answer_bounds import cleaned
 from .device_identity import is_same_device
 from .estimation import VisitKey
+from .journal_lines import FIRST_PREVIOUS, Line, encode, read_lines
 from .network_spec import NetworkSpec
 from .records import RECORD_VERSION, Conditions, Visit
 
 FILE_NAME = "journal.jsonl"
-READ_VERSIONS = (1, RECORD_VERSION)
-MAX_LINE = 64 * 1024 * 1024
+READ_VERSIONS = (1, 2, RECORD_VERSION)
 # A program that is just being started has, until it begins, what its parent has open: the lock of a
 # campaign that was killed at that moment is let go of a little later.
 LOCK_WAIT_S = 1.0
@@ -181,6 +181,10 @@ class JournalContent:
         torn_bytes: Length of a torn last line, 0 if there is none.
         unusable: What a device said and cannot be used, a text for each line: such a visit counts
             as one that failed.
+        checksums: Of each line, in order.
+        damage: What is wrong with the first line that could not be used, where such a journal was
+            asked for; None where every line can be used.
+        is_chained: Whether each line vouches for the one before it; older journals' lines do not.
     """
 
     campaign: CampaignRecord
@@ -188,55 +192,94 @@ class JournalContent:
     rejections: Mapping[VisitKey, str]
     torn_bytes: int
     unusable: tuple[str, ...] = ()
+    checksums: tuple[int, ...] = ()
+    damage: str | None = None
+    is_chained: bool = False
+
+    @property
+    def is_verified(self) -> bool:
+        """Whether no line between the first and the last one can be missing."""
+        return self.is_chained and self.damage is None
 
 
-def read_journal(path: str | Path) -> JournalContent:
+def read_journal(path: str | Path, *, allow_damaged: bool = False) -> JournalContent:
     """Return what a journal holds; a torn last line is left out and its length reported.
+
+    Args:
+        path: The journal's file.
+        allow_damaged: Whether to take the lines before the first one that cannot be used, where
+            there is such a line, instead of raising; `damage` then says what is wrong with it.
 
     Raises:
         InputError: The file cannot be read, or a line other than a torn last one does not check.
     """
     path = Path(path)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"the journal {path} cannot be read: {error.strerror}") from error
-    end = data.rfind(b"\n") + 1
-    lines = data[:end].split(b"\n")[:-1]
-    if not lines:
-        raise InputError(f"{path} is no journal: it has no complete line")
-    campaign: CampaignRecord | None = None
-    visits: dict[VisitKey, Visit] = {}
-    rejections: dict[VisitKey, str] = {}
-    unusable: list[str] = []
-    for number, line in enumerate(lines, start=1):
+    content = _Reader()
+    torn_bytes = 0
+    damage = None
+    for number, line in enumerate(read_lines(path), start=1):
+        if isinstance(line, int):
+            torn_bytes = line
+            break
         try:
-            record = _decode(line)
-            if campaign is None:
-                record, problems = _described(record)
-                campaign = CampaignRecord.from_dict(record)
-                unusable += [f"line 1: {problem}" for problem in problems]
-            elif "rejected" in record:
-                key, reason = _rejection(record)
-                if key not in visits or key in rejections:
-                    raise InputError("it rejects a visit that is not there, or twice")
-                rejections[key] = reason
-            else:
-                visit, unused = Visit.read(record)
-                if unused is not None:
-                    unusable.append(f"line {number}: {unused}")
-                if visit.key in visits:
-                    raise InputError("it repeats a visit that is there already")
-                visits[visit.key] = visit
+            content.add(line)
         except InputError as error:
-            raise InputError(
-                f"line {number} of the journal {path} cannot be used: {error}; nothing was "
-                "changed: restore the file from a copy, or start in another folder"
-            ) from error
-    assert campaign is not None  # noqa: S101 - there is at least one line
+            damage = f"line {number} of the journal {path} cannot be used: {error}"
+            if number == 1 or not allow_damaged:
+                raise InputError(f"{damage}; {_remedy(path, number)}") from error
+            break
+    if content.campaign is None:
+        raise InputError(f"{path} is no journal: it has no complete line")
     return JournalContent(
-        campaign, tuple(visits.values()), rejections, len(data) - end, tuple(unusable)
+        content.campaign,
+        tuple(content.visits.values()),
+        content.rejections,
+        torn_bytes,
+        tuple(content.unusable),
+        tuple(content.checksums),
+        damage,
+        content.is_chained,
     )
+
+
+class _Reader:
+    """Takes the lines of a journal one by one."""
+
+    def __init__(self) -> None:
+        self.campaign: CampaignRecord | None = None
+        self.visits: dict[VisitKey, Visit] = {}
+        self.rejections: dict[VisitKey, str] = {}
+        self.unusable: list[str] = []
+        self.checksums: list[int] = []
+        self.is_chained = False
+
+    def add(self, line: Line) -> None:
+        """Take the next line.
+
+        Raises:
+            InputError: It does not check, or says what cannot be.
+        """
+        if self.campaign is None:
+            record, check, self.is_chained = line.first()
+            record, problems = _described(record)
+            self.unusable += [f"line 1: {problem}" for problem in problems]
+            self.campaign = CampaignRecord.from_dict(record)
+            self.checksums.append(check)
+            return
+        record, check = line.decode(previous=self.checksums[-1] if self.is_chained else None)
+        if "rejected" in record:
+            key, reason = _rejection(record)
+            if key not in self.visits or key in self.rejections:
+                raise InputError("it rejects a visit that is not there, or twice")
+            self.rejections[key] = reason
+        else:
+            visit, unused = Visit.read(record)
+            if unused is not None:
+                self.unusable.append(f"line {len(self.checksums) + 1}: {unused}")
+            if visit.key in self.visits:
+                raise InputError("it repeats a visit that is there already")
+            self.visits[visit.key] = visit
+        self.checksums.append(check)
 
 
 def _described(record: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -247,6 +290,17 @@ def _described(record: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
             made[name], found = cleaned(kind, showable_answer(made[name]))
             problems += [f"{name}: {problem}" for problem in found]
     return made, problems
+
+
+def _remedy(path: Path, number: int) -> str:
+    """Return how to go on after a line that cannot be used."""
+    if number == 1:
+        return "nothing was changed: restore the file from a copy, or start in another folder"
+    return (
+        "nothing was changed. Restore the file from a copy, or go on in a new folder with the lines "
+        f"before it: head -n {number - 1} {path.name} > FOLDER/{path.name} (in Python: "
+        "CostDataset.load(..., allow_damaged=True))"
+    )
 
 
 class Journal:
@@ -262,13 +316,14 @@ class Journal:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         try:
-            self._fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+            self._fd = open_regular(self.path, os.O_RDWR)
         except OSError as error:
             raise InputError(f"the journal {path} cannot be opened: {error.strerror}") from error
         try:
             self._lock()
             self.content = read_journal(self.path)
             self._end = os.fstat(self._fd).st_size - self.content.torn_bytes
+            self._last = self.content.checksums[-1]
             if self.content.torn_bytes:
                 os.ftruncate(self._fd, self._end)
         except BaseException:
@@ -283,11 +338,14 @@ class Journal:
             InputError: The file exists, or the folder cannot be written.
         """
         path = Path(path)
+        # Older records go on as what they are: an older joulemap may go on with them too.
+        previous = FIRST_PREVIOUS if campaign.schema_version >= RECORD_VERSION else None
+        line, _ = encode(campaign.to_dict(), previous=previous)
         try:
             fd, name = tempfile.mkstemp(dir=path.parent, prefix=".journal-")
             try:
                 with os.fdopen(fd, "wb") as file:
-                    file.write(_encode(campaign.to_dict()))
+                    file.write(line)
                     file.flush()
                     os.fsync(file.fileno())
                 Path(name).chmod(0o644)
@@ -306,7 +364,7 @@ class Journal:
         Raises:
             InputError: The disk is full or the file cannot be written. The journal is as before.
         """
-        self._write(_encode(visit.to_dict()))
+        self._write(visit.to_dict())
 
     def reject(self, key: VisitKey, reason: str) -> None:
         """Write durably that a visit does not count, and why. The visit itself stays.
@@ -314,9 +372,11 @@ class Journal:
         Raises:
             InputError: As `append`.
         """
-        self._write(_encode({"rejected": list(key), "reason": reason}))
+        self._write({"rejected": list(key), "reason": reason})
 
-    def _write(self, line: bytes) -> None:
+    def _write(self, record: Mapping[str, Any]) -> None:
+        previous = self._last if self.content.is_chained else None
+        line, check = encode(record, previous=previous)
         try:
             os.lseek(self._fd, self._end, os.SEEK_SET)
             view = memoryview(line)
@@ -330,6 +390,7 @@ class Journal:
                 "the same command continues once there is room"
             ) from error
         self._end += len(line)
+        self._last = check
 
     def close(self) -> None:
         """Release the file."""
@@ -367,26 +428,6 @@ def take_lock(fd: int) -> None:
             if time.monotonic() > deadline:
                 raise
             interruption.sleep(LOCK_LOOK_S)
-
-
-def _encode(record: Mapping[str, Any]) -> bytes:
-    text = json.dumps(record, separators=(",", ":"), allow_nan=False).encode()
-    return text[:-1] + b',"crc32":%d}\n' % zlib.crc32(text)
-
-
-def _decode(line: bytes) -> dict[str, Any]:
-    if len(line) > MAX_LINE:
-        raise InputError(f"it is longer than {MAX_LINE} bytes")
-    text, separator, check = line.rpartition(b',"crc32":')
-    if not separator or check != b"%d}" % zlib.crc32(text + b"}"):
-        raise InputError("its checksum does not match")
-    try:
-        record = json.loads(text + b"}")
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"it is not JSON ({error})") from error
-    if not isinstance(record, dict):
-        raise InputError("it is not a JSON object")
-    return record
 
 
 def _rejection(record: Mapping[str, Any]) -> tuple[VisitKey, str]:

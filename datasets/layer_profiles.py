@@ -12,16 +12,17 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from joulemap import InputError, __version__
 
 from .network_spec import NetworkSpec
+from .parquet_file import read_parquet, write_parquet
 
 FILE_NAME = "layers.parquet"
-FORMAT_VERSION = 1
+READ_VERSIONS = (1, 2)
 # 1: first version (2026-11).
-_KEY = b"joulemap_layers"
+# 2: a digest of the content, which is checked when it is read (2026-11).
+_KEY = "joulemap_layers"
 # A median of few runs has this many standard deviations of a mean's.
 _MEDIAN_TO_MEAN = 1.2533
 _MAD_TO_SD = 1.4826
@@ -109,6 +110,8 @@ class LayerProfiles:
         variants: Their profiles.
         device: The device's fingerprint; None where not known.
         conditions: Batch, threads, runtime and its version.
+        is_verified: Whether the digest of the file that they were read from was checked; None without
+            a file. Files of older versions have none.
 
     Raises:
         InputError: No profile, one with other widths than the spec's, or layers that the spec
@@ -119,6 +122,7 @@ class LayerProfiles:
     variants: tuple[VariantProfile, ...]
     device: Mapping[str, Any] | None = field(default=None, kw_only=True)
     conditions: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
+    is_verified: bool | None = field(default=None, kw_only=True, compare=False)
 
     def __post_init__(self) -> None:
         known = {layer.name for layer in self.spec.layers}
@@ -130,6 +134,11 @@ class LayerProfiles:
                 raise InputError(f"{self.spec.name} has no layer '{min(unknown)}'")
             if not variant.parts or not variant.runs_s or not variant.unprofiled_s:
                 raise InputError(f"a profile of {self.spec.name} has no times")
+            times = np.array([*variant.runs_s, *variant.unprofiled_s], dtype=np.float64)
+            if not np.all(np.isfinite(times) & (times > 0)):
+                raise InputError(f"a profile of {self.spec.name} has times that are not above 0")
+        if not isinstance(self.conditions, Mapping) or not isinstance(self.device, Mapping | None):
+            raise InputError("the device or the conditions of layer profiles are no object")
 
     def __len__(self) -> int:
         return len(self.variants)
@@ -185,10 +194,8 @@ class LayerProfiles:
         Raises:
             InputError: It cannot be written.
         """
-        from .store import write_atomically
-
         about = {
-            "format_version": FORMAT_VERSION,
+            "format_version": READ_VERSIONS[-1],
             "joulemap_version": __version__,
             "spec": json.loads(self.spec.to_json()),
             "device": self.device,
@@ -205,8 +212,7 @@ class LayerProfiles:
             for variant in self.variants
         ]
         table = pa.Table.from_pylist(rows, schema=_SCHEMA)
-        table = table.replace_schema_metadata({_KEY: json.dumps(about).encode()})
-        write_atomically(Path(path), lambda temporary: pq.write_table(table, temporary))
+        write_parquet(Path(path), table, _KEY, about)
 
     @classmethod
     def load(cls, path: str | Path) -> LayerProfiles:
@@ -217,29 +223,29 @@ class LayerProfiles:
         """
         path = Path(path)
         path = path / FILE_NAME if path.is_dir() else path
-        if not path.exists():
+        try:
+            found = read_parquet(path, _KEY, READ_VERSIONS)
+        except FileNotFoundError:
             raise InputError(
                 f"no layer profiles at {path}: expected a file that `joulemap profile --layers` "
                 "or `LayerProfiles.save` made"
-            )
+            ) from None
+        table, about = found.table, found.about
         try:
-            table = pq.read_table(path)
-            about = json.loads((table.schema.metadata or {})[_KEY])
-            if about["format_version"] != FORMAT_VERSION:
-                raise InputError(
-                    f"it has format version {about['format_version']}; this joulemap reads "
-                    f"version {FORMAT_VERSION}"
-                )
             spec = NetworkSpec.from_json(json.dumps(about["spec"]))
             variants = [_variant(row) for row in table.cast(_SCHEMA).to_pylist()]
             return cls(
-                spec, tuple(variants), device=about["device"], conditions=about["conditions"]
+                spec,
+                tuple(variants),
+                device=about["device"],
+                conditions=about["conditions"],
+                is_verified=found.is_verified,
             )
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
         except KeyError as error:
             raise InputError(f"{path} holds no layer profiles of joulemap's ({error})") from error
-        except (pa.ArrowException, OSError, ValueError, TypeError) as error:
+        except (pa.ArrowException, ValueError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(f"{path} is damaged or no Parquet file: {str(error)[:300]}") from error
 
 

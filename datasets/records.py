@@ -23,9 +23,10 @@ from .answer_bounds import MAX_RUNS, MAX_VISIT_S, checked
 from .energy_records import EnergyEstimateReading, EnergyReading, PowerTrace
 from .field_checks import count, fields_of, finite, index, not_negative, positive
 
-RECORD_VERSION = 2
+RECORD_VERSION = 3
 # 1: first version (2026-11).
 # 2: what meters say is a record of its own, with its uncertainty and its raw readings (2026-11).
+# 3: each line of a journal holds the checksum of the line before it (2026-11).
 
 MAX_BLOCKS = 10_000
 

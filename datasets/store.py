@@ -16,17 +16,18 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import stat
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from joulemap import InputError, __version__, interruption
+from joulemap import InputError, __version__
+from joulemap.regular_files import write_whole
 from joulemap.showable_text import showable
 
 from .cost_dataset import CostDataset, DroppedRowsWarning
@@ -36,14 +37,23 @@ from .journal import CampaignRecord, JournalContent, read_journal, take_lock
 from .layer_profiles import FILE_NAME as LAYERS
 from .measurement import Measurement, measurements_of
 from .network_spec import NetworkSpec
+from .parquet_file import (
+    ParquetContent,
+    read_parquet,
+    write_parquet,
+)
 from .records import Visit
+from .row_checks import check_rows
+from .verification import NO_CHAIN, NO_DIGEST, UnverifiedWarning, Verification
 
 MEASUREMENTS = "measurements.parquet"
 VISITS = "visits.parquet"
 DEVICE_LINK = "device-token"
-FORMAT_VERSION = 1
+READ_VERSIONS = (1, 2)
 # 1: first version (2026-11).
-_KEY = b"joulemap"
+# 2: a digest of the content, which is checked when it is read, and how many lines the journal had
+# (2026-11).
+_KEY = "joulemap"
 _FILES = (
     JOURNAL,
     MEASUREMENTS,
@@ -57,50 +67,155 @@ _FILES = (
 )
 
 
-def load_dataset(path: str | Path) -> CostDataset:
+def load_dataset(path: str | Path, *, allow_damaged: bool = False) -> CostDataset:
     """Return the dataset in a folder or a Parquet file.
 
     In a campaign's folder the journal counts, so a campaign that still runs or was interrupted can
     be read too.
 
+    Args:
+        path: A folder, or a Parquet file of one.
+        allow_damaged: Whether to read what can be read of a damaged one: a Parquet file whose digest
+            does not match, the lines of a journal before the first one that cannot be used. It is
+            marked as not verified, and a warning says so.
+
     Raises:
         InputError: There is none, or it is damaged.
     """
     path = Path(path)
-    if path.is_dir():
-        if (path / JOURNAL).exists():
-            return dataset_of(read_journal(path / JOURNAL))
-        path = path / MEASUREMENTS
-    if not path.exists():
+    try:
+        if stat.S_ISDIR(path.stat().st_mode):
+            if (path / JOURNAL).exists():
+                journal = read_campaign(path, allow_damaged=allow_damaged)
+                return dataset_of(journal)
+            path = path / MEASUREMENTS
+        found = read_parquet(path, _KEY, READ_VERSIONS, allow_damaged=allow_damaged)
+    except (FileNotFoundError, NotADirectoryError):
         raise InputError(
             f"no dataset at {path}: expected a folder made by `joulemap profile` or "
             "`joulemap import`, or a Parquet file of one"
-        )
+        ) from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
     try:
-        table = pq.read_table(path)
-        about = json.loads((table.schema.metadata or {})[_KEY])
-        if about["format_version"] != FORMAT_VERSION:
-            raise InputError(
-                f"{path} has format version {about['format_version']}; this joulemap reads version "
-                f"{FORMAT_VERSION}"
-            )
-        specs = [NetworkSpec.from_json(json.dumps(spec)) for spec in about["specs"]]
-        frame = table.to_pandas(ignore_metadata=True)
-        return CostDataset(
-            frame,
-            {spec.fingerprint: spec for spec in specs},
-            device=about["device"],
-            protocol=about["protocol"],
-            source=about["source"],
-        )
+        dataset = _dataset_in(found)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     except KeyError as error:
         raise InputError(
             f"{path} is a Parquet file, but not one of joulemap's ({error})"
         ) from error
-    except (pa.ArrowException, OSError, ValueError, TypeError) as error:
-        raise InputError(f"{path} is damaged or no Parquet file: {str(error)[:300]}") from error
+    except (pa.ArrowException, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(
+            f"{path} is damaged or no dataset of joulemap's: {str(error)[:200]}"
+        ) from error
+    return dataset
+
+
+def _dataset_in(found: ParquetContent) -> CostDataset:
+    """Return the dataset that a Parquet file holds.
+
+    Raises:
+        InputError: Its values are none of a dataset.
+        KeyError: The document about it lacks something.
+    """
+    about = found.about
+    for field in found.table.schema:
+        if pa.types.is_nested(field.type):
+            raise InputError(
+                f"the column '{field.name}' holds values of the type {str(field.type)[:60]}; a "
+                "dataset's columns hold numbers and texts"
+            )
+    notes = tuple(str(note) for note in about.get("notes", ()))
+    if not found.has_digest:
+        verification = Verification(
+            is_verified=False, notes=(f"Nothing vouches for it: {NO_DIGEST}.",)
+        )
+    elif not found.is_verified:
+        notes = ("Its digest does not match its content.", *notes)
+        verification = Verification(is_verified=False, notes=notes)
+        warnings.warn(f"the dataset is damaged: {notes[0]}", UnverifiedWarning, stacklevel=4)
+    else:
+        verification = Verification(about.get("is_verified") is not False, notes)
+    specs = [NetworkSpec.from_json(json.dumps(spec)) for spec in about["specs"]]
+    if not isinstance(about["source"], str):
+        raise InputError("its source is no text")
+    frame = found.table.to_pandas(ignore_metadata=True)
+    dataset = CostDataset(
+        frame,
+        {spec.fingerprint: spec for spec in specs},
+        device=about["device"],
+        protocol=about["protocol"],
+        source=about["source"],
+        verification=verification,
+    )
+    check_rows(frame, dataset.cost_names)
+    return dataset
+
+
+def read_campaign(folder: Path, *, allow_damaged: bool = False) -> JournalContent:
+    """Return what the journal in a campaign's folder holds.
+
+    Args:
+        folder: The campaign's folder.
+        allow_damaged: Whether to take what can be used of a damaged journal.
+
+    Raises:
+        InputError: There is none, it is damaged, or it lacks lines at its end that were there when
+            the dataset beside it was written.
+    """
+    journal = read_journal(folder / JOURNAL, allow_damaged=allow_damaged)
+    if (lost := lost_lines(folder, journal)) and not allow_damaged:
+        raise InputError(
+            f"{lost}. The same `joulemap profile` command measures what is missing again; "
+            f"{folder / MEASUREMENTS} alone, given instead of the folder, still holds every row (in "
+            "Python, allow_damaged=True takes the journal as it is)"
+        )
+    return journal
+
+
+def lost_lines(folder: Path, journal: JournalContent) -> str | None:
+    """Return what the dataset in a campaign's folder says of lines that its journal lost, or None.
+
+    The dataset holds how many lines the journal had when it was written, and the checksum of the
+    last one. Nothing is said where there is no dataset, an older one, or one that is damaged.
+
+    Args:
+        folder: The campaign's folder.
+        journal: What the journal in it holds.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            counted = read_parquet(folder / MEASUREMENTS, _KEY, READ_VERSIONS).about["journal"]
+        lines, checksum = int(counted["lines"]), int(counted["crc32"])
+    except (OSError, InputError, KeyError, TypeError, ValueError):
+        return None
+    there = len(journal.checksums)
+    if there < lines:
+        return (
+            f"the journal {folder / JOURNAL} lost lines at its end: it has {there}, and had {lines} "
+            f"when {MEASUREMENTS} was written"
+        )
+    if lines < 1 or journal.checksums[lines - 1] != checksum:
+        return f"{folder / MEASUREMENTS} was written from another journal than {JOURNAL} beside it"
+    return None
+
+
+def _verification_of(journal: JournalContent) -> Verification:
+    """Return what is known of a journal; a damaged one gives a warning besides."""
+    notes = []
+    if journal.damage is not None:
+        notes.append(f"Only what stands before the damage was read: {journal.damage}.")
+        warnings.warn(notes[-1], UnverifiedWarning, stacklevel=4)
+    elif not journal.is_chained:
+        notes.append(f"Nothing vouches for it: {NO_CHAIN}.")
+    if journal.torn_bytes:
+        notes.append(
+            f"The journal ends in a torn line of {journal.torn_bytes} bytes, which was left out: what "
+            "wrote it was killed. The same `joulemap profile` command goes on from there."
+        )
+    return Verification(journal.is_verified, tuple(notes))
 
 
 def dataset_of(journal: JournalContent) -> CostDataset:
@@ -117,6 +232,7 @@ def _dataset(journal: JournalContent, measurements: Sequence[Measurement]) -> Co
         device={**campaign.device, **_meters(campaign)},
         protocol=campaign.protocol,
         source=f"measured by joulemap {campaign.joulemap_version}",
+        verification=_verification_of(journal),
     )
 
 
@@ -182,8 +298,9 @@ def export_campaign(folder: str | Path) -> CostDataset:
                 **_energy_columns(visit),
             }
         )
-    _write_parquet(folder / VISITS, pd.DataFrame(rows), {"format_version": FORMAT_VERSION})
-    _write_dataset(dataset, folder)
+    _write_frame(folder / VISITS, pd.DataFrame(rows), {"format_version": READ_VERSIONS[-1]})
+    counted = {"lines": len(journal.checksums), "crc32": journal.checksums[-1]}
+    _write_dataset(dataset, folder, {"journal": counted})
     return dataset
 
 
@@ -268,38 +385,32 @@ def held_folder(folder: str | Path) -> Iterator[Path]:
         os.close(fd)
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Write a file beside its final place and move it there when it is complete and on disk.
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text beside its final place and move it there when it is complete and on disk.
 
     Args:
         path: The final place.
-        write: Writes the content to the path that it is given.
+        text: The whole content.
 
     Raises:
-        InputError: The disk is full or the folder cannot be written; the old file is untouched.
+        InputError: The disk is full, the folder cannot be written, or no regular file is there; the
+            old file is untouched.
     """
+    content = text.encode("utf-8", "backslashreplace")
     try:
-        with interruption.finishing():
-            fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-            os.close(fd)
-            temporary = Path(name)
-            try:
-                write(temporary)
-                with temporary.open("rb") as file:
-                    os.fsync(file.fileno())
-                temporary.chmod(0o644)
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
+        write_whole(path, lambda file: file.write(content))
     except OSError as error:
-        # Arrow wraps the system's words in its own.
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        raise InputError(f"cannot write {path}: {reason}") from error
+        raise InputError(f"cannot write {path}: {error.strerror}") from error
 
 
-def _write_dataset(dataset: CostDataset, folder: Path) -> None:
+def _write_dataset(
+    dataset: CostDataset, folder: Path, campaign: Mapping[str, Any] | None = None
+) -> None:
     about = {
-        "format_version": FORMAT_VERSION,
+        **(campaign or {}),
+        "format_version": READ_VERSIONS[-1],
+        "is_verified": dataset.is_verified is not False,
+        "notes": list(dataset.verification.notes) if dataset.is_verified is False else [],
         "joulemap_version": __version__,
         "specs": [json.loads(spec.to_json()) for spec in dataset.specs.values()],
         "units": {name: dataset.unit(name) for name in dataset.cost_names},
@@ -309,7 +420,7 @@ def _write_dataset(dataset: CostDataset, folder: Path) -> None:
     }
     frame = dataset.to_pandas()
     sparsity = [name for name in frame.columns if str(name).startswith("sparsity_")]
-    _write_parquet(folder / MEASUREMENTS, frame.drop(columns=sparsity), about)
+    _write_frame(folder / MEASUREMENTS, frame.drop(columns=sparsity), about)
     texts = {
         "device.json": json.dumps(dataset.device, indent=1, sort_keys=True),
         "protocol.json": json.dumps(dataset.protocol, indent=1, sort_keys=True),
@@ -318,14 +429,12 @@ def _write_dataset(dataset: CostDataset, folder: Path) -> None:
     if len(dataset.specs) == 1:
         texts["spec.json"] = dataset.spec.to_json()
     for name, text in texts.items():
-        write_atomically(folder / name, lambda path, text=text: _write_text(path, text))  # type: ignore[misc]
+        write_atomically(folder / name, f"{text}\n")
 
 
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text + "\n", encoding="utf-8")
-
-
-def _write_parquet(path: Path, frame: pd.DataFrame, about: Mapping[str, Any]) -> None:
-    table = pa.Table.from_pandas(frame, preserve_index=False)
-    table = table.replace_schema_metadata({_KEY: json.dumps(about).encode()})
-    write_atomically(path, lambda temporary: pq.write_table(table, temporary))
+def _write_frame(path: Path, frame: pd.DataFrame, about: Mapping[str, Any]) -> None:
+    try:
+        table = pa.Table.from_pandas(frame, preserve_index=False)
+    except (pa.ArrowException, ValueError, TypeError) as error:
+        raise InputError(f"{path} cannot hold the dataset: {str(error)[:200]}") from error
+    write_parquet(path, table, _KEY, about)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import warnings
 from os import PathLike, fspath
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import joulemap
 from joulemap import InputError
+from joulemap.regular_files import write_whole
 
 from .cost_module import CostModule
 from .polynomial import PolynomialCostModule
@@ -82,13 +83,9 @@ def to_torch_file(
     example = torch.ones(2, len(module.width_names), dtype=dtype)
     rows = torch.export.Dim("n", min=0)
     program = torch.export.export(module, (example,), dynamic_shapes={"widths": {0: rows}})
-    try:
-        with Path(path).open("wb") as file:
-            torch.export.save(
-                program, file, extra_files={METADATA_FILE: json.dumps(_metadata(module))}
-            )
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}") from error
+    content = io.BytesIO()
+    torch.export.save(program, content, extra_files={METADATA_FILE: json.dumps(_metadata(module))})
+    _write(path, content.getvalue())
 
 
 def _module(predictor: Predictor, *, smooth: bool) -> CostModule:
@@ -191,6 +188,6 @@ def _traced_model(module: CostModule) -> onnx.ModelProto:
 
 def _write(path: str | PathLike[str], data: bytes) -> None:
     try:
-        Path(path).write_bytes(data)
+        write_whole(path, lambda file: file.write(data))
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}") from error

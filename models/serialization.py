@@ -12,8 +12,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import os
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -26,7 +24,8 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 import joulemap
-from joulemap import InputError, interruption
+from joulemap import InputError
+from joulemap.regular_files import read_bytes, write_whole
 
 from ..datasets import NetworkSpec
 from ..datasets.metrics import NoiseFloor
@@ -385,33 +384,16 @@ def _entries(path: Path, document: dict[str, Any]) -> dict[str, Any]:
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size > MAX_BYTES:
-                raise InputError(f"{path} has {size} bytes; a predictor has at most {MAX_BYTES}")
-            return file.read()
+        return read_bytes(path, MAX_BYTES)
     except FileNotFoundError:
         raise InputError(f"there is no file {path}") from None
-    except IsADirectoryError:
-        raise InputError(f"{path} is a folder, not a predictor file") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _write_whole(path: Path, data: bytes) -> None:
     try:
-        if path.is_dir():
-            raise InputError(f"{path} is a folder; give the name of a file")
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-        with interruption.finishing(), temporary.open("xb") as file:
-            try:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-                temporary.replace(path)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
+        write_whole(path, lambda file: file.write(data))
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}") from error
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -11,6 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from joulemap import InputError
+from joulemap.regular_files import read_text
+
+MAX_BYTES = 1 << 20
+MAX_VALUE = 1e30
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,11 @@ class SystolicHardware:
                 continue
             elif isinstance(value, bool) or not isinstance(value, int | float):
                 raise InputError(f"{item.name} of '{self.name}' is {value!r}, not a number")
-            elif not (math.isfinite(value) and value > 0):
-                raise InputError(f"{item.name} of '{self.name}' is {value}; it must be above 0")
+            elif not 0 < value <= MAX_VALUE:
+                raise InputError(
+                    f"{item.name} of '{self.name}' is {str(value)[:50]}; it must be above 0 and at most "
+                    f"{MAX_VALUE:g}"
+                )
             elif item.type == "int" and not isinstance(value, int):
                 raise InputError(f"{item.name} of '{self.name}' is {value}, not a whole number")
         for cache in ("input_cache_bytes", "weight_cache_bytes"):
@@ -108,10 +114,12 @@ class SystolicHardware:
             InputError: No such file, not TOML, duplicate or unknown keys, impossible values.
         """
         try:
-            content: dict[str, Any] = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+            content: dict[str, Any] = tomllib.loads(read_text(path, MAX_BYTES))
         except FileNotFoundError:
             raise InputError(f"there is no file {path}") from None
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        except OSError as error:
+            raise InputError(f"{path} cannot be read as hardware: {error.strerror}") from error
+        except (tomllib.TOMLDecodeError, RecursionError) as error:
             raise InputError(f"{path} cannot be read as hardware: {error}") from error
         return cls.from_mapping({"name": Path(path).stem} | content, source=str(path))
 

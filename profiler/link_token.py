@@ -7,11 +7,13 @@ import secrets
 from pathlib import Path
 
 from joulemap import InputError
+from joulemap.regular_files import read_text
 
 from ..datasets import Visit
 from ..datasets.journal import FILE_NAME as JOURNAL
 from ..datasets.store import DEVICE_LINK, write_atomically
 
+MAX_BYTES = 1 << 10
 _TOKEN = re.compile(r"[0-9a-f]{32}\Z")
 
 
@@ -26,18 +28,16 @@ def link_token(folder: Path) -> str:
     path = folder / DEVICE_LINK
     try:
         if path.exists() and (folder / JOURNAL).exists():
-            token = path.read_text(encoding="ascii").strip()
+            token = read_text(path, MAX_BYTES).strip()
             if _TOKEN.match(token):
                 return token
         token = secrets.token_hex(16)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be used: {error}; choose another folder") from error
-    write_atomically(path, lambda file: _write(file, token))
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be used: {error.strerror}; choose another folder"
+        ) from error
+    write_atomically(path, f"{token}\n")
     return token
-
-
-def _write(file: Path, token: str) -> None:
-    file.write_text(f"{token}\n", encoding="ascii")
 
 
 def name_of(visit: Visit) -> str:

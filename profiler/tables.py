@@ -10,8 +10,10 @@ import numpy as np
 import pandas as pd
 
 from joulemap import InputError
+from joulemap.regular_files import read_text
 
 from ..datasets import CostDataset, NetworkSpec
+from ..datasets.csv_file import csv_content
 from ..datasets.records import CONDITION_NAMES
 from . import networks
 
@@ -19,16 +21,23 @@ if TYPE_CHECKING:
     from ..models.measured_under import Difference
     from ..models.predictor import Predictor
 
+MAX_SPEC_BYTES = 64 << 20
+
 
 def read_csv(file: str | Path) -> pd.DataFrame:
-    """Return a CSV file as a table; only an empty cell is a missing value.
+    """Return a CSV file as a table, that of standard input for `-`; only an empty cell is missing.
 
     Raises:
         InputError: The file cannot be read.
     """
     try:
-        table = pd.read_csv(file, keep_default_na=False, na_values=[""], dtype=str)
-    except (OSError, ValueError, pd.errors.ParserError) as error:
+        content = csv_content(file)
+        table = pd.read_csv(content, keep_default_na=False, na_values=[""], dtype=str)
+    except FileNotFoundError as error:
+        raise InputError(f"cannot read {file}: {error.strerror}") from error
+    except InputError:
+        raise
+    except (ValueError, pd.errors.ParserError) as error:
         raise InputError(f"cannot read {file}: {str(error)[:300]}") from error
     for column in table.columns:
         table[column] = _numbers_where_possible(table[column], f"{file}, column '{column}'")
@@ -56,9 +65,9 @@ def resolve_spec(name: str) -> NetworkSpec:
     """
     if name.endswith(".json"):
         try:
-            return NetworkSpec.from_json(Path(name).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"cannot read the network spec {name}: {error}") from error
+            return NetworkSpec.from_json(read_text(name, MAX_SPEC_BYTES))
+        except OSError as error:
+            raise InputError(f"cannot read the network spec {name}: {error.strerror}") from error
     return networks.get(name)
 
 

@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+# Of a template in the cache.
+MAX_BYTES = 256 << 20
 DTYPES = {code: name for name, code in DATA_TYPES.items()}
 ATTRIBUTE_KINDS = {code: name for name, code in ATTRIBUTE_TYPES.items()}
 
@@ -166,7 +168,7 @@ def _read(cache: str, name: str) -> bytes:
     folder = open_folder(cache, make=False)
     try:
         with os.fdopen(open_file(name, os.O_RDONLY, folder), "rb") as file:
-            return file.read()
+            return file.read(MAX_BYTES + 1)
     finally:
         os.close(folder)
 

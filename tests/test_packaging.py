@@ -17,7 +17,7 @@ import joulemap
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = {"profiler", "device_agents", "models", "datasets", "compressors"}
-ROOT_FILES = {"__init__.py", "interruption.py", "py.typed", "showable_text.py"}
+ROOT_FILES = {"__init__.py", "interruption.py", "regular_files.py", "py.typed", "showable_text.py"}
 
 
 def test_links_and_wheel_mapping_name_the_same_folders() -> None:

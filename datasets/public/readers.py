@@ -15,6 +15,7 @@ import pandas as pd
 from joulemap import InputError
 
 from ..cost_table import CostTable
+from ..csv_file import csv_content
 
 _Path = str | PathLike[str]
 LAYER_QUANTITIES = (
@@ -248,10 +249,12 @@ def read_operators(path: _Path) -> dict[str, CostTable]:
 
 def _read(path: _Path, needed: Sequence[str]) -> pd.DataFrame:
     try:
-        frame = pd.read_csv(path)
+        frame = pd.read_csv(csv_content(path))
     except FileNotFoundError:
         raise InputError(f"there is no file {path}") from None
-    except (OSError, ValueError, EOFError) as error:
+    except InputError:
+        raise
+    except (ValueError, EOFError) as error:
         raise InputError(f"{path} cannot be read as a CSV table: {error}") from error
     if missing := [name for name in needed if name not in frame.columns]:
         raise InputError(f"{path} has no column '{missing[0]}'; it needs {', '.join(needed)}")

@@ -106,7 +106,7 @@ def write_report(
         raise InputError(f"no report of {folder}: {error}") from error
     sentences = judge(content)
     page = _page(content, sentences)
-    write_atomically(out, lambda path: _write_text(path, page))
+    write_atomically(out, page)
     return Headline(
         network=content.spec.name,
         device_id=dataset.device_id,
@@ -166,7 +166,3 @@ def _page(content: ReportContent, sentences: list[str]) -> str:
     )
     document: Html = element("html", head, body, lang="en")
     return joined([raw("<!doctype html>\n"), document, "\n"])
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")

@@ -113,7 +113,7 @@ def test_what_a_killed_writer_was_just_starting_keeps_nobody_off(
 
 
 def test_another_schema_version_is_refused(path: Path, campaign: CampaignRecord) -> None:
-    with pytest.raises(InputError, match="version 99; this joulemap reads versions 1, 2"):
+    with pytest.raises(InputError, match="version 99; this joulemap reads versions 1, 2, 3"):
         Journal.create(path, dataclasses.replace(campaign, schema_version=99))
 
 

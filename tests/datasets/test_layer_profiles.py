@@ -90,13 +90,13 @@ def test_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
         LayerProfiles.load(damaged)
     foreign = tmp_path / "foreign.parquet"
     pq.write_table(pa.Table.from_pandas(pd.DataFrame({"x": [1]})), foreign)
-    with pytest.raises(InputError, match="holds no layer profiles"):
+    with pytest.raises(InputError, match="not one of joulemap"):
         LayerProfiles.load(foreign)
     newer = tmp_path / "newer.parquet"
     PROFILES.save(newer)
     table = pq.read_table(newer)
     about = table.schema.metadata[b"joulemap_layers"].replace(
-        b'"format_version": 1', b'"format_version": 9'
+        b'"format_version": 2', b'"format_version": 9'
     )
     pq.write_table(table.replace_schema_metadata({b"joulemap_layers": about}), newer)
     with pytest.raises(InputError, match="format version 9"):
