@@ -438,7 +438,7 @@ def _farewell(arguments: Sequence[str]) -> str:
 
 def _run(arguments: list[str], *, is_debug: bool) -> int:
     try:
-        result = app(arguments, standalone_mode=False)
+        result = app(arguments, prog_name="joulemap", standalone_mode=False)
     except JoulemapError as error:
         if is_debug:
             traceback.print_exc()

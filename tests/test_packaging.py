@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import joulemap
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = {"profiler", "device_agents", "models", "datasets", "compressors"}
+COMMAND = "scripts/joulemap"
 ROOT_FILES = {"__init__.py", "interruption.py", "regular_files.py", "py.typed", "showable_text.py"}
 
 
@@ -44,6 +46,27 @@ def test_root_package_has_no_module_the_wheel_would_miss() -> None:
     build = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
     for included in (build["only-include"], build["targets"]["sdist"]["only-include"]):
         assert set(included) >= {f"src/joulemap/{name}" for name in ROOT_FILES}
+
+
+def test_the_command_is_executable_wherever_it_is_called_from(tmp_path: Path) -> None:
+    assert os.access(ROOT / "src/joulemap.sh", os.X_OK)
+    bin_folder = tmp_path / "with space"
+    bin_folder.mkdir()
+    command = bin_folder / "joulemap"
+    command.write_bytes((ROOT / "src/joulemap.sh").read_bytes())
+    command.chmod(0o755)
+    (bin_folder / "joulemap-python").write_text('#!/bin/sh\nprintf "%s|" "$@"\n')
+    (bin_folder / "joulemap-python").chmod(0o755)
+    (tmp_path / "link").symlink_to(command)
+    for called in ([command], [tmp_path / "link"], ["sh", "joulemap"]):
+        done = subprocess.run(
+            [*map(str, called), "a b", "--c"],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=bin_folder,
+        )
+        assert (done.stdout, done.stderr) == ("a b|--c|", "")
 
 
 def test_every_folder_of_modules_is_a_package() -> None:
@@ -111,7 +134,10 @@ def test_the_wheel_holds_every_module_and_nothing_else(unpacked: Path) -> None:
         if p.is_file() and "__pycache__" not in p.parts
     }
     assert packed == sources | {Path(name) for name in ROOT_FILES}
-    assert {p.name for p in unpacked.iterdir() if p.suffix != ".dist-info"} == {"joulemap"}
+    (data,) = unpacked.glob("*.data")
+    assert [p.relative_to(data) for p in data.rglob("*") if p.is_file()] == [Path(COMMAND)]
+    others = {p.name for p in unpacked.iterdir() if p.suffix not in (".dist-info", ".data")}
+    assert others == {"joulemap"}
 
 
 def test_the_wheel_holds_what_travels_to_devices(unpacked: Path) -> None:
@@ -119,7 +145,8 @@ def test_the_wheel_holds_what_travels_to_devices(unpacked: Path) -> None:
     for part in ("onboard/agent.py", "onboard/materialise.py", "runtimes/onnx_runtime.py"):
         assert (agents / part).is_file()
     (about,) = unpacked.glob("*.dist-info")
-    assert "joulemap = joulemap.profiler.start:main" in (about / "entry_points.txt").read_text()
+    entry_points = (about / "entry_points.txt").read_text()
+    assert "joulemap-python = joulemap.profiler.start:main" in entry_points
     assert (about / "licenses/LICENSE").is_file()
 
 
@@ -161,10 +188,11 @@ def test_the_sdist_makes_the_same_wheel_and_holds_the_tests(unpacked: Path, tmp_
     (again,) = tmp_path.glob("joulemap-*.whl")
     with zipfile.ZipFile(again) as archive:
         packed = {name for name in archive.namelist() if ".dist-info/" not in name}
+    (about,) = unpacked.glob("*.dist-info")
     assert packed == {
         str(path.relative_to(unpacked))
-        for path in (unpacked / "joulemap").rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        for path in unpacked.rglob("*")
+        if path.is_file() and not {"__pycache__", about.name} & {*path.relative_to(unpacked).parts}
     }
 
 

@@ -10,7 +10,14 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-FILES: tuple[str, ...] = ("lying_specs", "other_users", "proofs", "sensors", "ssh_configurations")
+FILES: tuple[str, ...] = (
+    "lying_specs",
+    "other_users",
+    "proofs",
+    "sensors",
+    "signals",
+    "ssh_configurations",
+)
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,10 @@ import io
 import os
 import re
 import shutil
+import signal
+import threading
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -225,6 +227,50 @@ def test_an_interrupted_campaign_leaves_a_dataset_and_continues(
     dataset, recorder = run(tmp_path / "run")
     assert recorder.totals == [(10, 4)]
     assert len(dataset) == 5
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[Callable[[], None]]:
+    """Python's own handler, which the background of a shell does not have, and a press."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield lambda: os.kill(os.getpid(), signal.SIGINT)
+    is_back = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
+    assert is_back
+
+
+def test_ctrl_c_in_a_users_program_comes_when_the_campaign_is_left_in_order(
+    tmp_path: Path, ctrl_c: Callable[[], None]
+) -> None:
+    class Pressing(Recorder):
+        def visited(self, visit: Visit, done: int, noise: float | None) -> None:
+            super().visited(visit, done, noise)
+            if len(self.visits) == 3:
+                ctrl_c()
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "run", observer=Pressing())
+    assert len(CostDataset.load(tmp_path / "run" / "measurements.parquet")) == 3
+    _, recorder = run(tmp_path / "run")
+    assert recorder.totals == [(10, 3)]
+
+
+def test_ctrl_c_while_the_device_works_is_no_failed_visit(
+    tmp_path: Path, with_fault: Callable[[str], None], ctrl_c: Callable[[], None]
+) -> None:
+    with_fault("time.sleep(600)")
+
+    class Pressing(Recorder):
+        def visited(self, visit: Visit, done: int, noise: float | None) -> None:
+            super().visited(visit, done, noise)
+            if len(self.visits) == 1:  # The next one does not end.
+                threading.Timer(0.2, ctrl_c).start()
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "run", runtime="faulty", observer=Pressing())
+    visits = read_journal(tmp_path / "run" / "journal.jsonl").visits
+    assert visits
+    assert not [visit.error for visit in visits if visit.error]
 
 
 FAULTY = '''

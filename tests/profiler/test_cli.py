@@ -90,7 +90,7 @@ def test_the_help_of_profile_names_every_option_in_full() -> None:
 def test_ctrl_c_promises_to_continue_only_where_that_is_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "app", lambda arguments, standalone_mode: cli.INTERRUPTED)
+    monkeypatch.setattr(cli, "app", lambda arguments, prog_name, standalone_mode: cli.INTERRUPTED)
     assert cli.main(["--debug", "profile", "local:"]) == 130
     assert "the same command continues" in capsys.readouterr().err
     assert cli.main(["fit", "profile"]) == 130
