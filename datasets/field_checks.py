@@ -8,6 +8,7 @@ from dataclasses import fields
 from typing import Any
 
 from joulemap import InputError
+from joulemap.showable_text import is_name, showable
 
 from .answer_bounds import number_text
 
@@ -31,6 +32,25 @@ def fields_of(cls: Any, content: Any) -> dict[str, Any]:
         )
         raise InputError(f"a {cls.__name__.lower()} {problem}")
     return dict(content)
+
+
+def name_of(what: str, value: Any, longest: int = 200) -> str:
+    """Return a name, all of whose characters can be seen and steer nothing.
+
+    Args:
+        what: What it names.
+        value: The name.
+        longest: How many characters it may have.
+
+    Raises:
+        InputError: It is empty, too long, no text, or holds what a terminal would obey.
+    """
+    if not is_name(value, longest):
+        raise InputError(
+            f"{what} is '{showable(repr(value)[1:-1], 60)}': a name has 1 to {longest} characters, all of which "
+            "can be seen; write another one"
+        )
+    return str(value)
 
 
 def finite(name: str, value: Any) -> float:

@@ -13,6 +13,7 @@ import numpy as np
 
 from joulemap import InputError
 
+from .field_checks import name_of
 from .layer_spec import LayerSpec, ResolvedLayer
 from .size import Size
 
@@ -215,6 +216,10 @@ class NetworkSpec:
                 f"network spec '{self.name}' has schema version {self.schema_version}; this "
                 f"joulemap reads version {SCHEMA_VERSION}"
             )
+        name_of("a network's name", self.name)
+        name_of(f"the source of '{self.name}'", self.source, 4096)
+        for layer in self.layers:
+            name_of(f"the name of a layer of {self.name}", layer.name, 1000)
         if not self.source.startswith(("zoo:", "factory:", "file:", "onnx:")):
             raise InputError(
                 f"source of '{self.name}' is '{self.source}'; write zoo:NAME, factory:module:fn, "

@@ -32,6 +32,7 @@ from joulemap.showable_text import showable
 
 from .cost_dataset import CostDataset, DroppedRowsWarning
 from .dataset_card import dataset_card
+from .field_checks import name_of
 from .journal import FILE_NAME as JOURNAL
 from .journal import CampaignRecord, JournalContent, read_journal, take_lock
 from .layer_profiles import FILE_NAME as LAYERS
@@ -340,6 +341,8 @@ def make_folder(folder: str | Path) -> Path:
         InputError: It is a file, cannot be written, or holds files that are not a dataset's.
     """
     folder = Path(folder)
+    # What is no UTF-8 is the file system's matter.
+    name_of("the folder", os.fsencode(folder).decode(errors="replace"), 4096)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         foreign = sorted(

@@ -11,6 +11,7 @@ import pandas as pd
 
 from joulemap import InputError
 
+from .field_checks import name_of
 from .network_spec import NetworkSpec
 from .records import CONDITION_NAMES
 from .units import si_column, unit_named, unit_of_column
@@ -93,6 +94,7 @@ def _widths_of(df: pd.DataFrame, spec: NetworkSpec) -> npt.NDArray[np.int64]:
 
 
 def _cost_column(df: pd.DataFrame, column: str, unit: str | None) -> tuple[str, FloatArray]:
+    name_of("a column of the table", column)
     known = unit_named(unit) if unit is not None else unit_of_column(column)
     if known is None:
         raise InputError(

@@ -10,6 +10,7 @@ from typing import cast
 
 from joulemap import InputError
 
+from ..datasets.field_checks import name_of
 from .interfaces import ConnectOptions, Transport
 from .onboard.meter_options import MeterOptionError, split_url, split_wanted
 
@@ -123,8 +124,9 @@ def plain_url(url: str) -> tuple[str, dict[str, dict[str, str]]]:
     """Return a device's URL without what it tells of meters, and that.
 
     Raises:
-        InputError: It tells what cannot be.
+        InputError: It tells what cannot be, or holds what a terminal would obey.
     """
+    name_of("the device", url, 4096)
     try:
         return split_url(url)
     except MeterOptionError as error:

@@ -32,6 +32,8 @@ RESULTS = Console(highlight=False)
 LOG_EVERY_S = 30.0
 # Of what is printed as one message.
 MAX_SENTENCE = 20_000
+# A number that is greater stands as it is.
+MAX_SHOWN = 1e18
 
 
 def print_json(content: Any) -> None:
@@ -243,8 +245,8 @@ def fingerprint_rows(fingerprint: Mapping[str, Any]) -> list[list[str]]:
     for key, value in fingerprint.items():
         if key in _NOT_ROWS:
             continue
-        name, shown = key, "not readable" if value is None else str(value)
-        is_number = isinstance(value, (int, float))
+        name, shown = key, "not readable" if value is None else showable(value)
+        is_number = isinstance(value, (int, float)) and abs(value) < MAX_SHOWN
         if key == "memory_bytes" and is_number:
             name, shown = "memory", f"{value / 2**30:.1f} GiB"
         elif key == "max_frequency_hz" and is_number:

@@ -8,12 +8,14 @@ from typing import Any
 from joulemap import InputError
 from joulemap.showable_text import showable_answer
 
+from ..datasets.answer_bounds import cleaned
 from ..device_agents.errors import StableDeviceError
 from ..device_agents.install_advice import board_of_fingerprint, runtime_line
 from ..device_agents.registry import METERS, RUNTIMES
 from . import console
 
 MAX_TEXT = 500
+MAX_REAL = 1e18
 # More of them wait for each other longer than they compute.
 MAX_THREADS_PER_CPU = 2
 _IDENTITY = ("device_id", "board", "cpu_model", "num_cpus", "available_cpus", "architecture")
@@ -31,7 +33,10 @@ def print_probe(
         meters: Its meters, `available` and `missing`.
         meterless: What to say where none can be read.
     """
-    fingerprint, meters = (showable_answer(each, MAX_TEXT) for each in (fingerprint, meters))
+    fingerprint, meters = (
+        cleaned(kind, showable_answer(each, MAX_TEXT))[0]
+        for kind, each in (("probe", fingerprint), ("meters", meters))
+    )
     console.print_table(
         f"Device {url}", ("property", "value"), identity_rows(fingerprint), has_numbers=False
     )
@@ -281,7 +286,8 @@ def _items(value: object) -> list[Any]:
 
 def _real(value: object) -> float | None:
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return float(value) if is_number else None  # type: ignore[arg-type]
+    # A longer integer is no float.
+    return float(value) if is_number and abs(value) < MAX_REAL else None  # type: ignore[arg-type,operator]
 
 
 def _ghz(hertz: float | None) -> str:

@@ -6,14 +6,21 @@ import doctest
 import pickle
 import re
 import unicodedata
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import joulemap.showable_text
 from joulemap import InputError, JoulemapError
+from joulemap.datasets import CostDataset, Width
+from joulemap.device_agents import Device
 from joulemap.device_agents.errors import DeviceInUseError, StableDeviceError
+from joulemap.profiler import networks, profile
 from joulemap.profiler.report.markup import element
 from joulemap.showable_text import (
     MAX_ERROR,
@@ -159,3 +166,29 @@ def test_an_error_is_short_and_its_full_text_is_kept() -> None:
 def test_a_page_shows_what_would_be_hidden_or_turned_around() -> None:
     made = element("p", "a\u202eb<i>\x1b\u200b", title='"\u2066\x07')
     assert made == '<p title="&quot;\\u2066\\x07">a\\u202eb&lt;i&gt;\\x1b\\u200b</p>'
+
+
+@pytest.mark.parametrize("name", ["a\x1b[31mb", "a\nb", "a\u202eb", "a\u200bb", "\x9b", "", " "])
+def test_a_name_that_steers_or_hides_is_refused_where_it_is_typed(
+    name: str, tmp_path: Path
+) -> None:
+    spec = networks.get("lenet5")
+    typed: list[Callable[[], object]] = [
+        lambda: replace(spec, name=name),
+        lambda: replace(spec, layers=(replace(spec.layers[0], name=name), *spec.layers[1:])),
+        lambda: replace(spec, source=f"zoo:{name or chr(7)}\n"),
+        lambda: Width(name, 8),
+        lambda: Device(f"local:{name or chr(7)}\r"),
+        lambda: profile(f"local:?x={name}\x1b", spec, samples=1, out=tmp_path / "a"),
+        lambda: profile("sim:eyeriss", spec, samples=1, out=tmp_path / f"b{name}\x1b"),
+    ]
+    if name.strip():
+        widths = {width.name: [width.max] for width in spec.widths}
+        table = pd.DataFrame({**widths, f"{name}_ms": [1.0]})
+        typed.append(lambda: CostDataset.from_frame(table, spec))
+    for use in typed:
+        with pytest.raises(InputError) as caught:
+            use()
+        assert str(caught.value).isprintable()
+        assert len(str(caught.value)) <= MAX_ERROR
+    assert not list(tmp_path.iterdir())

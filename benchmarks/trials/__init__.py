@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 FILES: tuple[str, ...] = (
+    "hostile_devices",
     "lying_specs",
     "other_users",
     "proofs",
