@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -290,3 +291,16 @@ def test_the_card_speaks_in_words_and_says_what_is_simulated(
         dataset.xyw("energy_j")
     frame = pd.DataFrame({"a": [1], "b": [4], "energy_j": [0.1], "energy_source": ["simulated"]})
     assert "Energies are simulated" in dataset_card(CostDataset.from_frame(frame, tiny_spec))
+
+
+def test_the_card_makes_nothing_of_what_a_device_says(tiny_spec: NetworkSpec) -> None:
+    said = "\x1b[2J<script>alert(1)</script> [here](http://evil) ![](x) `a` | b\n# c \u202e\u200b"
+    frame = pd.DataFrame({"a": [1, 2], "b": [1, 2], "latency_s": [0.1, 0.2]})
+    dataset = CostDataset.from_frame(frame, tiny_spec, source=said)
+    dataset.device.update({"cpu_model": said, said: {said: [said]}})
+    dataset.protocol.update({"temperature_zone": said})
+    card = dataset_card(dataset)
+    assert all(each.isprintable() or each == "\n" for each in card)
+    plain = re.sub(r"\\.", "", card)
+    assert not re.search(r"<script|\[here\]|!\[|`|\n# c", plain)
+    assert r"\\x1b" in card
