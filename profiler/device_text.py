@@ -287,7 +287,7 @@ def _items(value: object) -> list[Any]:
 def _real(value: object) -> float | None:
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     # A longer integer is no float.
-    return float(value) if is_number and abs(value) < MAX_REAL else None  # type: ignore[arg-type,operator]
+    return float(value) if is_number and abs(value) < MAX_REAL else None  # type: ignore[arg-type]
 
 
 def _ghz(hertz: float | None) -> str:

@@ -16,6 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from joulemap import JoulemapError
 from joulemap.datasets import CostDataset
 from joulemap.datasets.journal import FILE_NAME, read_journal
@@ -103,7 +105,7 @@ def _try(root: Path, rng: random.Random, *, is_remote: bool) -> tuple[str | None
     """Return what did not hold, and how the campaign ended."""
     said = io.StringIO()
     for name in ("ERRORS", "RESULTS"):
-        setattr(console, name, console.Console(file=said, highlight=False, soft_wrap=True))
+        setattr(console, name, Console(file=said, highlight=False, soft_wrap=True))
     out, way = root / "run", "with a dataset"
     share = rng.choice([0.02, 0.1, 0.5, 1.0])
     seen: list[str] = []
@@ -214,7 +216,8 @@ class Spoiler:
         """Return a frame's bytes, perhaps spoiled, perhaps no frame at all."""
         result = header.get("result")
         is_visit = isinstance(result, dict) and "blocks" in result
-        if is_visit and self.is_metered and "energy" not in result and self.rng.random() < 0.5:
+        is_bare = is_visit and isinstance(result, dict) and "energy" not in result
+        if is_bare and isinstance(result, dict) and self.is_metered and self.rng.random() < 0.5:
             result = {**result, "energy": copy.deepcopy(ENERGY)}
             result.pop("simulated_energy_j", None)
             header = {**header, "result": result}
