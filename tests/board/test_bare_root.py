@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -40,13 +41,15 @@ make system-packages SYSTEM_PACKAGES='no-such-package-anywhere' 2>&1 || echo "co
 def test_a_bare_debian_gets_what_it_lacks_or_is_told(tmp_path: Path) -> None:
     ended = subprocess.run(
         command_in_bare_root(SCRIPT, archive_of(FILES, tmp_path)),
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
         check=False,
         timeout=700,
     )
-    assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]
-    said = dict(part.split("]\n", 1) for part in ended.stdout.split("[")[1:] if "]\n" in part)
+    assert ended.returncode == 0, ended.stdout[-3000:]
+    parts = re.split(r"^\[(.+)\]\n", ended.stdout, flags=re.MULTILINE)
+    said = dict(zip(parts[1::2], parts[2::2], strict=True))
     # One line that can be copied, and nothing was begun.
     no_way = said["no way"]
     (line,) = [line for line in no_way.splitlines() if line.startswith("apt-get update && ")]
