@@ -4,7 +4,7 @@ python benchmarks/trust.py [--share 0.1] [--only NAME,NAME] [--seed N] [--out ru
 
 Every round runs in a process of its own; one that outlasts its limit or crashes is a failure. What
 was made is kept in the folder, and the same command goes on from there. A new folder draws a new
-seed, which is printed; `--seed` repeats a run.
+seed, which is printed; `--seed` repeats a run. `table.md` in the folder is the table of docs/trust.md.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from scipy import stats
 from trials import Outcome, Trial, trials
 
 RESULTS = "rounds.jsonl"
+TABLE = "table.md"
 
 
 def main() -> int:
@@ -50,6 +51,10 @@ def main() -> int:
     print(f"seed {seed}, rounds in {arguments.out / RESULTS}", flush=True)
     done = {(line["trial"], line["seed"]): line for line in _lines(arguments.out / RESULTS)}
     failed = False
+    rows = [
+        "| trial | what must hold | tries | failures | bound, figures |",
+        "|---|---|---|---|---|",
+    ]
     for name in names:
         trial = known[name]
         num_rounds = max(1, round(arguments.share * trial.rounds))
@@ -62,6 +67,8 @@ def main() -> int:
                     file.write(json.dumps(done[key]) + "\n")
             rounds.append(done[key])
         failed |= _print(trial, rounds)
+        rows.append(_row(trial, rounds))
+    (arguments.out / TABLE).write_text("\n".join(rows) + "\n")
     return int(failed)
 
 
@@ -105,30 +112,48 @@ def _make(trial: Trial, seed: int) -> dict[str, Any]:
     return {"trial": trial.name, "seed": seed, "took_s": time.monotonic() - start} | outcome
 
 
-def _print(trial: Trial, rounds: Iterable[Mapping[str, Any]]) -> bool:
+def _print(trial: Trial, rounds: Sequence[Mapping[str, Any]]) -> bool:
     """Print a trial's line; return whether its promise did not hold."""
-    rounds = list(rounds)
-    tries = sum(line["tries"] for line in rounds)
-    failures = [text for line in rounds for text in line["failures"]]
+    tries, failures = _counts(rounds)
     took_s = sum(line["took_s"] for line in rounds)
-    text = f"{trial.name}: {trial.promise}: {tries} tries, {len(failures)} failures"
+    told = ", ".join(_told(trial, rounds))
+    print(
+        f"{trial.name}: {trial.promise}: {tries} tries, {len(failures)} failures"
+        f"{told and f' ({told})'}; {len(rounds)} rounds, {took_s:.0f} s",
+        flush=True,
+    )
+    for failure in failures[:3]:
+        print(f"    {failure}", flush=True)
+    return bool(len(failures) > trial.may_fail * tries)
+
+
+def _row(trial: Trial, rounds: Sequence[Mapping[str, Any]]) -> str:
+    """Return a trial's row of the table in docs/trust.md."""
+    tries, failures = _counts(rounds)
+    told = ", ".join(_told(trial, rounds))
+    return f"| `{trial.name}` | {trial.promise} | {tries:,} | {len(failures):,} | {told} |"
+
+
+def _counts(rounds: Iterable[Mapping[str, Any]]) -> tuple[int, list[str]]:
+    rounds = list(rounds)
+    return sum(line["tries"] for line in rounds), [t for line in rounds for t in line["failures"]]
+
+
+def _told(trial: Trial, rounds: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield what a trial's counts show, and the means of its figures."""
+    rounds = list(rounds)
+    tries, failures = _counts(rounds)
     if trial.may_fail:
-        text += (
-            f" ({100 * len(failures) / max(tries, 1):.1f} %; at most {100 * trial.may_fail:.0f})"
-        )
+        share = 100 * len(failures) / max(tries, 1)
+        yield f"{share:.1f} % failed, at most {100 * trial.may_fail:.0f} % may"
     elif not failures and tries:
-        bound = float(stats.beta.ppf(0.95, 1, tries))
-        text += f" (95 % bound {100 * bound:.2g} %)"
+        yield f"95 % bound {100 * float(stats.beta.ppf(0.95, 1, tries)):.2g} %"
     figures: dict[str, list[float]] = {}
     for line in rounds:
         for name, value in line["figures"]:
             figures.setdefault(name, []).append(value)
     for name, values in figures.items():
-        text += f", {name} {np.mean(values):.4g}"
-    print(f"{text}; {len(rounds)} rounds, {took_s:.0f} s", flush=True)
-    for failure in failures[:3]:
-        print(f"    {failure}", flush=True)
-    return bool(len(failures) > trial.may_fail * tries)
+        yield f"{name} {np.mean(values):.4g}"
 
 
 if __name__ == "__main__":
