@@ -40,6 +40,7 @@ READY_GRACE_S = 30.0
 IN_USE_WAIT_S = 20.0
 # Of a text that an agent tells.
 MAX_WORDS = 500
+_CLEANED = ("removed", "kept")
 
 
 @dataclass(frozen=True)
@@ -332,7 +333,7 @@ class Device:
         done = self._transport.run(command, CLEAN_TIMEOUT_S)
         try:
             answer = json.loads(done.stdout)
-            return {name: [str(item) for item in answer[name]] for name in ("removed", "kept")}
+            return {name: [showable(item, 300) for item in answer[name]] for name in _CLEANED}
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             lines = done.stderr.decode(errors="replace").strip().splitlines()
             said = lines[-1][:300] if lines else "its answer makes no sense"

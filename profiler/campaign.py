@@ -409,7 +409,7 @@ def _measure(device: Device, visit: Visit, protocol: Protocol) -> Visit:
         # It is no failure of the visit's if the agent was ended with the whole.
         interruption.check()
         kind = "transient" if isinstance(error, TransientDeviceError) else STABLE
-        return Visit(**made | {"error": f"{kind}: {error}"})
+        return Visit(**made | {"error": f"{kind}: {showable(error.full_text)}"})
 
 
 def _timing(answer: Mapping[str, object]) -> Timing:

@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from joulemap.showable_text import showable
+from joulemap.showable_text import MAX_ERROR, showable
 
 from .plan_text import duration
 
@@ -201,7 +201,9 @@ class CampaignProgress:
         now = time.monotonic()
         self._recent.append(now)
         if visit.error is not None:
-            self.message(f"visit {visit.sequence + 1} failed and is tried again: {visit.error}")
+            self.message(
+                f"visit {visit.sequence + 1} failed and is tried again: {showable(visit.error, MAX_ERROR)}"
+            )
         # Rejected visits are made again and imprecise variants visited further: the total grows.
         self._done, self._total = done, max(self._total, done)
         per_visit = (now - self._recent[0]) / max(1, len(self._recent) - 1)

@@ -311,7 +311,7 @@ class AdbTransport:
                 done = self.run([program, "-c", code], COMMAND_TIMEOUT_S)
             except StableDeviceError:
                 continue
-            found = re.fullmatch(rb"(\d+)\.(\d+) (/[^\x00-\x1f]+)\n", done.stdout)
+            found = re.fullmatch(rb"(\d{1,4})\.(\d{1,4}) (/[^\x00-\x1f]+)\n", done.stdout)
             if done.exit_code or found is None:
                 continue
             if (int(found[1]), int(found[2])) >= (3, 9):

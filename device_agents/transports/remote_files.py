@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import importlib.resources
-import json
 from collections.abc import Sequence
 from typing import Any
 
 from .. import onboard
 from ..errors import StableDeviceError, TransientDeviceError
 from ..interfaces import Process, Transport
+from ..onboard import frames
 
 _MAX_ANSWER = 1 << 16
 _PREFIX = 8
@@ -184,7 +184,7 @@ def pull(transport: Transport, path: str, max_bytes: int, timeout_s: float) -> b
                 f"cannot read {path} on the device: {str(answer['error'])[:200]}"
             )
         length = answer.get("length")
-        if not isinstance(length, int) or not 0 <= length <= max_bytes:
+        if type(length) is not int or not 0 <= length <= max_bytes:
             raise StableDeviceError(f"the device gives {path} a length that cannot be")
         content = process.read(length, timeout_s)
     finally:
@@ -199,9 +199,6 @@ def _answer(process: Process, timeout_s: float) -> dict[str, Any]:
     if not prefix.isdigit() or int(prefix) > _MAX_ANSWER:
         raise TransientDeviceError("the device's answer about a file cannot be read")
     try:
-        answer = json.loads(process.read(int(prefix), timeout_s))
-    except ValueError as error:
+        return frames.decode_header(process.read(int(prefix), timeout_s))
+    except frames.FrameError as error:
         raise TransientDeviceError("the device's answer about a file cannot be read") from error
-    if not isinstance(answer, dict):
-        raise TransientDeviceError("the device's answer about a file cannot be read")
-    return answer

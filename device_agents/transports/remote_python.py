@@ -37,7 +37,7 @@ printf 'tegra\t%s\n' "$(head -n 1 /etc/nv_tegra_release 2>/dev/null)"
 sed 's/^/os	/' /etc/os-release 2>/dev/null
 exit 0
 """.replace("@MANAGERS@", " ".join(MANAGERS))
-_VERSION = re.compile(r"([0-9]+)\.([0-9]+)\.[0-9]+\Z")
+_VERSION = re.compile(r"([0-9]{1,4})\.([0-9]{1,4})\.[0-9]+\Z")
 
 
 def find_python(transport: Transport, wanted: str | None, host: str) -> str:

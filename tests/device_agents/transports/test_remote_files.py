@@ -67,6 +67,8 @@ def framed(content: object) -> bytes:
         framed("text"),
         framed({"is_stored": True}),
         framed({"is_stored": True, "path": 7}),
+        b"00020000" + b"[" * 20_000,
+        b"00005010" + b'{"path": ' + b"9" * 5000 + b"}",
         framed({"is_stored": True, "path": "name.bin"}),
         framed({"is_stored": True, "path": "/etc/passwd"}),
         framed({"is_stored": True, "path": "/data/\n/name.bin"}),

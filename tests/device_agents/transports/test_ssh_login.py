@@ -168,7 +168,7 @@ SILENT = r"starts no program within 1 s.*ForceCommand or command= in authorized_
         ("echo 'Agree?' >&2; read answer", "prints 'Agree\\?' and waits"),
         ("printf 'no end of line'; sleep 60", "prints 'no end of line'"),
         ("while :; do sleep 0.2; echo tick; done", "prints 'tick'"),
-        ("printf '\\033[2J'; sleep 60", r"prints ' \[2J'"),
+        ("printf '\\033[2J'; sleep 60", r"prints '\\x1b\[2J'"),
     ],
 )
 def test_a_login_shell_that_never_gives_a_shell_is_named_in_time(
