@@ -279,7 +279,7 @@ def remove_child(pid: int) -> None:
 def end() -> None:
     """End this process, which somebody asked to stop: without what Python does at its end."""
     _say(_state.last_words)
-    os._exit(exit_code() or 0)
+    os._exit(exit_code() or 1)
 
 
 def _noted(number: int, frame: FrameType | None) -> None:
@@ -287,7 +287,14 @@ def _noted(number: int, frame: FrameType | None) -> None:
 
 
 def _watch(signals: int) -> None:
-    """Count signals, and see to it that the main thread comes to its end."""
+    """Count signals, and see to it that the process ends, whatever happens here."""
+    try:
+        _count(signals)
+    finally:
+        end()
+
+
+def _count(signals: int) -> None:
     last_s = 0.0
     while True:
         deadline = _state.deadline

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,6 +79,37 @@ class Interrupted(Silent):
     def visited(self, visit: Visit, done: int, noise: float | None) -> None:
         if done >= self.after:
             raise KeyboardInterrupt
+
+
+def test_ctrl_c_while_a_remote_device_works_leaves_its_answers_there(
+    remote: Remote, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+
+    class Pressing(Silent):
+        def started(self, total: int, done: int, visit_s: float) -> None:
+            # Before any answer: they come in one go, after all visits.
+            threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+    limits = replace(LIMITS, deliver_s=60.0)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            profile(
+                remote.device(limits),
+                "lenet5",
+                samples=12,
+                out=out,
+                protocol=PROTOCOL,
+                observer=Pressing(),
+            )
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    profile(remote.device(), "lenet5", samples=12, out=out, protocol=PROTOCOL)
+    keys = [visit.key for visit in visits_of(out)]
+    assert len(keys) == len(set(keys)) == 24
+    assert not [visit.error for visit in visits_of(out) if visit.error]
 
 
 def test_an_interrupted_campaign_finds_its_answers_on_the_device(
