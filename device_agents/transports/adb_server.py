@@ -19,8 +19,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 from urllib.parse import quote
 
-from joulemap.showable_text import showable
-
 from ..errors import StableDeviceError, TransientDeviceError
 
 START_TIMEOUT_S = 20.0
@@ -141,7 +139,8 @@ def _device_of(line: str) -> AdbDevice | None:
 
     The serial may hold spaces, and so may the state; what stands between and after them is known.
     """
-    text = showable(line).strip()
+    # To be read and not to be shown: a serial stays what it is.
+    text = "".join(each if each.isprintable() else " " for each in line).strip()
     details = _DETAILS.search(text)
     if not text or details is None:
         return None
