@@ -86,7 +86,7 @@ def load_dataset(path: str | Path, *, allow_damaged: bool = False) -> CostDatase
     path = Path(path)
     try:
         if stat.S_ISDIR(path.stat().st_mode):
-            if (path / JOURNAL).exists():
+            if os.path.lexists(path / JOURNAL):
                 journal = read_campaign(path, allow_damaged=allow_damaged)
                 return dataset_of(journal)
             path = path / MEASUREMENTS

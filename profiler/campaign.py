@@ -19,6 +19,8 @@ same call, which plans the same visits and skips what the journal holds.
 from __future__ import annotations
 
 import contextlib
+import os
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,7 +32,8 @@ from joulemap.showable_text import showable
 
 from ..datasets import Conditions, CostDataset, NetworkSpec, Timing, Visit
 from ..datasets.journal import FILE_NAME, CampaignRecord, Journal
-from ..datasets.store import export_campaign, held_folder
+from ..datasets.store import export_campaign, held_folder, lost_lines
+from ..datasets.verification import UnverifiedWarning
 from ..device_agents.device import Device, Preparation, StartGate
 from ..device_agents.errors import DeviceError, StableDeviceError, TransientDeviceError
 from ..device_agents.interfaces import ConnectOptions
@@ -427,11 +430,13 @@ def open_journal(folder: Path, campaign: CampaignRecord, variants: Sequence[Widt
             does not begin with what was measured.
     """
     path = folder / FILE_NAME
-    if not path.exists():
+    if not os.path.lexists(path):
         if (folder / "measurements.parquet").exists():
             raise InputError(f"{folder} holds an imported dataset; choose another folder")
         return Journal.create(path, campaign)
     journal = Journal(path)
+    if lost := lost_lines(folder, journal.content):
+        warnings.warn(f"{lost}: they are measured again", UnverifiedWarning, stacklevel=2)
     try:
         differences = journal.content.campaign.differences(campaign)
         if differences:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import sys
 import traceback
 import warnings
@@ -14,7 +16,7 @@ import typer
 
 from joulemap import JoulemapError, __version__, interruption
 
-from . import console
+from . import console, standard_streams
 from . import profile_options as options
 
 app = typer.Typer(
@@ -258,7 +260,7 @@ def fit(
         console.print_cross_validation(table)
     for name in target.split(","):
         console.print_findings(out, name)
-    console.RESULTS.print(f"Wrote {out}", soft_wrap=True)
+    console.print_line(f"Wrote {out}")
 
 
 @app.command()
@@ -355,7 +357,7 @@ def report(
         console.print_json({"file": str(out), **headline.to_dict()})
         return
     console.print_headline(headline)
-    console.RESULTS.print(f"Wrote {out}", soft_wrap=True)
+    console.print_line(f"Wrote {out}")
 
 
 @app.command()
@@ -375,7 +377,7 @@ def export(
     from .fitting import export_file
 
     written = export_file(file, to, out, target, smooth=smooth)
-    console.RESULTS.print(f"Wrote {written}", soft_wrap=True)
+    console.print_line(f"Wrote {written}")
 
 
 ENERGY = "energy_j"
@@ -395,7 +397,9 @@ def _print_dataset(dataset: Any, out: Path, *, as_json: bool, advice: Sequence[s
             }
         )
         return
-    console.RESULTS.print(f"{len(dataset)} variants in {out}", soft_wrap=True)
+    console.print_line(f"{len(dataset)} variants in {out}")
+    for note in dataset.verification.notes:
+        console.print_error(f"warning: {note}")
     console.RESULTS.print(console.error_text(dataset, cost))
     console.RESULTS.print(console.noise_text(floor))
     if cost != ENERGY and ENERGY in dataset.cost_names and (dataset.cost(ENERGY) > 0).any():
@@ -437,6 +441,12 @@ def _farewell(arguments: Sequence[str]) -> str:
 
 
 def _run(arguments: list[str], *, is_debug: bool) -> int:
+    """Run a command and return its exit code, however it and its output end."""
+    standard_streams.prepare()
+    return standard_streams.finish(_code_of(arguments, is_debug=is_debug), console.print_error)
+
+
+def _code_of(arguments: list[str], *, is_debug: bool) -> int:
     try:
         result = app(arguments, prog_name="joulemap", standalone_mode=False)
     except JoulemapError as error:
@@ -444,6 +454,12 @@ def _run(arguments: list[str], *, is_debug: bool) -> int:
             traceback.print_exc()
         console.print_error(f"joulemap: {error.full_text if is_debug else error}")
         return error.exit_code
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else 1
+    except (OSError, MemoryError) as error:
+        if is_debug:
+            traceback.print_exc()
+        return _said(error)
     except Exception as error:
         # click's errors and exits carry their own code; typer may vendor click, so by attribute.
         code = getattr(error, "exit_code", None)
@@ -455,3 +471,17 @@ def _run(arguments: list[str], *, is_debug: bool) -> int:
     if result == INTERRUPTED:
         console.ERRORS.print(_farewell(arguments))
     return result if isinstance(result, int) else 0
+
+
+def _said(error: OSError | MemoryError) -> int:
+    """Say what the system refused and return the exit code: 2 where it names a file."""
+    if isinstance(error, MemoryError):
+        console.print_error("joulemap: there is not enough memory for this")
+        return 1
+    if standard_streams.is_about_output(error):
+        if error.errno != errno.EPIPE:
+            console.print_error(standard_streams.problem_text(error))
+        return standard_streams.WRITE_FAILED
+    named = "" if error.filename is None else f"{os.fsdecode(error.filename)} cannot be used: "
+    console.print_error(f"joulemap: {named}{error.strerror or error}")
+    return 1 if error.filename is None else 2

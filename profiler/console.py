@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -43,7 +44,14 @@ def print_json(content: Any) -> None:
 
 def print_error(text: str) -> None:
     """Print a sentence on standard error, whatever a device or a file wrote into it."""
-    ERRORS.print(showable(text, MAX_SENTENCE, has_lines=True), markup=False)
+    # Where it goes may be full: what is written to files goes on.
+    with contextlib.suppress(OSError):
+        ERRORS.print(showable(text, MAX_SENTENCE, has_lines=True), markup=False)
+
+
+def print_line(text: str) -> None:
+    """Print a sentence on standard output, whatever a file's name or content wrote into it."""
+    RESULTS.print(showable(text, MAX_SENTENCE, has_lines=True), markup=False, soft_wrap=True)
 
 
 class WarningPrinter:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import time
 from pathlib import Path
 
 from matplotlib.figure import Figure
+
+from joulemap.regular_files import write_whole
 
 from .. import models
 from . import console
@@ -62,11 +65,13 @@ def run_demo(out: Path, samples: int) -> None:
     models.to_torch_file(predictor, out / "predictor.pt2")
     figure = Figure(figsize=(6, 5), layout="constrained")
     predictor.plot_error(ax=figure.add_subplot())
-    figure.savefig(out / "error.png", dpi=150)
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=150)
+    write_whole(out / "error.png", lambda file: file.write(picture.getvalue()))
     _show_gradient(predictor)
     write_report(out / "campaign", predictor, out / "report.html")
 
-    print_(f"\nDone in {duration(time.monotonic() - began)}. In {out}:", soft_wrap=True)
+    console.print_line(f"\nDone in {duration(time.monotonic() - began)}. In {out}:")
     for name, what in (
         ("report.html", "everything on one page: open it in a browser"),
         ("campaign/", "the measurements: journal, Parquet, dataset card"),

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
+import os
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from sklearn.base import clone
 
 from joulemap import InputError
+from joulemap.regular_files import target_of
 
 from .. import models
 from ..datasets import CostDataset, LayerProfiles
 from ..datasets.layer_profiles import FILE_NAME
+from ..datasets.verification import UnverifiedWarning, joined
 from ..models.measured_under import MeasuredUnder, refuse_unlike
 from .transfer_points import load_sources
 
@@ -46,7 +50,10 @@ def fit_and_save(
     """
     if (model == "transfer") != bool(sources):
         raise InputError("--model transfer and --from FILE, once or more, go together")
+    _check_target(out)
     datasets = [CostDataset.load(folder) for folder in folders]
+    for note in joined(dataset.verification for dataset in datasets).notes:
+        warnings.warn(note, UnverifiedWarning, stacklevel=2)
     if model == "layerwise" and len({ds.spec.fingerprint for ds in datasets}) > 1:
         models.save([_layerwise(datasets, folders, target) for target in targets], out)
         # What is left out there are networks: the predictor says how well it predicts them.
@@ -117,9 +124,10 @@ def evaluate_file(
     predictor = models.load(file, target=target)
     dataset = CostDataset.load(folder)
     try:
-        return models.evaluate(predictor, dataset, allow_different=allow_different)
+        found = models.evaluate(predictor, dataset, allow_different=allow_different)
     except InputError as error:
         raise InputError(f"{file} and {folder} cannot be compared: {error}") from error
+    return replace(found, warnings=(*found.warnings, *dataset.verification.notes))
 
 
 def export_file(
@@ -141,7 +149,16 @@ def export_file(
         raise InputError(f"--to {to}: write one of {', '.join(EXPORTS)}")
     suffix, write = EXPORTS[to]
     path = Path(out) if out is not None else Path(file).with_suffix(suffix)
-    if path.resolve() == Path(file).resolve():
+    _check_target(path)
+    if os.path.realpath(path) == os.path.realpath(file):
         raise InputError(f"{path} is the predictor itself; choose another file")
     write(models.load(file, target=target), path, smooth=smooth)
     return path
+
+
+def _check_target(path: str | Path) -> None:
+    """Refuse a place where no file can be written, before anything that takes long."""
+    try:
+        target_of(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}") from error

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 
 FILES: tuple[str, ...] = (
     "hostile_devices",
+    "hostile_files",
     "lying_specs",
     "other_users",
     "proofs",
     "sensors",
     "signals",
+    "special_files",
     "ssh_configurations",
 )
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from joulemap import InputError, interruption
+from joulemap.regular_files import read_bytes
 
 from ..errors import StableDeviceError, TransientDeviceError
 from ..interfaces import Completed
@@ -65,13 +66,9 @@ class LocalTransport:
     def pull(self, path: str, max_bytes: int) -> bytes:
         """Return the content of a file of this machine."""
         try:
-            with Path(path).open("rb") as file:
-                content = file.read(max_bytes + 1)
+            return read_bytes(path, max_bytes)
         except OSError as error:
             raise StableDeviceError(f"cannot read {path}: {error.strerror}") from error
-        if len(content) > max_bytes:
-            raise StableDeviceError(f"{path} is larger than {max_bytes} bytes")
-        return content
 
     def run(self, command: Sequence[str], timeout_s: float, max_bytes: int = 1 << 20) -> Completed:
         """Return what a short program printed and how it ended."""

@@ -14,6 +14,8 @@ import paramiko
 from paramiko.agent import AgentKey, AgentSSH
 from paramiko.pkey import UnknownKeyType
 
+from joulemap.regular_files import read_bytes
+
 from ..errors import StableDeviceError, TransientDeviceError
 from .ssh_config_files import shown_path
 from .ssh_settings import Hop
@@ -169,6 +171,7 @@ def _keys(hop: Hop, agent: _KeyAgent) -> Iterator[tuple[str, paramiko.PKey | str
         if not path.is_file() and public is None:
             continue
         try:
+            _check_regular(path)
             loaded = paramiko.PKey.from_path(path)
         except (paramiko.PasswordRequiredException, TypeError):
             start = "" if hop.agent_socket else 'eval "$(ssh-agent)"; '
@@ -200,6 +203,18 @@ def _keys(hop: Hop, agent: _KeyAgent) -> Iterator[tuple[str, paramiko.PKey | str
         yield "the SSH agent", agent.problem
 
 
+def _check_regular(path: Path) -> None:
+    """Refuse what paramiko would wait for, or read without end: it opens files by their names.
+
+    Raises:
+        OSError: The key, or the certificate that it reads beside it, is no regular file of a key's
+            size.
+    """
+    read_bytes(path, _MAX_PUBLIC)
+    with contextlib.suppress(FileNotFoundError):
+        read_bytes(path.with_name(path.name + "-cert.pub"), _MAX_PUBLIC)
+
+
 def _certificate_of(key: paramiko.PKey, file: Path) -> paramiko.Message:
     """Return a certificate that is for a key.
 
@@ -207,8 +222,7 @@ def _certificate_of(key: paramiko.PKey, file: Path) -> paramiko.Message:
         OSError: It cannot be read.
         ValueError: It is another key's, or none.
     """
-    with file.open("rb") as stream:
-        words = [*stream.read(_MAX_PUBLIC).split(), b"", b""]
+    words = [*read_bytes(file, _MAX_PUBLIC).split(), b"", b""]
     blob = base64.b64decode(words[1], validate=True)
     # The numbers of the key stand in it as they stand in its public half.
     numbers = paramiko.Message(key.asbytes())
@@ -222,8 +236,7 @@ def _public_half(path: Path) -> bytes | None:
     """Return the public key in a key's file, or in the file beside it."""
     for file in (path, path.with_name(path.name + ".pub")):
         try:
-            with file.open("rb") as stream:
-                words = stream.read(_MAX_PUBLIC).split()
+            words = read_bytes(file, _MAX_PUBLIC).split()
             if len(words) > 1 and not words[0].startswith(b"-"):
                 return base64.b64decode(words[1], validate=True)
         except (OSError, binascii.Error, ValueError):

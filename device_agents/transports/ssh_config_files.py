@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from joulemap import InputError
+from joulemap.regular_files import open_regular
 
 from ..onboard.private_folder import is_own_group
 from .ssh_config_words import MAX_SHOWN, split_keyword, split_words
@@ -57,22 +58,16 @@ def lines_of(path: Path, depth: int, *, is_checked: bool) -> list[str]:
     if depth > MAX_DEPTH:
         raise InputError(f"{path}: files of the SSH configuration include each other too deeply")
     try:
-        # Without waiting for a pipe's other end.
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = open_regular(path)
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
+        # What an Include line's pattern finds may be a folder.
+        if os.path.realpath(path) == os.devnull or (depth and error.errno == errno.EISDIR):
+            return []
         raise _unreadable(path, error.strerror or str(error)) from error
     try:
         status = os.fstat(fd)
-        if stat.S_ISDIR(status.st_mode):
-            if depth:
-                return []
-            raise _unreadable(path, os.strerror(errno.EISDIR))
-        if os.path.realpath(path) == os.devnull:
-            return []
-        if not stat.S_ISREG(status.st_mode):
-            raise _unreadable(path, "it is no ordinary file")
         by_group = status.st_mode & stat.S_IWGRP and not is_own_group(
             status.st_gid, status.st_uid, fd
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
+import errno
 import hashlib
 import hmac
 import os
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from joulemap import InputError
+from joulemap.regular_files import open_regular, read_bytes
 
 from ..errors import StableDeviceError
 from .ssh_config_files import shown_path
@@ -164,6 +166,21 @@ def _without_port(name: str) -> str:
     return found[1] if found else name
 
 
+def _content(file: Path) -> bytes:
+    """Return what a file of keys holds; the null device, which many configurations name, holds none.
+
+    Raises:
+        OSError: It cannot be read, or is neither a regular file nor the null device.
+    """
+    if file.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
+    return b"" if _is_null(file) else read_bytes(file, _MAX_BYTES)
+
+
+def _is_null(file: Path) -> bool:
+    return os.path.realpath(file) == os.devnull
+
+
 def _revoked_keys(file: Path) -> set[bytes]:
     """Return the keys in a file of keys that are trusted no more.
 
@@ -171,8 +188,7 @@ def _revoked_keys(file: Path) -> set[bytes]:
         StableDeviceError: It cannot be read, so that nothing can be trusted.
     """
     try:
-        with file.open("rb") as stream:
-            content = stream.read(_MAX_BYTES)
+        content = _content(file)
     except OSError as error:
         raise StableDeviceError(
             f"the revoked host keys in {file} (RevokedHostKeys) cannot be read: {error.strerror}"
@@ -196,10 +212,12 @@ def _add(name: str, key_type: str, blob: bytes, file: Path) -> None:
             f"the host key of '{name[:80]}' cannot be stored under that name in {file}: give it one "
             "in the SSH configuration (HostKeyAlias)"
         )
+    if _is_null(file):
+        return
     line = f"{name} {key_type} {base64.b64encode(blob).decode()}\n"
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        fd = open_regular(file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             size = os.fstat(fd).st_size
             # A file whose last line is not ended would swallow this one.
@@ -215,8 +233,7 @@ def _add(name: str, key_type: str, blob: bytes, file: Path) -> None:
 
 def _keys_of(name: str, file: Path) -> Iterator[KnownKey]:
     try:
-        with file.open("rb") as stream:
-            content = stream.read(_MAX_BYTES)
+        content = _content(file)
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:

@@ -20,6 +20,7 @@ from traceback import walk_tb
 from typing import Any, TypeAlias
 
 from joulemap import InputError, JoulemapError
+from joulemap.regular_files import read_bytes
 
 from .definition import NetworkDefinition
 
@@ -184,13 +185,13 @@ def code_digest(factory: Factory) -> str | None:
     try:
         named = inspect.getsourcefile(inspect.unwrap(factory)) or ""
         file = Path(named).resolve()
-        digest = hashlib.sha256(file.read_bytes())
+        digest = hashlib.sha256(read_bytes(file, MAX_FILE_BYTES))
     except (TypeError, OSError):
         return None
     if not (getattr(factory, "__module__", None) or "").startswith("joulemap."):
         for other in sorted(_beside(file, Path(named).parent) - {file}):
             with contextlib.suppress(OSError):
-                digest.update(hashlib.sha256(other.read_bytes()).digest())
+                digest.update(hashlib.sha256(read_bytes(other, MAX_FILE_BYTES)).digest())
     return digest.hexdigest()
 
 
@@ -268,7 +269,7 @@ def _content(file: Path, name: str) -> bytes:
             raise InputError(f"the file {_shown(str(file))} of the network {what[:150]}")
         if file.stat().st_size > MAX_FILE_BYTES:
             raise InputError(f"{_shown(str(file))} is no Python file: it is too large")
-        return file.read_bytes()
+        return read_bytes(file, MAX_FILE_BYTES)
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
@@ -312,7 +313,7 @@ def _member(module: types.ModuleType, function: str, where: str) -> Factory:
 def _functions(file: str) -> str:
     """Return the functions of a file that take no arguments, as advice; nothing of it is run."""
     try:
-        content = Path(file).read_bytes()[:MAX_FILE_BYTES]
+        content = read_bytes(file, MAX_FILE_BYTES)
         names = [
             item.name
             for item in ast.parse(content).body

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,9 +13,9 @@ from joulemap import InputError, __version__
 
 from ...datasets import CostDataset
 from ...datasets.estimation import CampaignEstimate
-from ...datasets.journal import FILE_NAME, JournalContent, read_journal
+from ...datasets.journal import FILE_NAME, JournalContent
 from ...datasets.metrics import NoiseFloor
-from ...datasets.store import dataset_of, write_atomically
+from ...datasets.store import dataset_of, read_campaign, write_atomically
 from ...models import Predictor, load
 from . import provenance, sections
 from .content import Estimate, ReportContent, gather
@@ -104,7 +105,7 @@ def write_report(
         content = gather(dataset, fitted, journal)
     except InputError as error:
         raise InputError(f"no report of {folder}: {error}") from error
-    sentences = judge(content)
+    sentences = [*judge(content), *dataset.verification.notes]
     page = _page(content, sentences)
     write_atomically(out, page)
     return Headline(
@@ -123,7 +124,7 @@ def write_report(
 
 def _journal(folder: Path) -> JournalContent | None:
     path = folder / FILE_NAME
-    return read_journal(path) if path.exists() else None
+    return read_campaign(folder) if os.path.lexists(path) else None
 
 
 def _page(content: ReportContent, sentences: list[str]) -> str:

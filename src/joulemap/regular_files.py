@@ -86,7 +86,7 @@ def read_bytes(path: str | os.PathLike[str], max_bytes: int) -> bytes:
     try:
         size = os.fstat(fd).st_size
         if size > max_bytes:
-            raise _too_large(path, f"{size} bytes", max_bytes)
+            raise _too_large(path, max_bytes)
         return _read(fd, path, max_bytes)
     finally:
         os.close(fd)
@@ -202,7 +202,7 @@ def _read(fd: int, path: str | os.PathLike[str], max_bytes: int) -> bytes:
         parts.append(part)
         missing -= len(part)
     if not missing:
-        raise _too_large(path, f"more than {max_bytes} bytes", max_bytes)
+        raise _too_large(path, max_bytes)
     return b"".join(parts)
 
 
@@ -214,8 +214,8 @@ def _check_kind(status: os.stat_result, path: str | os.PathLike[str]) -> None:
     raise UnusableFileError(number, f"it is {kind}, not a regular file", os.fspath(path))
 
 
-def _too_large(path: str | os.PathLike[str], size: str, max_bytes: int) -> UnusableFileError:
-    why = f"it has {size}, and such a file has at most {max_bytes}"
+def _too_large(path: str | os.PathLike[str], max_bytes: int) -> UnusableFileError:
+    why = f"it is larger than {max_bytes} bytes, and such a file never is"
     return UnusableFileError(errno.EFBIG, why, os.fspath(path))
 
 
