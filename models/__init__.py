@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .predictor import Predictor
     from .selection import farthest_points
     from .serialization import load, save
+    from .surrogate import SurrogateWarning
     from .systolic import SystolicArrayModel
     from .systolic_hardware import SystolicHardware
     from .transfer import TransferPredictor
@@ -58,6 +59,7 @@ __all__ = [
     "NeuralPredictor",
     "ParametersPredictor",
     "Predictor",
+    "SurrogateWarning",
     "SystolicArrayModel",
     "SystolicHardware",
     "TransferPredictor",
@@ -82,6 +84,7 @@ _MODULES = {
     "ExtrapolationWarning": "extrapolation",
     "FittableDataset": "fittable",
     "Predictor": "predictor",
+    "SurrogateWarning": "surrogate",
     "SystolicHardware": "systolic_hardware",
     "UnmeasuredLayersWarning": "layerwise",
     "cross_validate": "fitting",

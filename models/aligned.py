@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import lru_cache
-from math import ceil, gcd, lcm
+from math import ceil
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from joulemap import InputError
 
 from ..datasets import NetworkSpec
+from .aligned_advice import Advice, advice_of, round_up
 from .aligned_fit import (
     BILINEAR_ABSOLUTE,
     BILINEAR_RELATIVE,
@@ -22,7 +23,7 @@ from .aligned_fit import (
     scale_of,
     select,
 )
-from .aligned_module import AlignedCostModule, aligned_polynomial
+from .aligned_module import AlignedCostModule, averages_of, smooth_polynomial
 from .aligned_terms import COMPLEXITIES, SumOfProducts, TermTable, chain_of, functions_of
 from .cost_module import CostModule
 from .intervals import FloatArray
@@ -32,6 +33,8 @@ from .predictor import Predictor
 
 BILINEAR = "bilinear"
 DIVISORS = (1, 2, 4, 8, 16, 32)
+# Negative: a staircase, whose channels cost as the next multiple, inputs and outputs alike.
+BLOCKS = (*DIVISORS, *(-step for step in DIVISORS if step > 1))
 # Rows that are evaluated at once: bounds memory, not results.
 CHUNK = 1 << 13
 # Random width vectors that averages over the width space are taken over.
@@ -62,17 +65,20 @@ class AlignedBilinearPredictor(Predictor):
 
     Attributes:
         coef_: Rates of all terms, shape (p,): the cost of one MAC, element, channel or layer.
-        structure_: Chosen d, b and index of the complexity (negative is bilinear), and what
-            divides all widths of the data.
+        structure_: Chosen d, b (negative: a staircase) and index of the complexity (negative:
+            bilinear), and what divides all widths of the data.
         candidates_: What was compared, shape (m, 4): d, b, index of the complexity, and the mean
             relative error on held-out rows, a fraction.
+        fold_rates_: Rates of all terms without each fold, shape (5, p); (0, ..) where not known.
     """
 
-    state_names: ClassVar[tuple[str, ...]] = ("coef_", "structure_", "candidates_")
+    state_names: ClassVar[tuple[str, ...]] = ("coef_", "structure_", "candidates_", "fold_rates_")
+    optional_state_names: ClassVar[tuple[str, ...]] = ("fold_rates_",)
 
     coef_: FloatArray
     structure_: FloatArray
     candidates_: FloatArray
+    fold_rates_: FloatArray = np.empty((0, 0))
 
     def __init__(
         self,
@@ -99,7 +105,17 @@ class AlignedBilinearPredictor(Predictor):
     @property
     def block_(self) -> int:
         """The block b of output channels that aligned layers are padded to; 1 for no padding."""
-        return int(self.structure_[1])
+        return abs(int(self.structure_[1]))
+
+    @property
+    def is_staircase_(self) -> bool:
+        """Whether inputs cost as whole blocks too: any width then costs as the next multiple of b."""
+        return bool(self.structure_[1] < 0)
+
+    @property
+    def divisor_and_block_(self) -> tuple[int, int]:
+        """d, and b as `functions_of` takes it: negative for a staircase."""
+        return int(self.structure_[0]), int(self.structure_[1])
 
     @property
     def sampled_multiple_(self) -> int:
@@ -146,22 +162,19 @@ class AlignedBilinearPredictor(Predictor):
                 costs[layer] = costs.get(layer, 0.0) + float(rate * piece.coefficient * cost)
         return costs
 
+    @property
+    def advice_(self) -> Advice:
+        """What to round widths to, and whether that saves or only costs nothing."""
+        return advice_of(self)
+
     def advised_multiples(self) -> dict[str, int]:
         """Return the multiple of channels that each width should have on this device; 1 for any.
 
-        It is what makes every channel count that depends on the width a multiple of `alignment_`
-        when the other widths are rounded too, combined with the width's own `multiple`.
+        Those at which random width vectors, rounded up, cost less by this model and by its fits
+        without each fold, beyond what these differ by; or, where whole blocks are paid for, those
+        at which they cost no more. Otherwise the width's own `multiple`.
         """
-        table = self.terms()
-        multiples = {}
-        for index, name in enumerate(table.width_names):
-            step = self.spec.widths[index].multiple if self.spec is not None else 1
-            for size in table.channel_counts if self.alignment_ > 1 else ():
-                for monomial, coefficient in size.terms.items():
-                    if name in monomial:
-                        step = lcm(step, self.alignment_ // gcd(self.alignment_, coefficient))
-            multiples[self.width_names_[index]] = step
-        return multiples
+        return dict(zip(self.width_names_, self.advice_.multiples, strict=True))
 
     def round_widths(self, widths: ArrayLike) -> np.ndarray:
         """Return the widths rounded up to what the device likes, int64 of the same shape.
@@ -181,16 +194,10 @@ class AlignedBilinearPredictor(Predictor):
                 f"widths have shape {values.shape}; the last dimension must be "
                 f"{len(self.width_names_)} ({', '.join(self.width_names_)})"
             )
-        rounded = np.ceil(values).astype(np.int64)
-        for index, step in enumerate(self.advised_multiples().values()):
-            up = -(-rounded[..., index] // step) * step
-            if self.spec is not None:
-                bounds = self.spec.widths[index]
-                last = bounds.max // step * step
-                fits = last >= bounds.min
-                up = np.minimum(up, last) if fits else rounded[..., index]
-            rounded[..., index] = up
-        return rounded
+        low, high = np.zeros(len(self.width_names_)), np.full(len(self.width_names_), np.inf)
+        if self.spec is not None:
+            low, high = (np.array(ends) for ends in (self.spec.min_widths, self.spec.max_widths))
+        return round_up(values, self.advice_.multiples, low, high).astype(np.int64)
 
     # -- what Predictor asks for -----------------------------------------------------------------
 
@@ -206,17 +213,18 @@ class AlignedBilinearPredictor(Predictor):
             name: (index,) for index, name in enumerate(COMPLEXITIES)
         }
         wanted = (*COMPLEXITIES, BILINEAR) if self.complexity is None else (self.complexity,)
-        best, self.candidates_ = select(
+        found = select(
             design,
             y,
             weights,
             DIVISORS if self.divisor is None else (self.divisor,),
-            DIVISORS if self.block is None else (self.block,),
+            BLOCKS if self.block is None else (self.block,),
             [index for name in wanted for index in indices[name]],
             self.quantile,
         )
-        self.structure_ = np.array([*best.numbers, _divisor_of(X)], dtype=np.float64)
-        self.coef_ = fit_candidate(design, y, weights, best, self.quantile)
+        self.candidates_, self.fold_rates_ = found.compared, found.fold_rates
+        self.structure_ = np.array([*found.best.numbers, _divisor_of(X)], dtype=np.float64)
+        self.coef_ = fit_candidate(design, y, weights, found.best, self.quantile)
 
     def predict_arrays(self, X: FloatArray) -> FloatArray:
         """Return the cost, shape (n,), of checked widths (n, k)."""
@@ -232,17 +240,21 @@ class AlignedBilinearPredictor(Predictor):
         """Return the cost in both regimes, interpolated between integer channel counts."""
         table = self.terms()
         total = SumOfProducts(table.terms, self.coef_)
-        return AlignedCostModule(table, total, self.alignment_, self.block_, self.cost_info())
+        return AlignedCostModule(table, total, *self.divisor_and_block_, self.cost_info())
 
     def smooth_module(self) -> CostModule:
-        """Return the polynomial of the aligned regime: what an optimiser that rounds will pay.
+        """Return the polynomial that an optimiser pays on average, who rounds as is advised.
 
-        Equal to the exact cost where all channel counts are multiples of divisor and block. Its
-        `max_deviation` is the largest over the bounds and random integer widths, misaligned ones
-        included.
+        Of the aligned regime where rounding is advised: equal to the exact cost where all channel
+        counts are multiples of divisor and block. Elsewhere regimes and blocks count as they do on
+        average over all widths. Its `max_deviation` is the largest over the bounds and random
+        integer widths, misaligned ones included.
         """
-        polynomial = aligned_polynomial(
-            self.terms(), self.coef_, self.alignment_, self.width_names_
+        polynomial = smooth_polynomial(
+            self.terms(),
+            self.coef_,
+            averages_of(self.terms(), *self.divisor_and_block_, self.advice_.multiples),
+            self.width_names_,
         )
         module = PolynomialCostModule(polynomial, self.cost_info())
         X = self.random_widths()
@@ -298,19 +310,27 @@ class AlignedBilinearPredictor(Predictor):
         if not (
             is_whole
             and structure[0] in DIVISORS
-            and structure[1] in DIVISORS
+            and structure[1] in BLOCKS
             and structure[3] in DIVISORS
             and BILINEAR_ABSOLUTE <= structure[2] < len(COMPLEXITIES)
         ):
             raise InputError(f"structure_ is {structure}, not a divisor, a block and a complexity")
         if self.candidates_.ndim != 2 or self.candidates_.shape[1:] != (4,):
             raise InputError("candidates_ is not a table of four columns")
+        if self.fold_rates_.size and self.fold_rates_.shape[1:] != (num_terms,):
+            raise InputError(f"fold_rates_ is not a table of {num_terms} columns")
 
     # -- the network -----------------------------------------------------------------------------
 
     def functions(self, X: FloatArray) -> FloatArray:
         """Return the functions of channel counts that the terms are products of, shape (n, m)."""
-        return functions_of(self.terms(), X, self.alignment_, self.block_)
+        return functions_of(self.terms(), X, *self.divisor_and_block_)
+
+    def steps(self) -> tuple[int, ...]:
+        """Return the multiple that each width has by its network, 1 without one."""
+        if self.spec is None:
+            return (1,) * len(self.width_names_)
+        return tuple(width.multiple for width in self.spec.widths)
 
     def terms(self) -> TermTable:
         """Return the terms that `coef_` are the rates of, in order.

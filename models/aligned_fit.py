@@ -13,6 +13,7 @@ from joulemap import InputError
 from .aligned_terms import COMPLEXITIES, TermTable, columns_of, functions_of
 from .intervals import FOLDS, SMALLEST_SCALE, FloatArray, assign_folds
 from .linear import fit_nonnegative
+from .paired_choice import PairedErrors
 
 # ECC's bilinear model, with squared relative errors and with squared absolute ones.
 BILINEAR_RELATIVE, BILINEAR_ABSOLUTE = -1, -2
@@ -20,6 +21,13 @@ BILINEAR_RELATIVE, BILINEAR_ABSOLUTE = -1, -2
 SEARCH_COMPLEXITY = COMPLEXITIES.index("memory")
 # A larger divisor or block must lower the error by this share to be believed.
 LEAST_GAIN = 0.02
+# Regimes must also be beyond chance, since advice follows from them.
+SURE = 0.99
+# Blocks alone advise nothing; that one is more likely better than not is enough.
+LIKELY = 0.6
+# Folds that all pairs of divisor and block are tried on, and how many go on to the others.
+TRIED_FOLDS = 2
+NUM_FINALISTS = 6
 ITERATIONS = 6
 # Enough to compare divisors and blocks.
 ROUGH = 3
@@ -32,7 +40,7 @@ MEDIAN_TO_SD = 1.4826
 
 @dataclass(frozen=True)
 class Candidate:
-    """A structure of the model: divisor, block, and index of the complexity."""
+    """A structure of the model: divisor, block (negative: a staircase), and complexity's index."""
 
     divisor: int
     block: int
@@ -129,6 +137,21 @@ def scale_of(y: FloatArray, weights: FloatArray) -> FloatArray:
     return np.maximum(np.abs(y), SMALLEST_SCALE * mean if mean > 0 else 1.0)
 
 
+@dataclass(frozen=True)
+class Selection:
+    """The structure that was chosen, and what spoke for it.
+
+    Attributes:
+        best: The structure.
+        compared: Divisor, block, complexity and held-out error of all that were compared, (m, 4).
+        fold_rates: Rates of all terms without each fold in turn, shape (folds, p).
+    """
+
+    best: Candidate
+    compared: FloatArray
+    fold_rates: FloatArray
+
+
 def select(
     design: Design,
     y: FloatArray,
@@ -137,71 +160,138 @@ def select(
     blocks: Sequence[int],
     complexities: Sequence[int],
     quantile: float | None,
-) -> tuple[Candidate, FloatArray]:
-    """Return the structure that predicts held-out rows best, and what was compared, shape (m, 4).
+) -> Selection:
+    """Return the structure that predicts held-out rows best, as far as the difference is clear.
 
-    Divisor and block together, then the complexity, each by the mean relative error over folds;
-    of divisors and blocks the smallest that are nearly as good as the best.
+    Divisor and block together, then the complexity, by relative errors over folds, compared in
+    pairs. Regimes have to be beyond doubt, and blocks likely better.
 
     Args:
         design: The columns.
         y: Cost, shape (n,).
         weights: Of squared relative errors, shape (n,), positive.
         divisors: Divisors to compare, ascending; likewise the other two.
-        blocks: Blocks.
+        blocks: Blocks; negative ones are staircases (see `functions_of`).
         complexities: Indices of complexities, simplest first; negative is bilinear.
         quantile: As in `fit_candidate`.
     """
-    folds, distinct = assign_folds(design.X, FOLDS)
-    errors: dict[Candidate, float] = {}
-
-    def error_of(candidate: Candidate, iterations: int) -> float:
-        error = _held_out_error(design, y, weights, candidate, quantile, folds, iterations)
-        errors[candidate] = error
-        return error
-
-    if distinct < 2 or len(divisors) * len(blocks) * len(complexities) == 1:
-        return Candidate(divisors[0], blocks[0], complexities[0]), np.empty((0, 4))
+    if len(divisors) * len(blocks) * len(complexities) == 1:
+        only = Candidate(divisors[0], blocks[0], complexities[0])
+        return Selection(only, np.empty((0, 4)), np.empty((0, len(design.table.terms))))
+    held_out = _HeldOutErrors(design, y, weights, quantile)
     layered = [complexity for complexity in complexities if complexity >= 0]
     search = SEARCH_COMPLEXITY if SEARCH_COMPLEXITY in layered or not layered else layered[0]
     divisor, block = 1, 1
     if layered:
         # All pairs, since padding to blocks looks like divisibility where the block is not known.
-        pairs = [Candidate(d, b, search) for d in divisors for b in blocks]
-        found = smallest_of_the_best(pairs, [error_of(pair, ROUGH) for pair in pairs])
+        pairs = [Candidate(d, b, search) for d in divisors for b in blocks if b > 0 or d == 1]
+        found = _clearest(pairs, held_out)
         divisor, block = found.divisor, found.block
     finals = [
         Candidate(1, 1, index) if index < 0 else Candidate(divisor, block, index)
         for index in complexities
     ]
-    best = min(finals, key=lambda candidate: error_of(candidate, ITERATIONS))
-    return best, np.array([[*candidate.numbers, error] for candidate, error in errors.items()])
+    errors = [held_out.of(candidate, ITERATIONS) for candidate in finals]
+    best = finals[min(range(len(finals)), key=lambda place: held_out.paired.mean(errors[place]))]
+    return Selection(best, held_out.table(), held_out.rates(best))
 
 
-def smallest_of_the_best(candidates: Sequence[Candidate], errors: Sequence[float]) -> Candidate:
-    """Return the first candidate whose error is nearly that of the best."""
-    limit = min(errors) * (1 + LEAST_GAIN)
-    return next(c for c, error in zip(candidates, errors, strict=True) if error <= limit)
+class _HeldOutErrors:
+    """Errors of structures on held-out rows, and the rates that gave them.
+
+    Args:
+        design: The columns.
+        y: Cost, shape (n,).
+        weights: Of squared relative errors, shape (n,), positive.
+        quantile: As in `fit_candidate`.
+    """
+
+    def __init__(
+        self, design: Design, y: FloatArray, weights: FloatArray, quantile: float | None
+    ) -> None:
+        self.design, self.y, self.weights, self.quantile = design, y, weights, quantile
+        self.folds, _ = assign_folds(design.X, FOLDS)
+        self.num_folds = int(self.folds.max()) + 1
+        variants = np.unique(design.X, axis=0, return_inverse=True)[1].reshape(-1)
+        self.paired = PairedErrors(variants, weights)
+        self.scale = scale_of(y, weights)
+        self._rates: dict[tuple[Candidate, int], list[FloatArray]] = {}
+        self._errors: dict[Candidate, float] = {}
+
+    def of(self, candidate: Candidate, iterations: int) -> FloatArray:
+        """Return the relative errors of all rows, shape (n,), by fits without their fold."""
+        errors = self._over_folds(candidate, iterations, self.num_folds)
+        self._errors[candidate] = self.paired.mean(errors)
+        return errors
+
+    def first(self, candidate: Candidate, iterations: int) -> float:
+        """Return the mean relative error of a structure in the first folds."""
+        errors = self._over_folds(candidate, iterations, TRIED_FOLDS)
+        tried = self.folds < TRIED_FOLDS
+        return float(np.average(errors[tried], weights=self.weights[tried]))
+
+    def rates(self, candidate: Candidate) -> FloatArray:
+        """Return the rates of all terms without each fold, shape (folds, p)."""
+        self.of(candidate, ITERATIONS)
+        return np.array(self._rates[candidate, ITERATIONS])
+
+    def table(self) -> FloatArray:
+        """Return divisor, block, complexity and error of all that were judged on all rows, (m, 4)."""
+        return np.array([[*found.numbers, error] for found, error in self._errors.items()])
+
+    def _over_folds(self, candidate: Candidate, iterations: int, num_folds: int) -> FloatArray:
+        columns, numbers = self.design.columns(candidate)
+        known = self._rates.setdefault((candidate, iterations), [])
+        predicted = np.full_like(self.y, np.nan)
+        for fold in range(min(num_folds, self.num_folds)):
+            test = self.folds == fold
+            if fold == len(known):
+                known.append(
+                    fit_candidate(
+                        self.design,
+                        self.y,
+                        self.weights,
+                        candidate,
+                        self.quantile,
+                        ~test,
+                        iterations,
+                    )
+                )
+            predicted[test] = columns[test] @ known[fold][numbers]
+        # Bounded: one absurd label must not decide.
+        return np.minimum(np.abs(predicted - self.y) / self.scale, 1.0)
 
 
-def _held_out_error(
-    design: Design,
-    y: FloatArray,
-    weights: FloatArray,
-    candidate: Candidate,
-    quantile: float | None,
-    folds: np.ndarray,
-    iterations: int,
-) -> float:
-    predicted = np.empty_like(y)
-    columns, numbers = design.columns(candidate)
-    for fold in range(folds.max() + 1):
-        test = folds == fold
-        rates = fit_candidate(design, y, weights, candidate, quantile, ~test, iterations)
-        predicted[test] = columns[test] @ rates[numbers]
-    # Bounded: one absurd label must not decide.
-    errors = np.minimum(np.abs(predicted - y) / scale_of(y, weights), 1.0)
-    return float(np.average(errors, weights=weights))
+def _clearest(pairs: Sequence[Candidate], held_out: _HeldOutErrors) -> Candidate:
+    """Return the divisor and block that predict best, of a kind that no other clearly beats.
+
+    Kinds, the simplest first: no regimes, a staircase, regimes. Only the latter two advise anything.
+    """
+    tried = [held_out.first(pair, ROUGH) for pair in pairs]
+    order = sorted(range(len(pairs)), key=lambda place: tried[place])
+    kinds = [2 if pair.divisor > 1 else int(pair.block < 0) for pair in pairs]
+    # What is simplest, and the best of each kind, are always judged on all rows.
+    kept = {0, *order[:NUM_FINALISTS]}
+    kept |= {next(place for place in order if kinds[place] == kind) for kind in set(kinds)}
+    errors = {place: held_out.of(pairs[place], ROUGH) for place in sorted(kept)}
+    found = believed(held_out.paired, list(errors.values()), [kinds[place] for place in errors])
+    return pairs[list(errors)[found]]
+
+
+def believed(paired: PairedErrors, errors: Sequence[FloatArray], kinds: Sequence[int]) -> int:
+    """Return which structure to believe: the best of the simplest kind that none clearly beats.
+
+    Args:
+        paired: Compares errors.
+        errors: Of each structure, simplest first, shape (n,) each.
+        kinds: The kind of each; 0 has no regimes and advises nothing.
+    """
+    best = []
+    for kind in sorted(set(kinds)):
+        places = [place for place, found in enumerate(kinds) if found == kind]
+        likely = paired.first_not_worse([errors[place] for place in places], LEAST_GAIN, LIKELY)
+        best.append(places[likely])
+    return best[paired.first_not_worse([errors[place] for place in best], LEAST_GAIN, SURE)]
 
 
 def fit_robust(

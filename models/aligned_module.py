@@ -1,8 +1,10 @@
-"""The aligned model in torch: both regimes exactly, or the polynomial of the aligned one."""
+"""The aligned model in torch: both regimes exactly, or a polynomial of their average."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from math import gcd, prod
 from typing import TypeAlias
 
 import numpy as np
@@ -44,7 +46,7 @@ class AlignedCostModule(CostModule):
         table: The network's terms and sizes.
         total: The sum.
         divisor: What separates the regimes, in channels.
-        block: What aligned layers pad their outputs to, in channels.
+        block: What aligned layers pad their outputs to, in channels; negative for a staircase.
         info: What the module predicts.
     """
 
@@ -122,11 +124,12 @@ class AlignedCostModule(CostModule):
         low = counts.detach().floor()
         below, share = low * self.steps, counts - low
         above = below + self.steps
-        found = {_VALUE: counts * self.steps}
+        found = {}
         if used & {_ALIGNED, _ALIGNED_VALUE, _ALIGNED_PADDED}:
             found[_ALIGNED] = torch.lerp(self._divides(below), self._divides(above), share)
-        if used & {_PADDED, _ALIGNED_PADDED}:
+        if used & {_PADDED, _ALIGNED_PADDED} or self.block < 0:
             found[_PADDED] = torch.lerp(self._padded(below), self._padded(above), share)
+        found[_VALUE] = found[_PADDED] if self.block < 0 else counts * self.steps
         if _ALIGNED_VALUE in used:
             found[_ALIGNED_VALUE] = found[_ALIGNED] * found[_VALUE]
         if _ALIGNED_PADDED in used:
@@ -137,7 +140,8 @@ class AlignedCostModule(CostModule):
         return (value.remainder(self.divisor) == 0).to(value.dtype)
 
     def _padded(self, value: torch.Tensor) -> torch.Tensor:
-        return (value / self.block).ceil() * self.block
+        block = abs(self.block)
+        return (value / block).ceil() * block
 
 
 def _entries(total: SumOfProducts) -> dict[tuple[_Key, _Key], float]:
@@ -170,26 +174,76 @@ def _side_by_side(blocks: Sequence[torch.Tensor]) -> torch.Tensor:
     return blocks[0] if len(blocks) == 1 else torch.cat(list(blocks), dim=-1)
 
 
-def aligned_polynomial(
-    table: TermTable, rates: FloatArray, divisor: int, names: Sequence[str]
-) -> Polynomial:
-    """Return the cost of the aligned regime, without padding, as a polynomial in the widths.
+@dataclass(frozen=True)
+class Average:
+    """How a channel count behaves on average over the widths that are used.
 
-    Sizes that no width changes keep the regime that they have.
+    Attributes:
+        aligned: Share of its values that the divisor divides.
+        padding: Channels that whole blocks have more, where outputs are padded.
+        further: Channels that it counts more itself, on a staircase.
+    """
+
+    aligned: float
+    padding: float
+    further: float
+
+
+def averages_of(
+    table: TermTable, divisor: int, block: int, multiples: Sequence[int]
+) -> list[Average]:
+    """Return for each size how it behaves on average where widths are rounded to multiples.
+
+    Sizes that no width changes keep the regime that they have. In the aligned regime blocks count
+    as full: that is the regime of an optimiser who looks for their edges.
+
+    Args:
+        table: The network's terms and sizes.
+        divisor: What separates the regimes, in channels.
+        block: What outputs are padded to, in channels; negative for a staircase.
+        multiples: What each width is a multiple of, in the table's order.
+    """
+    of_width = dict(zip(table.width_names, multiples, strict=True))
+    size_of_block = abs(block)
+    found = []
+    for size in table.sizes:
+        if size.is_constant:
+            value = int(size.at({}))
+            share, padding = float(value % divisor == 0), float(-value % size_of_block)
+        else:
+            common = gcd(
+                *(
+                    coefficient * prod(of_width[name] for name in monomial)
+                    for monomial, coefficient in size.terms.items()
+                )
+            )
+            share = gcd(common, divisor) / divisor
+            padding = (size_of_block - gcd(common, size_of_block)) / 2
+            if divisor > 1 and share == 1:
+                padding = 0.0
+        found.append(Average(share, padding, padding if block < 0 else 0.0))
+    return found
+
+
+def smooth_polynomial(
+    table: TermTable, rates: FloatArray, averages: Sequence[Average], names: Sequence[str]
+) -> Polynomial:
+    """Return the cost as a polynomial in the widths, regimes and blocks as on average.
 
     Args:
         table: The network's terms and sizes.
         rates: Rates of the terms, shape (p,).
-        divisor: What separates the regimes, in channels.
+        averages: How each size behaves on average.
         names: Names of the widths in the polynomial, in the table's order.
     """
     variables = {
         name: Polynomial.variable(new) for name, new in zip(table.width_names, names, strict=True)
     }
     functions = []
-    for size in table.sizes:
-        value = Polynomial.constant(0.0) + size.at(variables)
-        aligned = float(not size.is_constant or size.at({}) % divisor == 0)
+    for size, average in zip(table.sizes, averages, strict=True):
+        count = Polynomial.constant(0.0) + size.at(variables)
+        value, padded = count + average.further, count + average.padding
+        aligned = average.aligned
         functions.append(
             {
                 Function.ONE: Polynomial.constant(1.0),
@@ -198,8 +252,8 @@ def aligned_polynomial(
                 Function.MISALIGNED: Polynomial.constant(1 - aligned),
                 Function.ALIGNED_VALUE: value * aligned,
                 Function.MISALIGNED_VALUE: value * (1 - aligned),
-                Function.PADDED: value,
-                Function.ALIGNED_PADDED: value * aligned,
+                Function.PADDED: padded,
+                Function.ALIGNED_PADDED: padded * aligned,
             }
         )
     total = Polynomial({})

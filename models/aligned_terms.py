@@ -308,7 +308,8 @@ def functions_of(table: TermTable, widths: FloatArray, divisor: int, block: int)
         table: The network's terms and sizes.
         widths: Shape (n, k), in channels.
         divisor: d.
-        block: b.
+        block: b; of outputs, in aligned layers. Negative for a staircase in steps of -b: every
+            channel count, inputs and outputs, costs as the next multiple of -b.
     """
     columns = {name: widths[:, i] for i, name in enumerate(table.width_names)}
     result = np.empty((len(widths), len(table.sizes), len(Function)))
@@ -319,9 +320,9 @@ def functions_of(table: TermTable, widths: FloatArray, divisor: int, block: int)
         share = value - low
         aligned = (1 - share) * _divides(divisor, low * step)
         aligned += share * _divides(divisor, (low + 1) * step)
-        padded = (1 - share) * _padded(block, low * step)
-        padded += share * _padded(block, (low + 1) * step)
-        value = value * step
+        padded = (1 - share) * _padded(abs(block), low * step)
+        padded += share * _padded(abs(block), (low + 1) * step)
+        value = padded if block < 0 else value * step
         result[:, index, :] = np.stack(
             [
                 np.ones_like(value),

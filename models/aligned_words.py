@@ -32,22 +32,21 @@ def describe(predictor: AlignedBilinearPredictor) -> list[str]:
                 "kinds of layers do, so that is what was fitted: no alignment, no cost per layer."
             )
         ]
-    said = [_alignment(predictor, errors)]
-    if predictor.alignment_ > 1:
-        said += _price(predictor)
-        said += _families(predictor)
-    if predictor.block_ > 1:
-        aligned = "Aligned layers" if predictor.alignment_ > 1 else "Layers"
-        said.append(
-            f"{aligned} work on output channels in blocks of {predictor.block_}: a block that is "
-            "not full costs as much as a full one."
-        )
+    advice = predictor.advice_
+    said = [_alignment(predictor, errors, is_advised=advice.is_advised and not advice.is_free)]
+    said += _blocks(predictor)
+    if advice.is_advised:
+        said += _price(predictor, is_free=advice.is_free)
+        if predictor.alignment_ > 1 and not advice.is_free:
+            said += _families(predictor)
     said += _advice(predictor)
     said += _limits(predictor)
     return said
 
 
-def _alignment(predictor: AlignedBilinearPredictor, errors: dict[tuple[int, ...], float]) -> str:
+def _alignment(
+    predictor: AlignedBilinearPredictor, errors: dict[tuple[int, ...], float], *, is_advised: bool
+) -> str:
     divisor = predictor.alignment_
     searched: dict[int, float] = {}
     for key, error in errors.items():
@@ -58,11 +57,13 @@ def _alignment(predictor: AlignedBilinearPredictor, errors: dict[tuple[int, ...]
         if widths is None or len(searched) < 2:
             return "No alignment was looked for."
         return (
-            "No alignment was found: channel counts that are multiples of 2 to 32 do not predict "
-            f"held-out variants better (error {100 * searched[1]:.1f} % without regimes, "
-            f"{100 * min(searched.values()):.1f} % with the best)."
+            "No alignment was found: regimes of channel counts that are multiples of 2 to 32 do not "
+            f"clearly predict held-out variants better (error {100 * searched[1]:.1f} % without "
+            f"regimes, {100 * min(found for d, found in searched.items() if d > 1):.1f} % with the "
+            "best)."
         )
-    text = f"Channel counts that are multiples of {divisor} run on faster kernels"
+    does = "run on faster kernels" if is_advised else "cost otherwise than others"
+    text = f"Channel counts that are multiples of {divisor} {does}"
     if 1 in searched and divisor in searched:
         others = [
             f"{100 * error:.1f} % by {other}" for other, error in searched.items() if other > 1
@@ -74,7 +75,27 @@ def _alignment(predictor: AlignedBilinearPredictor, errors: dict[tuple[int, ...]
     return text + "."
 
 
-def _price(predictor: AlignedBilinearPredictor) -> list[str]:
+def _blocks(predictor: AlignedBilinearPredictor) -> list[str]:
+    block = predictor.block_
+    if block == 1:
+        return []
+    if predictor.is_staircase_:
+        return [
+            (
+                f"The cost follows channels in blocks of {block}: a block that is not full costs as "
+                "much as a full one."
+            )
+        ]
+    aligned = "Aligned layers" if predictor.alignment_ > 1 else "Layers"
+    return [
+        (
+            f"{aligned} work on output channels in blocks of {block}: a block that is not full costs "
+            "them as much as a full one, and the layers that read it less."
+        )
+    ]
+
+
+def _price(predictor: AlignedBilinearPredictor, *, is_free: bool) -> list[str]:
     X = predictor.random_widths()[2:]
     rounded = predictor.round_widths(X).astype(np.float64)
     changed = np.any(rounded != X, axis=1)
@@ -82,24 +103,31 @@ def _price(predictor: AlignedBilinearPredictor) -> list[str]:
         return ["All widths are aligned already, whatever their value."]
     ratio = predictor.predict_arrays(X[changed]) / predictor.predict_arrays(rounded[changed])
     low, middle, high = np.quantile(ratio, [0.25, 0.5, 0.75])
+    to = _multiples(predictor)
+    if is_free:
+        more = np.median(rounded[changed].sum(axis=1) / X[changed].sum(axis=1))
+        return [
+            (
+                f"Rounded up to {to}, a random width vector costs the same ({middle:.2f} times) and "
+                f"has {100 * (more - 1):.0f} % more channels (median of {changed.sum()} vectors)."
+            )
+        ]
     return [
         (
             f"A random width vector costs {middle:.2f} times as much as the same rounded up to "
-            f"multiples of {predictor.alignment_} (half of {changed.sum()} vectors between {low:.2f} "
-            f"and {high:.2f})."
+            f"{to} (half of {changed.sum()} vectors between {low:.2f} and {high:.2f})."
         )
     ]
 
 
 def _families(predictor: AlignedBilinearPredictor) -> list[str]:
     """Say what misalignment costs by family: random vectors one channel off an aligned one."""
-    steps = np.array(list(predictor.advised_multiples().values()))
+    multiples = np.array(predictor.advice_.multiples)
     aligned = predictor.round_widths(predictor.random_widths()[2:]).astype(np.float64)
-    off = np.where((steps > 1) & (aligned > 1), aligned - 1, aligned)
+    off = np.where((multiples > 1) & (aligned > 1), aligned - 1, aligned)
     if predictor.spec is not None:
         inside = np.all(off >= predictor.spec.min_widths, axis=1)
-        multiples = np.array([width.multiple for width in predictor.spec.widths])
-        off = np.where(multiples > 1, aligned, off)[inside]
+        off = np.where(np.array(predictor.steps()) > 1, aligned, off)[inside]
         aligned = aligned[inside]
     at_best, at_worst = (_cost_by_family(predictor, X) for X in (aligned, off))
     total = sum(at_worst.values())
@@ -125,16 +153,25 @@ def _cost_by_family(predictor: AlignedBilinearPredictor, X: FloatArray) -> dict[
 
 
 def _advice(predictor: AlignedBilinearPredictor) -> list[str]:
-    multiples = set(predictor.advised_multiples().values())
-    if multiples == {1}:
+    if predictor.advice_.is_advised:
+        return [f"Round widths up to {_multiples(predictor)}: predictor.round_widths(widths)."]
+    if predictor.divisor_and_block_ == (1, 1):
         return ["No width needs rounding."]
-    text = (
-        f"Round widths up to multiples of {max(multiples)}"
-        if len(multiples) == 1
-        else "Round widths up to the multiples of predictor.advised_multiples() "
-        f"({min(multiples)} to {max(multiples)})"
+    return ["No width needs rounding: that it lowers the cost is not sure by this model."]
+
+
+def _multiples(predictor: AlignedBilinearPredictor) -> str:
+    found = {
+        multiple
+        for multiple, step in zip(predictor.advice_.multiples, predictor.steps(), strict=True)
+        if multiple != step
+    }
+    if len(found) == 1 and len(set(predictor.advice_.multiples)) == 1:
+        return f"multiples of {max(found)}"
+    return (
+        "the multiples of predictor.advised_multiples() "
+        f"({min(predictor.advice_.multiples)} to {max(predictor.advice_.multiples)})"
     )
-    return [f"{text}: predictor.round_widths(widths)."]
 
 
 def _limits(predictor: AlignedBilinearPredictor) -> list[str]:

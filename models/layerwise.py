@@ -226,8 +226,12 @@ class LayerwisePredictor(AlignedBilinearPredictor):
         self.num_samples_ = len(source.cost)
         self.width_ranges_ = np.stack([source.X.min(axis=0), source.X.max(axis=0)])
         others = [s for s in sources if s is not source]
-        further = [rows for s in others for rows in (s.whole(*self._pair), s.parts(*self._pair))]
-        rows, parts = source.whole(*self._pair), source.parts(*self._pair)
+        further = [
+            rows
+            for s in others
+            for rows in (s.whole(*self.divisor_and_block_), s.parts(*self.divisor_and_block_))
+        ]
+        rows, parts = source.whole(*self.divisor_and_block_), source.parts(*self.divisor_and_block_)
         predicted = predict_folds(rows, [parts, *further], source.X)
         distinct = len(np.unique(source.X, axis=0))
         weights = source.weights * len(source.weights)
@@ -242,10 +246,6 @@ class LayerwisePredictor(AlignedBilinearPredictor):
         self.held_out_ = HeldOut(
             measured, predicted, np.ones(len(measured)), int(self.num_networks_)
         )
-
-    @property
-    def _pair(self) -> tuple[int, int]:
-        return self.alignment_, self.block_
 
     # -- other networks --------------------------------------------------------------------------
 

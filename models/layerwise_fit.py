@@ -8,10 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..datasets import LayerProfiles, NetworkSpec
-from .aligned_fit import ITERATIONS, ROUGH, Candidate, fit_robust, independent, smallest_of_the_best
+from .aligned_fit import (
+    ITERATIONS,
+    ROUGH,
+    Candidate,
+    believed,
+    fit_robust,
+    independent,
+)
 from .aligned_terms import columns_of, functions_of
 from .intervals import FOLDS, FloatArray, assign_folds
 from .layer_terms import KEYS, PLACES, QUANTITIES, REGIMES, RELATIVES, LayerTermTable
+from .paired_choice import PairedErrors
 
 UNSEEN = -1.0
 # Rows of single layers that divisor and block are compared on, at most, of each network.
@@ -201,13 +209,16 @@ def select_structure(
     Returns:
         The choice, and an array (m, 4): d, b, 0 and the mean relative error.
     """
-    compared: dict[Candidate, float] = {}
+    compared: dict[Candidate, FloatArray] = {}
+    paired: list[PairedErrors] = []
 
     def compare(pairs: Sequence[Candidate]) -> Candidate:
         for pair in pairs:
             if pair not in compared:
-                compared[pair] = _error_of(sources, pair)
-        return smallest_of_the_best(pairs, [compared[pair] for pair in pairs])
+                compared[pair], judge = _errors_of(sources, pair)
+                paired.append(judge)
+        errors = [compared[pair] for pair in pairs]
+        return pairs[believed(paired[0], errors, [int(pair.divisor > 1) for pair in pairs])]
 
     if len(divisors) * len(blocks) == 1:
         return Candidate(divisors[0], blocks[0], 0), np.empty((0, 4))
@@ -215,17 +226,29 @@ def select_structure(
     few = sorted({blocks[0], blocks[len(blocks) // 2]})
     divisor = compare([Candidate(d, b, 0) for d in divisors for b in few]).divisor
     best = compare([Candidate(divisor, b, 0) for b in blocks])
-    return best, np.array([[*pair.numbers, error] for pair, error in compared.items()])
+    table = [[*pair.numbers, paired[0].mean(errors)] for pair, errors in compared.items()]
+    return best, np.array(table)
 
 
-def _error_of(sources: Sequence[Source], pair: Candidate) -> float:
+def _errors_of(sources: Sequence[Source], pair: Candidate) -> tuple[FloatArray, PairedErrors]:
+    """Return the relative errors of all rows, and what compares them; each network counts once."""
     whole = [source.whole(pair.divisor, pair.block) for source in sources]
     parts = [source.parts(pair.divisor, pair.block, SEARCH_ROWS) for source in sources]
     predicted = predict_left_out(whole, parts, [s.X for s in sources], ROUGH)
-    found = [_error(r, p) for r, p in zip(whole, predicted.whole, strict=True)]
+    errors, weights, variants, first = [], [], [], 0
+    for source, rows, found in zip(sources, whole, predicted.whole, strict=True):
+        errors.append(_errors(rows, found))
+        weights.append(rows.weights / rows.weights.sum())
+        variants.append(first + np.unique(source.X, axis=0, return_inverse=True)[1].reshape(-1))
+        first = int(variants[-1].max()) + 1
     # Which kernels there are shows in single layers first.
-    found += [_error(r, p) for r, p in zip(parts, predicted.parts, strict=True) if len(r.cost)]
-    return float(np.mean(found))
+    for rows, found in zip(parts, predicted.parts, strict=True):
+        if len(rows.cost):
+            errors.append(_errors(rows, found))
+            weights.append(rows.weights / rows.weights.sum())
+            variants.append(first + np.arange(len(rows.cost)))
+            first += len(rows.cost)
+    return np.concatenate(errors), PairedErrors(np.concatenate(variants), np.concatenate(weights))
 
 
 @dataclass(frozen=True)
@@ -291,7 +314,6 @@ def predict_folds(
     return result
 
 
-def _error(rows: Rows, predicted: FloatArray) -> float:
+def _errors(rows: Rows, predicted: FloatArray) -> FloatArray:
     scale = np.maximum(np.abs(rows.cost), 1e-300)
-    errors = np.minimum(np.abs(predicted - rows.cost) / scale, 1.0)
-    return float(np.average(errors, weights=rows.weights))
+    return np.minimum(np.abs(predicted - rows.cost) / scale, 1.0)

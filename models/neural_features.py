@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
+
 import numpy as np
 import torch
 
+from .aligned_module import averages_of
 from .aligned_terms import Function, content
 from .gaussian_kernel import BLOCKS, Columns, GaussianKernel
 from .intervals import FloatArray
@@ -62,7 +65,7 @@ class LayerShares(torch.nn.Module):
 
     Args:
         trend: An aligned model.
-        is_smooth: Whether all channel counts are taken as aligned and nothing is padded.
+        is_smooth: Whether regimes and blocks count as on average, as in the smooth module.
 
     Attributes:
         groups: Layer and regime of each share; ECC's form has products in place of layers.
@@ -73,7 +76,7 @@ class LayerShares(torch.nn.Module):
     size_matrix: torch.Tensor
     size_constant: torch.Tensor
     steps: torch.Tensor
-    is_fixed: torch.Tensor
+    averages: torch.Tensor
     left: torch.Tensor
     right: torch.Tensor
     coefficients: torch.Tensor
@@ -82,7 +85,7 @@ class LayerShares(torch.nn.Module):
         super().__init__()
         aligned = trend.aligned()
         table = aligned.terms()
-        self.divisor, self.block = aligned.alignment_, aligned.block_
+        self.divisor, self.block = aligned.divisor_and_block_
         self.is_smooth = is_smooth
         groups: dict[tuple[str, str], int] = {}
         pieces: list[tuple[int, int, int, float]] = []
@@ -99,11 +102,12 @@ class LayerShares(torch.nn.Module):
         coefficients[np.arange(len(pieces)), places] = costs
         matrix, constant, self.products = as_matrix(table.sizes, table.width_names)
         steps = np.array([float(content(size)) for size in table.sizes])
+        averages = averages_of(table, self.divisor, self.block, aligned.advice_.multiples)
         for name, values in (
             ("size_matrix", matrix / steps),
             ("size_constant", constant / steps),
             ("steps", steps),
-            ("is_fixed", np.array([float(size.is_constant) for size in table.sizes])),
+            ("averages", np.array([astuple(a) for a in averages]).T.copy()),
             ("left", left),
             ("right", right),
             ("coefficients", coefficients),
@@ -129,9 +133,10 @@ class LayerShares(torch.nn.Module):
         aligned = torch.lerp(self._divides(below), self._divides(above), share)
         padded = torch.lerp(self._padded(below), self._padded(above), share)
         if self.is_smooth:
-            is_fixed = self.is_fixed > 0
-            aligned = torch.where(is_fixed, aligned, torch.ones_like(aligned))
-            padded = torch.where(is_fixed, padded, value)
+            aligned = torch.zeros_like(aligned) + self.averages[0]
+            padded, value = value + self.averages[1], value + self.averages[2]
+        elif self.block < 0:
+            value = padded
         found = {
             Function.ONE: torch.ones_like(value),
             Function.VALUE: value,
@@ -148,7 +153,8 @@ class LayerShares(torch.nn.Module):
         return (value.remainder(self.divisor) == 0).to(value.dtype)
 
     def _padded(self, value: torch.Tensor) -> torch.Tensor:
-        return (value / self.block).ceil() * self.block
+        block = abs(self.block)
+        return (value / block).ceil() * block
 
 
 def _regime_of(function: Function) -> str:

@@ -34,6 +34,7 @@ from .input_checks import (
 from .intervals import FloatArray, HeldOut, hold_out
 from .measured_under import row_digests
 from .whole_calls import make_calls_whole
+from .surrogate import warn_far_off
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,6 +66,8 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
     """
 
     state_names: ClassVar[tuple[str, ...]] = ()
+    # Those that files of earlier versions lack; the class holds what stands for them then.
+    optional_state_names: ClassVar[tuple[str, ...]] = ()
     part_names: ClassVar[tuple[str, ...]] = ()
 
     unit_: str
@@ -327,6 +330,8 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
     def to_torch(self, batch: int = 1, precision: str = "fp32", smooth: bool = False) -> CostModule:
         """Return the cost as a differentiable torch module: widths (..., k) -> cost (...).
 
+        Warns with SurrogateWarning where the smooth module is off by more than the whole cost.
+
         Args:
             batch: Samples per call that the cost is for.
             precision: Number format that the cost is for.
@@ -344,7 +349,11 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
                     f"the predictor was fitted at {name} {fitted}, not {value}; write "
                     f"to_torch({name}={fitted!r}) or fit one on data of {name} {value}"
                 )
-        return self.smooth_module() if smooth else self.exact_module()
+        if not smooth:
+            return self.exact_module()
+        module = self.smooth_module()
+        warn_far_off(module, stacklevel=2)
+        return module
 
     def cost_info(self) -> CostInfo:
         """Return what the torch module says about itself."""

@@ -220,7 +220,8 @@ def _restore(
     predictor.num_samples_ = _count("num_samples", entry["num_samples"])
     _restore_data(predictor, entry, arrays)
     for name in predictor.state_names:
-        setattr(predictor, name, _take(arrays, name))
+        if name in arrays or name not in predictor.optional_state_names:
+            setattr(predictor, name, _take(arrays, name))
     if arrays:
         raise InputError(f"it has an unknown tensor '{min(arrays)}'")
     predictor.check_state()

@@ -109,8 +109,10 @@ class Trend:
         Args:
             is_smooth: Whether to take the aligned model's surrogate for optimisers.
         """
-        is_aligned = self.kind == ALIGNED
-        cost = self.aligned().to_torch(smooth=is_smooth) if is_aligned else None
+        if self.kind != ALIGNED:
+            return TrendModule(self.kind, self.coef, None)
+        aligned = self.aligned()
+        cost = aligned.smooth_module() if is_smooth else aligned.exact_module()
         return TrendModule(self.kind, self.coef, cost)
 
     def check(self) -> None:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from joulemap import InputError
 
-from ...datasets import CostDataset, NetworkSpec
+from ...datasets import CostDataset, NetworkSpec, Width
 from ...datasets.journal import JournalContent
 from ...datasets.metrics import NoiseFloor
 from ...models import Predictor
@@ -303,7 +303,7 @@ def bootstrap(
 def _width_curve(dataset: CostDataset, predictor: Predictor, index: int) -> WidthCurve:
     width = dataset.spec.widths[index]
     values = np.arange(width.min, width.max + 1, width.multiple, dtype=np.float64)
-    alignment = predictor.alignment_ if isinstance(predictor, KnowsAlignment) else 1
+    alignment = _alignment(predictor, width)
     is_fast = values % alignment == 0
     kinds = [(f"multiples of {alignment}", True, is_fast), ("all others", False, ~is_fast)]
     if alignment == 1 or is_fast.sum() < 2 or is_fast.all():
@@ -315,6 +315,17 @@ def _width_curve(dataset: CostDataset, predictor: Predictor, index: int) -> Widt
         ),
         measured=dataset.widths[:, index].astype(np.float64),
     )
+
+
+def _alignment(predictor: Predictor, width: Width) -> int:
+    """Return at which multiples of a width the device is fast, 1 where none is advised."""
+    if not isinstance(predictor, KnowsAlignment):
+        return 1
+    advise = getattr(predictor, "advised_multiples", None)
+    if advise is None:
+        return int(predictor.alignment_)
+    advised = int(advise()[width.name])
+    return math.gcd(int(predictor.alignment_), advised) if advised != width.multiple else 1
 
 
 def _regime(
@@ -377,8 +388,10 @@ def half(largest: int, multiple: int, smallest: int) -> int:
 
 
 def _rounding(predictor: Predictor, widths: FloatArray) -> FloatArray | None:
-    if not isinstance(predictor, KnowsAlignment) or predictor.alignment_ <= 1:
+    if not isinstance(predictor, KnowsAlignment):
         return None
     rounded = np.asarray(predictor.round_widths(widths), dtype=np.float64)
+    if np.array_equal(rounded, widths):
+        return None
     before, after = predictor.predict(widths), predictor.predict(rounded)
     return np.asarray(after / before - 1.0)

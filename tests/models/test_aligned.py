@@ -236,10 +236,13 @@ def test_rounding_minds_bounds_steps_and_factors() -> None:
     spec = NetworkSpec("odd", "zoo:odd", (3, 2, 2), widths, tuple(layers))
     X = draw_widths(spec, 60)
     predictor = AlignedBilinearPredictor(spec, divisor=4, complexity="compute")
-    predictor.fit(X, X.sum(axis=1) + 1)
-    # b's bound lies below 4; 12 is the least step of c; 2 d is a multiple of 4 where d is of 2.
-    assert predictor.advised_multiples() == {"a": 4, "b": 4, "c": 12, "d": 2}
-    np.testing.assert_array_equal(predictor.round_widths([9, 2, 18, 9]), [8, 2, 24, 8])
+    a, b, c, d = X.T
+    slow = [np.where(count % 4 == 0, 1.0, 20.0) for count in (b, c, 2 * d)]
+    predictor.fit(X, 50 + 12 * a + 4 * a * b + slow[0] * b * c + slow[1] * 2 * c * d + slow[2] * d)
+    # 4 a is always a multiple of 4; b's bound lies below 4; 12 is the least step of c; 2 d is a
+    # multiple of 4 where d is of 2.
+    assert predictor.advised_multiples() == {"a": 1, "b": 1, "c": 12, "d": 2}
+    np.testing.assert_array_equal(predictor.round_widths([9, 2, 18, 9]), [9, 2, 24, 8])
     with pytest.raises(InputError, match="last dimension must be 4"):
         predictor.round_widths([1, 2, 3])
 
