@@ -21,10 +21,13 @@ BILINEAR_RELATIVE, BILINEAR_ABSOLUTE = -1, -2
 SEARCH_COMPLEXITY = COMPLEXITIES.index("memory")
 # A larger divisor or block must lower the error by this share to be believed.
 LEAST_GAIN = 0.02
-# Regimes must also be beyond chance, since advice follows from them.
-SURE = 0.99
+# Regimes must also be beyond chance, since advice follows from them; staircases more so, whose
+# advice no price can check: rounding costs nothing there by the structure itself.
+SURE, SURER = 0.95, 0.99
 # Blocks alone advise nothing; that one is more likely better than not is enough.
 LIKELY = 0.6
+# Kinds of structures beside the simplest.
+STAIRCASE, WITH_REGIMES = 1, 2
 # Folds that all pairs of divisor and block are tried on, and how many go on to the others.
 TRIED_FOLDS = 2
 NUM_FINALISTS = 6
@@ -269,7 +272,7 @@ def _clearest(pairs: Sequence[Candidate], held_out: _HeldOutErrors) -> Candidate
     """
     tried = [held_out.first(pair, ROUGH) for pair in pairs]
     order = sorted(range(len(pairs)), key=lambda place: tried[place])
-    kinds = [2 if pair.divisor > 1 else int(pair.block < 0) for pair in pairs]
+    kinds = [WITH_REGIMES if pair.divisor > 1 else STAIRCASE * (pair.block < 0) for pair in pairs]
     # What is simplest, and the best of each kind, are always judged on all rows.
     kept = {0, *order[:NUM_FINALISTS]}
     kept |= {next(place for place in order if kinds[place] == kind) for kind in set(kinds)}
@@ -284,14 +287,16 @@ def believed(paired: PairedErrors, errors: Sequence[FloatArray], kinds: Sequence
     Args:
         paired: Compares errors.
         errors: Of each structure, simplest first, shape (n,) each.
-        kinds: The kind of each; 0 has no regimes and advises nothing.
+        kinds: The kind of each: 0 (which advises nothing), STAIRCASE or WITH_REGIMES.
     """
     best = []
     for kind in sorted(set(kinds)):
         places = [place for place, found in enumerate(kinds) if found == kind]
         likely = paired.first_not_worse([errors[place] for place in places], LEAST_GAIN, LIKELY)
         best.append(places[likely])
-    return best[paired.first_not_worse([errors[place] for place in best], LEAST_GAIN, SURE)]
+    winner = min(best, key=lambda place: paired.mean(errors[place]))
+    level = SURER if kinds[winner] == STAIRCASE else SURE
+    return best[paired.first_not_worse([errors[place] for place in best], LEAST_GAIN, level)]
 
 
 def fit_robust(

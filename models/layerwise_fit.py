@@ -11,6 +11,7 @@ from ..datasets import LayerProfiles, NetworkSpec
 from .aligned_fit import (
     ITERATIONS,
     ROUGH,
+    WITH_REGIMES,
     Candidate,
     believed,
     fit_robust,
@@ -218,7 +219,9 @@ def select_structure(
                 compared[pair], judge = _errors_of(sources, pair)
                 paired.append(judge)
         errors = [compared[pair] for pair in pairs]
-        return pairs[believed(paired[0], errors, [int(pair.divisor > 1) for pair in pairs])]
+        return pairs[
+            believed(paired[0], errors, [WITH_REGIMES * (pair.divisor > 1) for pair in pairs])
+        ]
 
     if len(divisors) * len(blocks) == 1:
         return Candidate(divisors[0], blocks[0], 0), np.empty((0, 4))

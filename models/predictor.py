@@ -33,8 +33,8 @@ from .input_checks import (
 )
 from .intervals import FloatArray, HeldOut, hold_out
 from .measured_under import row_digests
-from .whole_calls import make_calls_whole
 from .surrogate import warn_far_off
+from .whole_calls import make_calls_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

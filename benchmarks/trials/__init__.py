@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 FILES: tuple[str, ...] = (
+    "advice",
     "hostile_devices",
     "hostile_files",
     "lying_specs",
