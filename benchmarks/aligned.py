@@ -9,9 +9,10 @@ machine, and prints for each network the error on held-out variants of
 
 all fitted on the same training variants, over several random splits, beside the noise floor. Then:
 random width vectors against the same rounded to the advised multiples, measured in one campaign;
-and how many width vectors a second the torch module evaluates, forward and backward, on one core.
+how many width vectors a second the torch module evaluates, forward and backward, on one core; and
+`without_regimes.py`: errors and advice on simulated devices that have no regimes.
 
-python benchmarks/aligned.py --out DIR [--networks mobilenet_v1 ...] [--only error|rounding|speed]
+python benchmarks/aligned.py --out DIR [--networks mobilenet_v1 ...] [--only error|rounding|speed|simulated]
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import without_regimes
 from sklearn.base import clone
 
 from joulemap.datasets import CostDataset
@@ -133,6 +135,9 @@ def report_errors(network: str, ds: CostDataset) -> None:
 def report_rounding(network: str, ds: CostDataset, out: Path) -> None:
     """Print what rounding random width vectors to the advised multiples does, as measured."""
     predictor = AlignedBilinearPredictor().fit_dataset(ds, TARGET)
+    if not predictor.advice_.is_advised:
+        print(f"\n{network}: no rounding is advised")
+        return
     spec = networks.get(network, SETTINGS[network].resolution)
     measured = {tuple(row) for row in np.asarray(ds.widths).tolist()}
     rng = np.random.default_rng(20)
@@ -210,6 +215,10 @@ def report_speed(ds: CostDataset) -> None:
 
 def run(names: Sequence[str], only: str | None, out: Path) -> None:
     """Print what was asked for."""
+    if only in (None, "simulated"):
+        without_regimes.report()
+    if only == "simulated":
+        return
     datasets = {name: measure(name, out) for name in names}
     if only in (None, "error"):
         for name, ds in datasets.items():
@@ -225,7 +234,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of the campaigns")
     parser.add_argument("--networks", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
-    parser.add_argument("--only", choices=["error", "rounding", "speed"])
+    parser.add_argument("--only", choices=["error", "rounding", "speed", "simulated"])
     arguments = parser.parse_args()
     run(arguments.networks, arguments.only, arguments.out)
 

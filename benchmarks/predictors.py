@@ -1,6 +1,6 @@
 """Predictors judged on measurements by others (`joulemap.datasets.public`).
 
-For each set, table and number of training samples: the mean absolute percentage error with its
+The public sets, and simulated devices without regimes (`without_regimes.py`). For each set, table and number of training samples: the mean absolute percentage error with its
 spread, Spearman's and Kendall's rank correlation, and the shares of predictions within 5 and 10 %,
 for lines in multiply-accumulates and in parameters, for every predictor of joulemap that needs no
 network, and for scikit-learn's trees, beside the bar and what was published (`predictors.toml`).
@@ -29,12 +29,14 @@ from predictors_page import write_page
 from sklearn.ensemble import ExtraTreesRegressor, HistGradientBoostingRegressor
 from sklearn.linear_model import RidgeCV
 from threadpoolctl import threadpool_limits
+from without_regimes import devices
 
 from joulemap import InputError
 from joulemap.datasets import CostTable, public
 from joulemap.datasets.metrics import kendall, mape, share_within, spearman
 from joulemap.models import GaussianProcessPredictor, farthest_points, registry
 from joulemap.models.linear import fit_nonnegative
+from joulemap.models.testing import draw_widths
 
 BARS = tomllib.loads((Path(__file__).parent / "predictors.toml").read_text(encoding="utf-8"))
 HELP_SOURCES = (
@@ -368,6 +370,38 @@ def proxyless(seeds: int) -> Iterator[Row]:
     yield from score(task, table, "latency_s", folds_of(len(table)), over_folds=True)
 
 
+def without_regimes(seeds: int) -> Iterator[Row]:
+    """Yield the rows of LeNet-5 on devices that have no regimes, for predictors of widths."""
+    for device in devices(("lenet5",)):
+        test = draw_widths(device.spec, 500, 999)
+        truth = device.cost(test)
+        for model in CHAINS:
+            found, began = [], time.perf_counter()
+            for seed in range(seeds):
+                X = draw_widths(device.spec, 100, seed)
+                noise = np.random.default_rng([seed, 1]).standard_normal(len(X))
+                predictor = registry.predictor_class(model)(device.spec)
+                predictor.bind(device.spec.width_names, unit="", target="cost")
+                predictor.fit_arrays(X, device.cost(X) * np.exp(0.02 * noise), np.ones(len(X)))
+                found.append(judged(truth, predictor.predict_arrays(test)))
+            seconds = (time.perf_counter() - began) / seeds
+            errors = [float(figures[0]) for figures in found]
+            _, rank, tau, within_5, within_10 = map(float, np.median(found, axis=0))
+            yield Row(
+                task=f"without regimes/{device.name}/100 points",
+                num_training=100,
+                model=model,
+                error=float(np.median(errors)),
+                low=min(errors),
+                high=max(errors),
+                spearman=rank,
+                kendall=tau,
+                within_5=within_5,
+                within_10=within_10,
+                seconds=seconds,
+            )
+
+
 def few_shot(seeds: int) -> list[str]:
     """Return lines with Spearman's correlation from ten measurements of a new device."""
     (cells,) = public.load("help").values()
@@ -409,6 +443,7 @@ SETS = {
     "accel_nasbench": accel_nasbench,
     "hat": hat,
     "proxyless": proxyless,
+    "without_regimes": without_regimes,
 }
 
 
