@@ -218,8 +218,8 @@ class GaussianProcessPredictor(Predictor):
         return Trend(self.spec, self.width_names_, self.mean_structure_, self.mean_coef_)
 
     def num_needed(self, num_widths: int) -> int:
-        """Return the least number of different rows."""
-        return 2
+        """Return the least number of different rows: two beside the one that is held out."""
+        return 3
 
     def check_parameters(self) -> None:
         """Check the hyperparameters.

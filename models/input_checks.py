@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import frexp
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,11 @@ from .intervals import FloatArray
 
 if TYPE_CHECKING:
     from .predictor import Predictor
+
+# A cost or a feature outside these was never measured; products of them would leave the numbers.
+LEAST_COST, LARGEST_COST = 1e-30, 1e30
+LARGEST_FEATURE = 1e60
+LARGEST_WIDTH = 10**9
 
 CONDITIONS = ("batch", "resolution", "precision", "runtime", "threads")
 
@@ -38,6 +44,65 @@ def conditions_of(X: Any, predictor: Predictor) -> dict[str, Any]:
             continue
         found[name] = values[0].item() if isinstance(values[0], np.generic) else values[0]
     return found
+
+
+def refuse_odd_costs(y: FloatArray) -> None:
+    """Check that costs can have been measured.
+
+    Args:
+        y: Costs, shape (n,), no NaN.
+
+    Raises:
+        InputError: One is 0, negative, infinite or beyond every plausible size; it names the row.
+    """
+    bad = np.flatnonzero(~((y >= LEAST_COST) & (y <= LARGEST_COST)))
+    if len(bad):
+        raise InputError(
+            f"row {bad[0] + 1} of y is a cost of {y[bad[0]]:g}; a cost is positive, between "
+            f"{LEAST_COST:g} and {LARGEST_COST:g} in its SI unit. Leave the row out or mend it"
+        )
+
+
+def refuse_odd_widths(X: FloatArray, names: Sequence[str], *, is_network: bool) -> None:
+    """Check that a network can have widths, or that features are of a size to compute with.
+
+    Args:
+        X: Widths or features, shape (n, k), no NaN.
+        names: Names of the columns.
+        is_network: Whether they are widths of a network, which are whole numbers of channels.
+
+    Raises:
+        InputError: One is not; it names row and column.
+    """
+    if is_network:
+        bad = ~((X >= 1) & (X <= LARGEST_WIDTH) & (np.floor(X) == X))
+        wanted = f"widths are whole numbers of channels, 1 to {LARGEST_WIDTH:,}"
+    else:
+        bad, wanted = np.abs(X) > LARGEST_FEATURE, f"features are at most {LARGEST_FEATURE:g}"
+    if bad.any():
+        row, column = (int(place) for place in np.argwhere(bad)[0])
+        raise InputError(f"row {row + 1} of X has {names[column]} {X[row, column]:g}; {wanted}")
+
+
+def not_finite_at(X: Any, y: Any = None) -> str:
+    """Return where the first value is that is NaN or infinite, as ' (row 3, column a)', or ''."""
+    for values in (X, y):
+        if np.iscomplexobj(values):
+            continue
+        try:
+            array = np.asarray(values, dtype=np.float64)
+        except (TypeError, ValueError):
+            continue
+        places = np.argwhere(~np.isfinite(array))
+        if array.ndim not in (1, 2) or not len(places):
+            continue
+        named = list(getattr(values, "columns", ()))
+        where = f"row {places[0][0] + 1}"
+        if array.ndim == 2:
+            column = int(places[0][1])
+            where += f", column {named[column] if named else column + 1}"
+        return f" ({where})"
+    return ""
 
 
 def refuse_too_few(X: FloatArray, predictor: Predictor) -> None:
@@ -80,7 +145,14 @@ def checked_weights(sample_weight: Any, count: int) -> FloatArray:
         raise InputError("all sample weights are zero")
     if np.any(weights < 0):
         raise InputError(f"sample_weight has {float(weights.min())}; weights are at least 0")
-    return weights
+    largest, least = float(weights.max()), float(weights[weights > 0].min())
+    if largest > LARGEST_COST * least:
+        raise InputError(
+            f"sample_weight goes from {least:g} to {largest:g}; beyond {LARGEST_COST:g} times the "
+            "smallest the others count nothing"
+        )
+    # Of a size to compute with; a power of two changes no digit.
+    return weights if 1e-60 < least <= largest < 1e60 else np.ldexp(weights, -frexp(largest)[1])
 
 
 def varying_conditions(predictor: str, names: Sequence[str]) -> InputError:
@@ -91,6 +163,11 @@ def varying_conditions(predictor: str, names: Sequence[str]) -> InputError:
     )
 
 
-def as_input_error(error: ValueError) -> InputError:
-    """Return an error of scikit-learn's checks as one of joulemap's, with its sentence."""
-    return error if isinstance(error, InputError) else InputError(str(error))
+def as_input_error(error: ValueError, where: str = "") -> InputError:
+    """Return an error of scikit-learn's checks as one of joulemap's, with its sentence.
+
+    Args:
+        error: What was raised.
+        where: The place of what is wrong, see `not_finite_at`.
+    """
+    return error if isinstance(error, InputError) else InputError(f"{error!s:.300}{where}")

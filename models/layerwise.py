@@ -21,6 +21,7 @@ from .aligned_fit import scale_of
 from .aligned_terms import chain_of
 from .cost_module import CostModule
 from .fittable import FittableDataset
+from .input_checks import refuse_odd_costs, refuse_odd_widths
 from .intervals import FloatArray, HeldOut
 from .layer_terms import KEYS, PLACES, LayerTermTable
 from .layerwise_fit import (
@@ -179,8 +180,11 @@ class LayerwisePredictor(AlignedBilinearPredictor):
         sources = []
         for fingerprint, (spec, rows) in measured.items():
             X, cost, weights = (np.concatenate([row[place] for row in rows]) for place in range(3))
-            if not np.all(np.isfinite(cost) & (cost > 0)):
-                raise InputError(f"a cost of {spec.name} is not positive and finite")
+            try:
+                refuse_odd_costs(cost)
+                refuse_odd_widths(X, spec.width_names, is_network=True)
+            except InputError as error:
+                raise InputError(f"{spec.name}: {error}") from error
             found = by_network.get(fingerprint, [])
             sources.append(Source(spec, X, cost, weights, joined(found)))
         spec = self.spec if self.spec is not None else sources[0].spec

@@ -166,8 +166,8 @@ class NeuralPredictor(Predictor):
         return module
 
     def num_needed(self, num_widths: int) -> int:
-        """Return the least number of different rows."""
-        return 2
+        """Return the least number of different rows: two beside the one that is held out."""
+        return 3
 
     def check_parameters(self) -> None:
         """Check the hyperparameters.

@@ -28,6 +28,9 @@ from .input_checks import (
     as_input_error,
     checked_weights,
     conditions_of,
+    not_finite_at,
+    refuse_odd_costs,
+    refuse_odd_widths,
     refuse_too_few,
     varying_conditions,
 )
@@ -156,7 +159,8 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
 
         Raises:
             InputError: NaN, wrong columns, too few rows, a condition that varies, or costs of the
-                same widths that contradict each other.
+                same widths that contradict each other; a cost that is not positive or a width
+                that no network has, with its row.
         """
         self.check_parameters()
         conditions = conditions_of(X, self)
@@ -434,10 +438,21 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
         tags = super().__sklearn_tags__()
         # Costs grow with widths; scikit-learn's test data are signed and centred.
         tags.regressor_tags.poor_score = True
+        tags.target_tags.positive_only = True
         return tags
 
     def _predict(self, X: Any) -> FloatArray:
-        return self.predict_arrays(self._widths_to_predict(X, stacklevel=4))
+        return self._finite_cost(self._widths_to_predict(X, stacklevel=4))
+
+    def _finite_cost(self, widths: FloatArray) -> FloatArray:
+        with np.errstate(over="ignore", invalid="ignore"):
+            cost = self.predict_arrays(widths)
+        if len(bad := np.flatnonzero(~np.isfinite(cost))):
+            raise InputError(
+                f"the cost of row {bad[0] + 1} of X is beyond the numbers; it lies too far from the "
+                "data that the predictor was fitted to"
+            )
+        return cost
 
     def _predict_errors(self, X: Any, of: str) -> tuple[FloatArray, FloatArray | None, FloatArray]:
         """Return predictions, their spread, and the factor that intervals are scaled by, (n,)."""
@@ -451,7 +466,7 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
         if of == "mean":
             factor = factor * self.held_out_.mean_share(self.noise_floor_, self.n_features_in_)
         spread = None if self.held_out_.spread is None else self.spread_arrays(widths)
-        return self.predict_arrays(widths), spread, factor
+        return self._finite_cost(widths), spread, factor
 
     def _widths_to_predict(self, X: Any, stacklevel: int) -> FloatArray:
         self.ready()
@@ -479,23 +494,34 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
     def _checked_training(self, X: Any, y: Any) -> tuple[FloatArray, FloatArray]:
         try:
             if self.spec is None:
-                X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
-                return X, np.asarray(y, dtype=np.float64)
-            X, y = check_X_y(self._matched(X), y, dtype=np.float64, y_numeric=True, estimator=self)
+                checked, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
+            else:
+                checked, y = check_X_y(
+                    self._matched(X), y, dtype=np.float64, y_numeric=True, estimator=self
+                )
         except ValueError as error:
-            raise as_input_error(error) from error
-        self._refuse_wrong_count(X)
-        return X, np.asarray(y, dtype=np.float64)
+            raise as_input_error(error, not_finite_at(X, y)) from error
+        self._refuse_wrong_count(checked)
+        self._refuse_odd_widths(checked)
+        y = np.asarray(y, dtype=np.float64)
+        refuse_odd_costs(y)
+        return checked, y
 
     def _checked_widths(self, X: Any) -> FloatArray:
         try:
             if self.spec is None:
-                return validate_data(self, X, reset=False, dtype=np.float64)  # type: ignore[no-any-return]
-            widths: FloatArray = check_array(self._matched(X), dtype=np.float64, estimator=self)
+                widths: FloatArray = validate_data(self, X, reset=False, dtype=np.float64)
+            else:
+                widths = check_array(self._matched(X), dtype=np.float64, estimator=self)
         except ValueError as error:
-            raise as_input_error(error) from error
+            raise as_input_error(error, not_finite_at(X)) from error
         self._refuse_wrong_count(widths)
+        self._refuse_odd_widths(widths)
         return widths
+
+    def _refuse_odd_widths(self, X: FloatArray) -> None:
+        names = self.spec.width_names if self.spec else self._column_names(X.shape[1])
+        refuse_odd_widths(X, names, is_network=self.spec is not None)
 
     def _matched(self, X: Any) -> Any:
         names = self.spec.width_names if self.spec else ()
@@ -525,7 +551,9 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
         self.spec = ds.spec
 
     def _refuse_wrong_count(self, X: FloatArray) -> None:
-        names = self.spec.width_names if self.spec else ()
+        if self.spec is None:
+            return
+        names = self.spec.width_names
         if X.shape[1] != len(names):
             raise InputError(
                 f"X has {X.shape[1]} columns, but {type(self).__name__} expects the "

@@ -225,6 +225,31 @@ class EstimatorContract:
         with pytest.raises(InputError, match="NaN"):
             self.make(dataset.spec).fit(X, np.where(np.arange(len(y)) == 0, np.nan, y))
 
+    @pytest.mark.parametrize("cost", [0.0, -1.0, np.inf, np.nan, 1e300, 1e-300])
+    def test_costs_that_nobody_measured_are_refused_with_their_row(
+        self, dataset: FittableDataset, cost: float
+    ) -> None:
+        X, y, _ = dataset.xyw(self.target)
+        with pytest.raises(InputError, match="row 3"):
+            self.make(dataset.spec).fit(X, np.where(np.arange(len(y)) == 2, cost, y))
+
+    @pytest.mark.parametrize("width", [0.0, -8.0, 7.5, np.nan, 1e12, 1e300])
+    def test_widths_that_no_network_has_are_refused_with_their_row(
+        self, dataset: FittableDataset, fitted: Predictor, widths: FloatArray, width: float
+    ) -> None:
+        odd = widths.copy()
+        odd[1, 0] = width
+        X, y, _ = dataset.xyw(self.target)
+        training = X.astype(np.float64).copy()
+        training[1, 0] = width
+        for call in (
+            lambda: fitted.predict(odd),
+            lambda: fitted.predict_interval(odd),
+            lambda: self.make(dataset.spec).fit(training, y),
+        ):
+            with pytest.raises(InputError, match="row 2"):
+                call()
+
     def test_too_few_samples_are_refused(self, dataset: FittableDataset) -> None:
         X, y, _ = dataset.xyw(self.target)
         with pytest.raises(InputError, match=r"1 sample .* needs at least"):

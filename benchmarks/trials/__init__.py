@@ -15,6 +15,7 @@ FILES: tuple[str, ...] = (
     "hostile_devices",
     "hostile_files",
     "lying_specs",
+    "odd_tables",
     "other_users",
     "proofs",
     "sensors",

@@ -173,7 +173,7 @@ def test_fitting_again_forgets_the_dataset(dataset: ArrayDataset) -> None:
 def test_extrapolation_names_the_width(dataset: ArrayDataset) -> None:
     predictor = ParametersPredictor().fit_dataset(dataset)
     widths = np.array([dataset.spec.max_widths, dataset.spec.min_widths], dtype=np.float64)
-    widths[1, 3] = 0
+    widths[1, 3] = 300
     with pytest.warns(ExtrapolationWarning, match=r"1 of 2 rows .* conv4: 1\.\.256") as caught:
         predictor.predict(widths)
     assert caught[0].filename == __file__
