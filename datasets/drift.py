@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from .local_level import local_level
 from .records import Timing
 
 FloatArray = npt.NDArray[np.float64]
@@ -33,6 +34,10 @@ MIN_STATE_SHARE = 0.02
 MAX_CHANGE = 0.08
 # ... or by more than so many times what it usually changes, where that is more.
 MAX_CHANGE_SD = 5.0
+# ... but never by more than this: a change of state would pass where the reference is noisy.
+LARGEST_CHANGE = 0.2
+# From so many visits on it is known what both ends usually differ by.
+MIN_OFFSET_VISITS = 8
 # Log-likelihood that a drift must gain over none.
 MIN_DRIFT_GAIN = 4.0
 _DRIFT_RATIOS = np.concatenate([[0.0], np.geomspace(1e-4, 100.0, 25)])
@@ -68,12 +73,15 @@ def speed_history(timings: Sequence[Timing]) -> SpeedHistory:
         timings: At least one visit's times, in the order in which they were made.
     """
     ends = [(t.reference_before.median_s, t.reference_after.median_s) for t in timings]
-    series = np.log(np.asarray(ends).ravel())
+    both = np.log(np.asarray(ends))
+    # What both ends differ by in all visits (the first may be less warm) is no change of speed.
+    offset = float(np.median(both[:, 1] - both[:, 0])) if len(both) >= MIN_OFFSET_VISITS else 0.0
+    series = (both + np.array([offset / 2, -offset / 2])).ravel()
     # A burst hits one end of one visit and is gone; a change of state is there at the next visit.
     before, after = _without_spikes(series, MAX_CHANGE).reshape(-1, 2).T
     change = after - before
     usual = _robust_sd(change)
-    change_limit = max(MAX_CHANGE, MAX_CHANGE_SD * usual)
+    change_limit = min(max(MAX_CHANGE, MAX_CHANGE_SD * usual), LARGEST_CHANGE)
     # The mean of both ends, unless they differ so much that neither speaks for the visit.
     reference = (before + after) / 2
     is_steady = np.abs(change) <= change_limit
@@ -153,11 +161,17 @@ def _smooth(values: FloatArray, usable: npt.NDArray[np.bool_]) -> FloatArray:
         return np.zeros_like(values)
     tamed = values.copy()
     tamed[usable] = _without_spikes(values[usable])
-    fits = [_local_level(tamed, usable, ratio) for ratio in _DRIFT_RATIOS]
-    best = max(range(len(fits)), key=lambda index: fits[index][0])
-    if fits[best][0] - fits[0][0] < MIN_DRIFT_GAIN:
+    noise = np.where(usable, 1.0, math.inf)
+    start = float(np.median(tamed[usable]))
+    fits = local_level(tamed[:, None], noise, _DRIFT_RATIOS, start)
+    # The noise's variance is the one that fits each ratio best.
+    freedom = max(1, int(usable.sum()) - 1)
+    scales = np.log(np.maximum(fits.squares, 1e-300) / freedom)
+    likelihoods = -0.5 * (freedom * scales + fits.logs)
+    best = int(np.argmax(likelihoods))
+    if likelihoods[best] - likelihoods[0] < MIN_DRIFT_GAIN:
         return np.zeros_like(values)
-    level = fits[best][1]
+    level = fits.level[:, best]
     return np.asarray(level - np.average(level[usable]))
 
 
@@ -174,39 +188,6 @@ def _without_spikes(series: FloatArray, least: float = 0.0) -> FloatArray:
     difference = series - middle
     is_wild = np.abs(difference) > max(least, 4 * _robust_sd(difference))
     return np.where(is_wild, middle, series)
-
-
-def _local_level(
-    values: FloatArray, usable: npt.NDArray[np.bool_], ratio: float
-) -> tuple[float, FloatArray]:
-    """Return (log-likelihood with the noise variance profiled out, smoothed level)."""
-    count = len(values)
-    mean, variance = float(np.median(values[usable])), 1e4
-    predicted = np.empty((count, 2))
-    filtered = np.empty((count, 2))
-    squares, logs, seen = 0.0, 0.0, 0
-    for i in range(count):
-        variance += ratio if i else 0.0
-        predicted[i] = mean, variance
-        if usable[i]:
-            total = variance + 1.0
-            innovation = values[i] - mean
-            if seen:  # the first observation only fixes the level
-                squares += innovation * innovation / total
-                logs += math.log(total)
-            seen += 1
-            gain = variance / total
-            mean += gain * innovation
-            variance *= 1.0 - gain
-        filtered[i] = mean, variance
-    level = np.empty(count)
-    level[-1] = filtered[-1, 0]
-    for i in range(count - 2, -1, -1):
-        gain = filtered[i, 1] / predicted[i + 1, 1]
-        level[i] = filtered[i, 0] + gain * (level[i + 1] - predicted[i + 1, 0])
-    freedom = max(1, seen - 1)
-    likelihood = -0.5 * (freedom * math.log(max(squares, 1e-300) / freedom) + logs)
-    return likelihood, level
 
 
 def _robust_sd(values: FloatArray) -> float:

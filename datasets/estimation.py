@@ -4,8 +4,10 @@ Model, for visit i of variant v in state k, everything in logarithms::
 
     visit_i = variant_v + b_state * state_shift_i + b_drift * drift_i + e_v * state_shift_i + noise_i
 
-`state_shift` and `drift` come from the reference (see `drift`). What is stated is `variant_v` at the
-fastest speed that the machine held for a twentieth of the visits. `b_state` and `b_drift` say how far
+`visit_i` is the median over blocks, less what the visit's calls were still slower than settled (see
+`warm_up_excess`). `state_shift` and `drift` come from the reference (see `drift`). What is stated is
+`variant_v` at the fastest speed that the machine held for a twentieth of the time; where it drifts,
+that speed is read off all visits (see `baseline`), and its error is common to all variants. `b_state` and `b_drift` say how far
 variants follow the reference; they are estimated from the differences between visits of the same
 variant, so a reference that drifts by itself corrects nothing. `e_v` (standard deviation
 `elasticity_sd`) is how much variants differ in following a state. The noise has one variance per
@@ -24,9 +26,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy import optimize, special, stats
 
+from .baseline import fastest_speed
 from .drift import SpeedHistory, speed_history
 from .energy import EnergyStatistics
 from .records import Timing, Visit
+from .warm_up_excess import WarmUpCurve, warm_up_curve
 
 FloatArray = npt.NDArray[np.float64]
 VisitKey = tuple[str, int, int]
@@ -46,6 +50,8 @@ MAX_BLOCK_STEAL_SHARE = 0.05
 MAX_STEAL_SHARE = 0.3
 MAX_SUSPENDED_S = 0.01
 MIN_NOISE_SD = 1e-3
+# A visit says no more than this many standard deviations about the machine's speed.
+TAMED_SD = 3.0
 FIT_ROUNDS = 3
 # Latencies are stated for the fastest speed that the machine held for this share of the visits.
 BASELINE_SHARE = 0.05
@@ -91,6 +97,8 @@ class CampaignEstimate:
         drift_elasticity: How far variants follow a drift of the reference.
         elasticity_sd: How much variants differ in following a state.
         noise_sd: Relative standard deviation of one visit, per state.
+        warm_up: How visits warm up, as far as their timed blocks had not settled.
+        common_sd: Relative standard deviation of the error that all latencies share.
     """
 
     def __init__(
@@ -102,13 +110,15 @@ class CampaignEstimate:
         self.rejections: dict[VisitKey, str] = dict(rejections or {})
         self.state_elasticity, self.drift_elasticity = 1.0, 1.0
         self.elasticity_sd = ELASTICITY_SD_PRIOR
+        self.warm_up, self.common_sd = WarmUpCurve(), 0.0
         if not timed:
             return
         self.history: SpeedHistory = speed_history(self._timings)
         self._columns = np.column_stack([self.history.state_shift, self.history.drift])
         names = [visit.variant_id for visit in self.visits]
         _, self._variant = np.unique(names, return_inverse=True)
-        self._blocks = [np.log(_block_medians(timing)) for timing in self._timings]
+        self.warm_up = warm_up_curve(self._timings)
+        self._blocks = [_block_levels(timing, self.warm_up) for timing in self._timings]
         self._log_latency = np.array([float(np.median(blocks)) for blocks in self._blocks])
         self.noise_sd = np.full(len(self.history.level), 0.05)
         self._reject_disturbed()
@@ -116,6 +126,7 @@ class CampaignEstimate:
         if self._reject_outliers():
             self._fit()
         self._moderate()
+        self._read_baseline()
         self._index = {visit.key: i for i, visit in enumerate(self.visits)}
 
     # -- results ---------------------------------------------------------------------------------
@@ -144,9 +155,7 @@ class CampaignEstimate:
         lever = share @ self._columns[rows] - self._baseline
         variance = cost * float(np.sum(share**2 * noise))
         variance += (shift * self.elasticity_sd) ** 2 + lever @ self._covariance @ lever
-        if np.any(self.history.drift):
-            # The baseline itself is read off a twentieth of the references.
-            variance += self.history.noise**2 / max(1.0, BASELINE_SHARE * len(self.visits))
+        variance += self.common_sd**2
         error = math.sqrt(variance)
         half = float(stats.t.ppf(0.975, self._prior_freedom + freedom)) * error
         return LatencyEstimate(
@@ -173,7 +182,7 @@ class CampaignEstimate:
     def correction(self) -> FloatArray:
         """Logarithm of what each timed visit was slower than the baseline, `n`.
 
-        The baseline is the fastest speed that the machine held for `BASELINE_SHARE` of the visits.
+        The baseline is the fastest speed that the machine held for `BASELINE_SHARE` of the time.
         """
         return np.asarray(self._correction)
 
@@ -241,6 +250,27 @@ class CampaignEstimate:
         self._baseline = self._columns[fastest]
         self._correction = slowdown - slowdown[fastest]
         self._corrected = self._log_latency - self._correction
+
+    def _read_baseline(self) -> None:
+        """Read the fastest speed off the visits themselves, where there is a drift."""
+        known = np.flatnonzero(self._accepted)
+        if not np.any(self.history.drift) or len(known) < 2:
+            return
+        seen = np.zeros(len(self._correction))
+        variance = np.full_like(seen, math.inf)
+        for rows in self._groups():
+            variance[rows] = self._variance(rows)
+            level = float(np.average(self._corrected[rows], weights=1.0 / variance[rows]))
+            rest = self._corrected[rows] - level
+            # A wild visit pulls no further than this.
+            limit = TAMED_SD * np.sqrt(variance[rows])
+            seen[rows] = self._correction[rows] + np.clip(rest, -limit, limit)
+        durations_s = np.array([timing.load_s + timing.measuring_s for timing in self._timings])
+        stairs = self.state_elasticity * self.history.state_shift
+        baseline = fastest_speed(seen, stairs, variance, durations_s, BASELINE_SHARE)
+        self._correction = self._correction - baseline.level
+        self._corrected = self._log_latency - self._correction
+        self.common_sd = math.sqrt(baseline.variance)
 
     def _fit_elasticities(self) -> None:
         columns = self._columns
@@ -364,14 +394,14 @@ class CampaignEstimate:
         return float(np.interp(0.5, middle, x))
 
 
-def _block_medians(timing: Timing) -> list[float]:
-    """Return the medians of the blocks that count, in seconds per call."""
-    calm = [
-        block.median_s
+def _block_levels(timing: Timing, curve: WarmUpCurve) -> FloatArray:
+    """Return the logarithms of the medians of the blocks that count, as if they had settled."""
+    levels = np.log([block.median_s for block in timing.blocks]) - curve.of_blocks(timing)
+    is_calm = [
+        not block.steal_s or block.steal_s <= MAX_BLOCK_STEAL_SHARE * block.wall_s
         for block in timing.blocks
-        if not block.steal_s or block.steal_s <= MAX_BLOCK_STEAL_SHARE * block.wall_s
     ]
-    return calm if len(calm) >= 3 else [block.median_s for block in timing.blocks]
+    return np.asarray(levels[is_calm] if sum(is_calm) >= 3 else levels)
 
 
 def _steal_share(timing: Timing) -> float | None:
