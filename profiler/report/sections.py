@@ -11,6 +11,7 @@ from ...datasets import metrics
 from ...datasets.estimation import CampaignEstimate
 from ...models import registry
 from ...models.plots import cost_name
+from ..correction_words import correction_words, drift_size
 from . import figures
 from .content import Estimate, KnowsAlignment, ReportContent, bootstrap, half
 from .layout import (
@@ -325,7 +326,7 @@ def drift(content: ReportContent, estimate: CampaignEstimate | None) -> Html:
     ]
     if (history.state < 0).any():
         marks.append(("unknown", "no lasting state"))
-    size = float(np.ptp(history.drift))
+    size = drift_size(estimate)
     return section(
         "drift",
         title,
@@ -334,9 +335,8 @@ def drift(content: ReportContent, estimate: CampaignEstimate | None) -> Html:
             f"{count(len(visits), 'visit')} from {moment(visits[0].started_at)} to "
             f"{moment(visits[-1].started_at)}. "
             "The same small variant, the reference, runs before and after every visit and shows the "
-            f"device's speed. Within a state it drifted by {percent(size)}. Variants follow a change "
-            f"of state by a factor of {estimate.state_elasticity:.2f} and a drift by "
-            f"{estimate.drift_elasticity:.2f}; every latency is corrected accordingly. "
+            f"device's speed. Within a state it drifted by {percent(size)}. "
+            f"{correction_words(estimate)} "
             f"{count(len(estimate.rejections), 'visit')} rejected. The spread below is the standard "
             "deviation of a visit around its variant.",
             class_="note",
