@@ -14,6 +14,7 @@ from joulemap.showable_text import showable
 
 _VOID = ("meta", "br")
 _LONGEST = 100_000_000
+_NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 class Html(str):
@@ -69,5 +70,7 @@ def _attribute(value: str | float) -> str:
 
 
 def _showable(text: str) -> str:
-    # Curves are long attributes, and lines of a program's text stay lines.
-    return showable(text, _LONGEST, has_lines=True)
+    # Curves are long attributes, lines of a program's text stay lines, and a space that does not
+    # break is seen as one: the page puts it between a number and its unit.
+    parts = text.split(_NO_BREAK)
+    return _NO_BREAK.join(showable(part, _LONGEST, has_lines=True) for part in parts)
