@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 FILES: tuple[str, ...] = (
     "advice",
+    "coverage",
     "hostile_devices",
     "hostile_files",
     "lying_specs",
@@ -22,6 +23,7 @@ FILES: tuple[str, ...] = (
     "signals",
     "special_files",
     "ssh_configurations",
+    "starved",
 )
 
 
