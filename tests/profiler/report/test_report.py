@@ -168,7 +168,7 @@ def test_a_predictor_of_something_else_is_refused(
         write_report(tmp_path / "own", energy, out)
     threads = FlopsPredictor().fit_dataset(CostDataset.load(campaign_folder))
     threads.conditions_["threads"] = 4
-    with pytest.raises(InputError, match="fitted at threads 4, the dataset was measured at thr"):
+    with pytest.raises(InputError, match="unlike conditions: threads 4 and 1"):
         write_report(campaign_folder, threads, out)
     with pytest.raises(InputError, match="there is no folder"):
         write_report(campaign_folder, fitted, tmp_path / "missing/r.html")
