@@ -172,8 +172,8 @@ def test_a_full_disk_is_said_and_keeps_what_was_written(
 
 KILLED = """
 import random, sys
-sys.path.insert(0, sys.argv[2])
-import conftest
+sys.path.append(sys.argv[2])
+from tests import conftest
 from joulemap.datasets.journal import Journal
 from joulemap.datasets import Visit
 path, _, first = sys.argv[1:4]
@@ -201,7 +201,7 @@ def test_kill_at_any_moment_keeps_every_acknowledged_visit(
             "-c",
             KILLED,
             str(path),
-            str(Path(__file__).parents[1]),
+            str(Path(__file__).parents[2]),
             "",
         ]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
