@@ -441,6 +441,16 @@ def _rejection(record: Mapping[str, Any]) -> tuple[VisitKey, str]:
     return (key[0], key[1], key[2]), reason
 
 
+def _encode(record: Mapping[str, Any]) -> bytes:
+    """Return a record as a line that vouches for itself alone, as journals of version 0.1.0 have them."""
+    return encode(record, previous=None)[0]
+
+
+def _decode(text: bytes) -> dict[str, Any]:
+    """Return the record of such a line without its newline; raises InputError."""
+    return Line(text).decode(previous=None)[0]
+
+
 def _sync_folder(folder: Path) -> None:
     fd = os.open(folder, os.O_RDONLY)
     try:

@@ -494,10 +494,10 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
     def _checked_training(self, X: Any, y: Any) -> tuple[FloatArray, FloatArray]:
         try:
             if self.spec is None:
-                checked, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
+                checked, y = validate_data(self, X, y, dtype=np.float64, order="C", y_numeric=True)
             else:
                 checked, y = check_X_y(
-                    self._matched(X), y, dtype=np.float64, y_numeric=True, estimator=self
+                    self._matched(X), y, dtype=np.float64, order="C", y_numeric=True, estimator=self
                 )
         except ValueError as error:
             raise as_input_error(error, not_finite_at(X, y)) from error
@@ -510,9 +510,11 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
     def _checked_widths(self, X: Any) -> FloatArray:
         try:
             if self.spec is None:
-                widths: FloatArray = validate_data(self, X, reset=False, dtype=np.float64)
+                widths: FloatArray = validate_data(
+                    self, X, reset=False, dtype=np.float64, order="C"
+                )
             else:
-                widths = check_array(self._matched(X), dtype=np.float64, estimator=self)
+                widths = check_array(self._matched(X), dtype=np.float64, order="C", estimator=self)
         except ValueError as error:
             raise as_input_error(error, not_finite_at(X)) from error
         self._refuse_wrong_count(widths)

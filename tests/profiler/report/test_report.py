@@ -183,12 +183,10 @@ def test_a_failed_write_leaves_the_old_page(
     out = tmp_path / "r.html"
     out.write_text("old")
 
-    def full(self: Path, *_: object, **__: object) -> int:
-        with self.open("w") as file:
-            file.write("half")
+    def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr("joulemap.regular_files.os.fsync", full)
     with pytest.raises(InputError, match="No space left on device"):
         write_report(campaign_folder, fitted, out)
     assert out.read_text() == "old"
@@ -271,7 +269,9 @@ def test_learning_curves_fall_and_share_folds(imported: CostDataset) -> None:
     curves, fits = learning_curves(predictor, imported, ["flops", "bilinear"], points=4)
     assert [curve.model for curve in curves] == ["alignedstandin", "flops", "bilinear"]
     assert len(fits) == 5
-    assert curves[0].mean[-1] < curves[0].mean[0]
+    # Costs without noise: a model that knows their form is exact once it has rows enough.
+    assert curves[0].mean[-1] < max(curves[0].mean[0], 1e-12)
+    assert curves[1].mean[-1] < curves[1].mean[0]
     assert np.array_equal(predictor.predict(imported.widths), before)
     assert learning_curves(predictor, imported.rows(range(3))) == ([], [])
 
