@@ -47,7 +47,8 @@ def test_the_list_names_tests_that_exist_and_what_they_need() -> None:
 def test_a_skipped_test_that_is_not_listed_fails_the_run(tmp_path: Path) -> None:
     folder = tmp_path / "tests"
     folder.mkdir()
-    shutil.copy(TESTS / "conftest.py", folder)
+    for name in ("conftest.py", "waiting.py"):
+        shutil.copy(TESTS / name, folder)
     names = ("::test_listed", "::test_parameters", "::TestListed")
     listed = "".join(f'"tests/test_examples.py{name}" = "a card"\n' for name in names)
     (folder / "absent_hardware.toml").write_text(f"[tests]\n{listed}")
@@ -62,9 +63,11 @@ def test_a_skipped_test_that_is_not_listed_fails_the_run(tmp_path: Path) -> None
 
 
 def _run(folder: Path) -> tuple[int, str]:
+    # Of the options in pyproject.toml those that conftest.py relies on.
+    options = ["--import-mode=importlib", "-o", "timeout=60"]
     command = [sys.executable, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"]
     done = subprocess.run(
-        [*command, "--rootdir", str(folder)],
+        [*command, *options, "--rootdir", str(folder)],
         capture_output=True,
         text=True,
         check=False,

@@ -19,6 +19,7 @@ This module is imported before anything heavy is, and needs nothing that is.
 from __future__ import annotations
 
 import _thread
+import atexit
 import contextlib
 import errno
 import os
@@ -71,6 +72,7 @@ class _State:
         self.asked: int | None = None
         self.num_signals = 0
         self.is_reached = False
+        self.is_ending = False  # by the thread that watches
         self.num_ordered = self.num_finishing = 0
         self.deadline: float | None = None
         self.children: set[int] = set()
@@ -251,6 +253,7 @@ def take() -> None:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _noted)
     _state.is_taken = True
+    atexit.register(_leave_to_the_watch)
     _thread.start_new_thread(_watch, (read,))
     # What started this process may have held them back until here.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
@@ -286,6 +289,12 @@ def _noted(number: int, frame: FrameType | None) -> None:
     """Leave a signal to the thread that watches."""
 
 
+def _leave_to_the_watch() -> None:
+    """Wait at Python's end for who ends the process: a child's end may let the main thread go on."""
+    while _state.is_ending:
+        time.sleep(SAFE_POINT_S)
+
+
 def _watch(signals: int) -> None:
     """Count signals, and see to it that the process ends, whatever happens here."""
     try:
@@ -319,12 +328,14 @@ def _count(signals: int) -> None:
             _say("joulemap: stopping, what was measured is kept (once more ends it at once)")
         _state.ask(numbers[0])
         if not is_kept:
+            _state.is_ending = True
             _end_children(signal.SIGTERM)
             end()
 
 
 def _force(signals: int) -> None:
     """End children and this process; another signal meanwhile kills them."""
+    _state.is_ending = True
     _end_children(signal.SIGTERM)
     deadline = time.monotonic() + CHILDREN_S
     while _has_children() and time.monotonic() < deadline:
