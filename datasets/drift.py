@@ -34,8 +34,6 @@ MIN_STATE_SHARE = 0.02
 MAX_CHANGE = 0.08
 # ... or by more than so many times what it usually changes, where that is more.
 MAX_CHANGE_SD = 5.0
-# ... but never by more than this: a change of state would pass where the reference is noisy.
-LARGEST_CHANGE = 0.2
 # From so many visits on it is known what both ends usually differ by.
 MIN_OFFSET_VISITS = 8
 # Log-likelihood that a drift must gain over none.
@@ -81,7 +79,7 @@ def speed_history(timings: Sequence[Timing]) -> SpeedHistory:
     before, after = _without_spikes(series, MAX_CHANGE).reshape(-1, 2).T
     change = after - before
     usual = _robust_sd(change)
-    change_limit = min(max(MAX_CHANGE, MAX_CHANGE_SD * usual), LARGEST_CHANGE)
+    change_limit = max(MAX_CHANGE, MAX_CHANGE_SD * usual)
     # The mean of both ends, unless they differ so much that neither speaks for the visit.
     reference = (before + after) / 2
     is_steady = np.abs(change) <= change_limit
