@@ -9,10 +9,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from joulemap import models
-from joulemap.datasets import NetworkSpec
+from joulemap.datasets import CostDataset, NetworkSpec
 
 # Imports once; then each command is a child whose standard output is what the test wants.
 CHILDREN = """
@@ -52,7 +53,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("streams")
     spec: NetworkSpec = networks.get("lenet5")
     X = np.array([spec.max_widths, spec.min_widths, [w // 2 for w in spec.max_widths]], float)
-    models.FlopsPredictor(spec).fit(X, X.sum(axis=1)).save(folder / "predictor.safetensors")
+    table = pd.DataFrame(X, columns=list(spec.width_names)).assign(latency_s=X.sum(axis=1))
+    predictor = models.FlopsPredictor().fit_dataset(CostDataset.from_frame(table, spec))
+    predictor.save(folder / "predictor.safetensors")
     header = ",".join([*spec.width_names, "latency_s"])
     rows = [",".join(f"{value:g}" for value in [*row, row.sum()]) for row in X]
     (folder / "table.csv").write_text("\n".join([header, *rows, ""]))
