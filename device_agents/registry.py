@@ -126,7 +126,8 @@ def plain_url(url: str) -> tuple[str, dict[str, dict[str, str]]]:
     Raises:
         InputError: It tells what cannot be, or holds what a terminal would obey.
     """
-    name_of("the device", url, 4096)
+    if url:  # without one, the kinds of addresses are listed
+        name_of("the device", url, 4096)
     try:
         return split_url(url)
     except MeterOptionError as error:

@@ -7,7 +7,6 @@ import os
 import random
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from joulemap import InputError
+from joulemap import InputError, interruption
 from joulemap.datasets import Visit
 from joulemap.datasets import journal as journal_module
 from joulemap.datasets.journal import CampaignRecord, Journal, read_journal
@@ -107,7 +106,7 @@ def test_what_a_killed_writer_was_just_starting_keeps_nobody_off(
     child = os.open(path, os.O_RDONLY)
     fcntl.flock(child, fcntl.LOCK_EX)
     monkeypatch.setattr(journal_module, "LOCK_WAIT_S", 60.0)
-    monkeypatch.setattr(time, "sleep", lambda _: os.close(child))
+    monkeypatch.setattr(interruption, "sleep", lambda _: os.close(child))
     with Journal(path) as mine:
         assert mine.content.campaign == campaign
 

@@ -34,8 +34,11 @@ def every_predictor() -> list[Predictor]:
     return [*several, BilinearPredictor(method="ridge")]
 
 
-def expected_failures(_: Predictor) -> dict[str, str]:
+def expected_failures(predictor: Predictor) -> dict[str, str]:
     """Check name to the reason why it cannot pass."""
+    if registry.name_of(predictor) in ("gp", "neural"):
+        reason = "the trend is chosen by cross-validation, and a repeated row may lie in two folds"
+        return {"check_sample_weight_equivalence_on_dense_data": reason}
     return {}
 
 

@@ -308,7 +308,7 @@ def test_unfit_sources_are_refused(
     with pytest.raises(InputError, match="made for mixed and the dataset measured alexnet"):
         TransferPredictor(sources=foreign).fit_dataset(dataset)
     X = draw_widths(alexnet, 5)
-    with pytest.raises(InputError, match="costs are above 0"):
+    with pytest.raises(InputError, match="row 1 of y is a cost of -1"):
         TransferPredictor(sources=latency).fit(X, -np.ones(5))
     falling = FlopsPredictor(alexnet).fit(X, np.ones(5))
     falling.intercept_ = -1e9

@@ -385,5 +385,5 @@ def test_a_configuration_that_makes_no_sense_is_named(config: Path, text: str) -
 
 def test_a_configuration_that_cannot_be_read_is_named(config: Path) -> None:
     config.mkdir()
-    with pytest.raises(InputError, match="cannot be read: Is a directory"):
+    with pytest.raises(InputError, match="cannot be read: it is a folder"):
         _route("//board")
