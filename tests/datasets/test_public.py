@@ -120,7 +120,7 @@ def test_a_file_that_is_not_there_or_no_gzip_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no file"):
         readers.read_operators(tmp_path / "none.csv")
     (tmp_path / "broken.csv.gz").write_bytes(b"\x1f\x8b\x08broken")
-    with pytest.raises(InputError, match="cannot read .*broken"):
+    with pytest.raises(InputError, match=r"cannot read .*broken"):
         readers.read_operators(tmp_path / "broken.csv.gz")
 
 
