@@ -12,7 +12,9 @@ from .bare_root import archive_of, command_in_bare_root
 
 pytestmark = [pytest.mark.board, pytest.mark.timeout(900)]
 FILES = ("Makefile", "constraints-dev.txt", "pyproject.toml", "tests/system_packages.sh")
+# Where these tests run in a make of their own, that one must not speak in there.
 SCRIPT = """
+unset MAKEFLAGS MAKELEVEL MFLAGS MAKEOVERRIDES
 useradd --create-home user
 chown -R user /src
 as_user() { su user -s /bin/sh -c "$1" 2>&1; }
