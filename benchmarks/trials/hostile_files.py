@@ -287,7 +287,9 @@ def columns(files: Files, draw: random.Random) -> tuple[str, bytes]:
             else:
                 frame = frame.drop(index=row)
     content = io.BytesIO()
-    changed_table = pa.Table.from_pandas(frame, preserve_index=False)
+    # By places: two columns may have one name now.
+    arrays = [pa.array(frame.iloc[:, place], from_pandas=True) for place in range(frame.shape[1])]
+    changed_table = pa.Table.from_arrays(arrays, names=list(frame.columns))
     pq.write_table(changed_table.replace_schema_metadata(table.schema.metadata), content)
     return "run/measurements.parquet", content.getvalue()
 
