@@ -69,7 +69,6 @@ class AlignedBilinearPredictor(Predictor):
             bilinear), and what divides all widths of the data.
         candidates_: What was compared, shape (m, 4): d, b, index of the complexity, and the mean
             relative error on held-out rows, a fraction.
-        fold_rates_: Rates of all terms without each fold, shape (5, p); (0, ..) where not known.
     """
 
     state_names: ClassVar[tuple[str, ...]] = ("coef_", "structure_", "candidates_", "fold_rates_")
@@ -78,6 +77,7 @@ class AlignedBilinearPredictor(Predictor):
     coef_: FloatArray
     structure_: FloatArray
     candidates_: FloatArray
+    # Rates of all terms without each fold, shape (5, p); (0, 0) where not known.
     fold_rates_: FloatArray = np.empty((0, 0))
 
     def __init__(

@@ -29,7 +29,7 @@ class Evaluation:
         target: The cost column.
         unit: Its SI unit.
         num_rows: Variants that have it.
-        mape: Mean of |y - prediction| / y, a fraction.
+        mape: Mean of `abs(y - prediction)` / y, a fraction.
         share_within_5: Share of predictions within 5 %.
         share_within_10: Share of predictions within 10 %.
         spearman: Rank correlation.
