@@ -16,7 +16,8 @@ import numpy as np
 
 from ..datasets.records import Timing
 
-# Honest visits have 0.97 and more; process clocks of old kernels step by 4 to 10 ms of a block's 50.
+# Not calibrated on many devices: process clocks of old kernels step by 4 to 10 ms of a block's 50, and
+# small kernels on several threads that do not spin have shown 0.84 to 0.88 on a busy machine.
 MIN_PROCESSOR_SHARE = 0.85
 # Runtimes that compute on processors.
 CPU_RUNTIMES = ("onnxruntime", "litert", "torch")

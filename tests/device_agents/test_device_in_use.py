@@ -428,7 +428,7 @@ def test_two_hosts_measure_one_after_the_other_over_ssh(
             second.on_message = end_first
             second.prepare(prepared(lenet, 200.0))
             assert len(said) == 1
-            assert re.search(r"process \d+ \('.* in .*waiting up to", said[0])
+            assert re.search(rf"process \d+ \('.*keep {first.token}', in .*waiting up to", said[0])
             Timing.from_dict(second.visit(WIDTHS, protocol))
             # The campaign on the device itself is one more.
             local = replace(lenet, protocol={"start_timeout_s": 0.2})
