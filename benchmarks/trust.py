@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import secrets
 import subprocess
 import sys
@@ -26,6 +27,8 @@ from trials import Outcome, Trial, trials
 
 RESULTS = "rounds.jsonl"
 TABLE = "table.md"
+# Small matrices: threads that wait for each other on busy cores take forty times as long.
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
 def main() -> int:
@@ -100,7 +103,12 @@ def _make(trial: Trial, seed: int) -> dict[str, Any]:
     command = [sys.executable, __file__, "--round", trial.name, str(seed)]
     try:
         ended = subprocess.run(
-            command, capture_output=True, text=True, timeout=trial.limit_s, check=False
+            command,
+            capture_output=True,
+            text=True,
+            timeout=trial.limit_s,
+            check=False,
+            env=os.environ | ONE_THREAD,
         )
         lines = ended.stdout.splitlines() or [""]
         outcome: dict[str, Any] = json.loads(lines[-1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 from pathlib import Path
@@ -27,7 +28,9 @@ def link_token(folder: Path) -> str:
     """
     path = folder / DEVICE_LINK
     try:
-        if path.exists() and (folder / JOURNAL).exists():
+        # Whatever is there in the journal's place, a link to nowhere too, is refused later, and the
+        # token is not to be lost before.
+        if path.exists() and os.path.lexists(folder / JOURNAL):
             token = read_text(path, MAX_BYTES).strip()
             if _TOKEN.match(token):
                 return token

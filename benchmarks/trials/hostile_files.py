@@ -113,9 +113,15 @@ def rows_of(dataset: CostDataset) -> object:
     """Return everything that a dataset says, to be compared."""
     dataset_card(dataset)
     repr(dataset)
-    frame = dataset.to_pandas().astype(str)
+    frame = dataset.to_pandas().apply(_numbers).astype(str)
     about = json.dumps([dataset.device, dataset.protocol, dataset.source], sort_keys=True)
     return frame[sorted(frame.columns)].to_csv(), about, sorted(dataset.specs)
+
+
+def _numbers(column: pd.Series[Any]) -> pd.Series[Any]:
+    """Return a column in which 0 and 0.0 are one number; truth values are none."""
+    is_number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+    return column.astype(float) if is_number else column
 
 
 def predictions_of(path: Path) -> object:

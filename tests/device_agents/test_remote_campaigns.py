@@ -163,6 +163,19 @@ def test_a_campaign_keeps_its_token_and_never_takes_anothers(tmp_path: Path) -> 
     assert link_token(tmp_path) != token
 
 
+def test_a_journal_that_cannot_be_opened_costs_a_campaign_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    profile("sim:eyeriss", "lenet5", samples=2, out=out, protocol=PROTOCOL)
+    (out / "journal.jsonl").rename(tmp_path / "elsewhere")
+    (out / "journal.jsonl").symlink_to("journal.jsonl")
+    before = {path.name: (path.lstat().st_ino, path.lstat().st_mtime_ns) for path in out.iterdir()}
+    with pytest.raises(InputError, match="symbolic links"):
+        profile("sim:eyeriss", "lenet5", samples=2, out=out, protocol=PROTOCOL)
+    assert before == {
+        path.name: (path.lstat().st_ino, path.lstat().st_mtime_ns) for path in out.iterdir()
+    }
+
+
 def test_a_second_campaign_in_a_folder_does_not_disturb_the_firsts_device(
     remote: Remote, tmp_path: Path
 ) -> None:
