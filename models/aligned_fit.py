@@ -181,6 +181,11 @@ def select(
     if len(divisors) * len(blocks) * len(complexities) == 1:
         only = Candidate(divisors[0], blocks[0], complexities[0])
         return Selection(only, np.empty((0, 4)), np.empty((0, len(design.table.terms))))
+    if len(np.unique(design.X, axis=0)) < 2:
+        # Nothing can be held out of one variant: the simplest structure.
+        index = complexities[0]
+        least = Candidate(1, 1, index) if index < 0 else Candidate(divisors[0], blocks[0], index)
+        return Selection(least, np.empty((0, 4)), np.empty((0, len(design.table.terms))))
     held_out = _HeldOutErrors(design, y, weights, quantile)
     layered = [complexity for complexity in complexities if complexity >= 0]
     search = SEARCH_COMPLEXITY if SEARCH_COMPLEXITY in layered or not layered else layered[0]

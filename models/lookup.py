@@ -27,6 +27,8 @@ from .profiled_dataset import ProfiledDataset, joined
 LEAST_ROWS = 6
 # Share of the error with one table per layer below which a second one is worth its entries.
 _WORTH_TABLES = 0.8
+# Of the smallest measured cost: what a call takes at least. Too little to be seen anywhere else.
+_LEAST_SHARE = 1e-9
 
 
 class LookupTablePredictor(Predictor):
@@ -148,7 +150,9 @@ class LookupTablePredictor(Predictor):
         rates = fit_rates([source.whole(divisor, 1), source.parts(divisor, 1)])
         fitted = TableFit(self._grid(), rates, source)
         self.penalty_ = self.penalty if self.penalty is not None else fitted.best_penalty()
-        self.constant_, self.tables_ = fitted.constant, fitted.solve(self.penalty_)
+        # Where all entries of a cell are zero, the cost is not.
+        self.constant_ = max(fitted.constant, _LEAST_SHARE * float(y.min()))
+        self.tables_ = fitted.solve(self.penalty_)
 
     def predict_arrays(self, X: FloatArray) -> FloatArray:
         """Return the cost, shape (n,), of checked widths (n, k)."""
