@@ -20,7 +20,7 @@ from joulemap.profiler.networks import NetworkDefinition, SpecBuilder
 from joulemap.profiler.networks.choice import chosen_network
 from trials import Outcome, Trial
 
-NUM_TRIES = 40
+NUM_TRIES = 25
 SIDE = 12
 
 
