@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import math
+import struct
 from base64 import b64decode
 from collections.abc import Sequence
 from io import BytesIO
@@ -84,7 +85,7 @@ class Materialiser:
             self._read(content)
         except (ValueError, OverflowError, RecursionError) as error:
             raise ValueError(f"the template cannot be used: {error}") from error
-        except (KeyError, TypeError, AttributeError, IndexError) as error:
+        except (KeyError, TypeError, AttributeError, IndexError, struct.error) as error:
             raise ValueError(
                 f"the template cannot be used: it is damaged ({type(error).__name__}: {error})"
             ) from error

@@ -217,6 +217,8 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         changed("outputs/0/name", None),
         changed("nodes/0/attributes/0/type", "graph"),
         changed("nodes/0/attributes/0/value", 1.5),
+        changed("nodes/0/attributes/0", {"name": "a", "type": "float", "value": None}),
+        changed("nodes/0/attributes/0", {"name": "a", "type": "floats", "value": ["x"]}),
         changed("nodes/0/inputs", [3]),
         changed("initializers/0/dtype", "string"),
         changed("initializers/0/dtype", "int64"),
