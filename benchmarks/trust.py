@@ -2,27 +2,33 @@
 
 python benchmarks/trust.py [--share 0.1] [--only NAME,NAME] [--seed N] [--out runs/trust]
 
-Every round runs in a process of its own; one that outlasts its limit or crashes is a failure. What
-was made is kept in the folder, and the same command goes on from there. A new folder draws a new
+Every round runs in a process of its own, which has the trials imported from the start; one that
+outlasts its limit or crashes is a failure, and whatever it started ends with it. What was made is kept in the folder, and the same command goes on from there. A new folder draws a new
 seed, which is printed; `--seed` repeats a run. `table.md` in the folder is the table of docs/trust.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import multiprocessing
 import os
 import secrets
-import subprocess
+import signal
 import sys
+import tempfile
 import time
+import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy import stats
+from threadpoolctl import threadpool_limits
 from trials import Outcome, Trial, trials
 
 RESULTS = "rounds.jsonl"
@@ -38,13 +44,10 @@ def main() -> int:
     parser.add_argument("--only", default="", help="names of trials, separated by commas")
     parser.add_argument("--seed", type=int, help="of the first round; drawn when left out")
     parser.add_argument("--out", type=Path, default=Path("runs/trust"))
-    parser.add_argument("--round", nargs=2, metavar=("NAME", "SEED"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    os.environ.update(ONE_THREAD)
     known = trials()
-    if arguments.round:
-        name, seed = arguments.round
-        print(json.dumps(asdict(known[name].run(int(seed)))))
-        return 0
+    threadpool_limits(limits=1)
     names = [name for name in arguments.only.split(",") if name] or list(known)
     unknown = [name for name in names if name not in known]
     if unknown:
@@ -100,24 +103,47 @@ def _lines(path: Path) -> Iterable[dict[str, Any]]:
 def _make(trial: Trial, seed: int) -> dict[str, Any]:
     """Return one round as it is kept: what came out, or that it hung or crashed."""
     start = time.monotonic()
-    command = [sys.executable, __file__, "--round", trial.name, str(seed)]
-    try:
-        ended = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            timeout=trial.limit_s,
-            check=False,
-            env=os.environ | ONE_THREAD,
-        )
-        lines = ended.stdout.splitlines() or [""]
-        outcome: dict[str, Any] = json.loads(lines[-1])
-    except subprocess.TimeoutExpired:
-        outcome = asdict(Outcome(1, (f"seed {seed}: not ended after {trial.limit_s:.0f} s",)))
-    except ValueError:
-        said = (ended.stderr.strip().splitlines() or ["no word"])[-1]
-        outcome = asdict(Outcome(1, (f"seed {seed}: exit {ended.returncode}: {said[:300]}",)))
+    context = multiprocessing.get_context("fork")
+    ended, told = context.Pipe(duplex=False)
+    with ended, tempfile.TemporaryFile("w+") as said:
+        process = context.Process(target=_round, args=(trial, seed, told, said.fileno()))
+        process.start()
+        told.close()
+        try:
+            if ended.poll(trial.limit_s):
+                outcome: dict[str, Any] = ended.recv()
+            else:
+                outcome = asdict(
+                    Outcome(1, (f"seed {seed}: not ended after {trial.limit_s:.0f} s",))
+                )
+        except EOFError:
+            said.seek(0)
+            last = (said.read().strip().splitlines() or ["without a word"])[-1]
+            outcome = asdict(Outcome(1, (f"seed {seed}: its process ended: {last[:300]}",)))
+        finally:
+            # What it started is of its group, whose number is no other one's before it is joined.
+            if process.pid:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+            process.kill()
+            process.join()
     return {"trial": trial.name, "seed": seed, "took_s": time.monotonic() - start} | outcome
+
+
+def _round(trial: Trial, seed: int, told: Connection, said: int) -> None:
+    """Make a round in this process and tell what came out; what is printed goes to a file."""
+    os.setsid()
+    for stream in (1, 2):
+        os.dup2(said, stream)
+    try:
+        outcome = trial.run(seed)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the promise was not seen to hold
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(place.filename).name}:{place.lineno}"
+        outcome = Outcome(
+            1, (f"seed {seed}: {type(error).__name__}: {str(error)[:300]} at {where}",)
+        )
+    told.send(asdict(outcome))
 
 
 def _print(trial: Trial, rounds: Sequence[Mapping[str, Any]]) -> bool:
