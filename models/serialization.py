@@ -42,6 +42,8 @@ MAX_BYTES = 1 << 30
 MAX_METADATA_BYTES = 1 << 26
 MAX_DEPTH = 4
 _HELD_OUT = ("measured", "predicted", "weights")
+# Sums and squares of larger ones leave the numbers; no cost is of that size.
+_LARGEST_HELD_OUT = 1e100
 
 
 def save(predictors: Predictor | Sequence[Predictor], path: str | PathLike[str]) -> None:
@@ -279,6 +281,8 @@ def _restore_data(
     values = {name: _take(arrays, f"held_out_.{name}") for name in names}
     if any(np.shape(value) != (predictor.num_samples_,) for value in values.values()):
         raise InputError("its held-out errors do not fit its number of samples")
+    if any(np.any(np.abs(value) > _LARGEST_HELD_OUT) for value in values.values()):
+        raise InputError(f"its held-out errors hold numbers beyond {_LARGEST_HELD_OUT:g}")
     held_out = HeldOut(**values, num_distinct=_count("num_distinct", entry["num_distinct"]))
     positive = [held_out.weights] + ([] if held_out.spread is None else [held_out.spread])
     if not 1 <= held_out.num_distinct <= predictor.num_samples_ or np.any(np.stack(positive) <= 0):

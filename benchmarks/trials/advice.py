@@ -170,7 +170,7 @@ def of_kind(kind: str) -> Callable[[int], Outcome]:
 
 TRIALS = tuple(
     Trial(
-        f"advice_{kind}",
+        f"advice-{kind}",
         promise,
         60,
         of_kind(kind),

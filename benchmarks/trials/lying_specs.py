@@ -343,7 +343,7 @@ def _look(told: Plan, built: Plan) -> str | None:
 
 TRIALS = (
     Trial(
-        "lying_specs",
+        "lying-specs",
         "a true spec passes, one that is not its network is refused",
         rounds=40,
         run=attempt,

@@ -257,6 +257,7 @@ ENTRY = ("predictors", "energy_j")
         (tensor("upper_bounds_", np.zeros(7)), "not positive"),
         (tensor("held_out_.weights", -np.ones(150)), "not positive"),
         (tensor("held_out_.measured", np.ones(3)), "do not fit its number"),
+        (tensor("held_out_.measured", np.full(150, 1e308)), "numbers beyond"),
         (tensor("width_ranges_", np.ones(3)), "width ranges"),
         (tensor("more", np.ones(3)), "unknown tensor 'more'"),
     ],
