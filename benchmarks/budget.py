@@ -36,7 +36,7 @@ from joulemap.models import (
     SystolicArrayModel,
     fit,
 )
-from joulemap.models.budget import Allocation
+from joulemap.models.budgets.budget import Allocation
 from joulemap.models.testing import ArrayDataset
 from joulemap.profiler import Protocol, networks, profile, sample
 from joulemap.profiler.console import CampaignProgress

@@ -31,9 +31,9 @@ from sklearn.utils.parallel import Parallel, delayed
 from joulemap import InputError
 from joulemap.datasets import NetworkSpec, public
 from joulemap.models import SystolicArrayModel, registry
-from joulemap.models.extrapolation import GROWTH_OUTSIDE, widening
-from joulemap.models.intervals import FloatArray, HeldOut
-from joulemap.models.predictor import Predictor
+from joulemap.models.base.extrapolation import GROWTH_OUTSIDE, widening
+from joulemap.models.base.intervals import FloatArray, HeldOut
+from joulemap.models.base.predictor import Predictor
 from joulemap.models.testing import draw_widths
 from joulemap.profiler import networks
 

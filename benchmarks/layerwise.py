@@ -23,7 +23,7 @@ from threadpoolctl import threadpool_limits
 from joulemap.datasets import CostDataset, LayerProfiles
 from joulemap.datasets.metrics import mape, spearman
 from joulemap.models import LayerwisePredictor, UnmeasuredLayersWarning, cross_validate
-from joulemap.models.linear import fit_nonnegative
+from joulemap.models.linear.predictor import fit_nonnegative
 from joulemap.profiler import Protocol, profile, profile_layers
 from joulemap.profiler.console import CampaignProgress
 

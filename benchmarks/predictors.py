@@ -35,7 +35,7 @@ from joulemap import InputError
 from joulemap.datasets import CostTable, public
 from joulemap.datasets.metrics import kendall, mape, share_within, spearman
 from joulemap.models import GaussianProcessPredictor, farthest_points, registry
-from joulemap.models.linear import fit_nonnegative
+from joulemap.models.linear.predictor import fit_nonnegative
 from joulemap.models.testing import draw_widths
 
 BARS = tomllib.loads((Path(__file__).parent / "predictors.toml").read_text(encoding="utf-8"))

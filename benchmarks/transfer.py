@@ -27,8 +27,8 @@ from joulemap import models
 from joulemap.datasets import CostDataset, public
 from joulemap.datasets.metrics import mape, spearman
 from joulemap.models import ExtrapolationWarning, SystolicArrayModel, TransferPredictor
-from joulemap.models.intervals import FloatArray
-from joulemap.models.transfer import SourceStacker, denoise
+from joulemap.models.base.intervals import FloatArray
+from joulemap.models.transfer.predictor import SourceStacker, denoise
 from joulemap.profiler import networks, sample
 
 SOURCES = (

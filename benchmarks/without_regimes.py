@@ -27,7 +27,7 @@ from joulemap.models import (
     Predictor,
     SystolicArrayModel,
 )
-from joulemap.models.intervals import FloatArray
+from joulemap.models.base.intervals import FloatArray
 from joulemap.models.testing import draw_widths
 from joulemap.profiler import networks
 

@@ -13,33 +13,35 @@ if __name__ == "models":  # found because the checkout itself is on Python's pat
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from joulemap import moved_modules
+
 from .registry import PREDICTORS
 
 if TYPE_CHECKING:
-    from .aligned import AlignedBilinearPredictor
+    from .aligned.predictor import AlignedBilinearPredictor
     from .auto import AutoPredictor
-    from .bilinear import BilinearPredictor
-    from .budget import Budget
-    from .contradictions import ContradictionWarning
-    from .cost_module import CostModule
+    from .base.contradictions import ContradictionWarning
+    from .base.cost_module import CostModule
+    from .base.extrapolation import ExtrapolationWarning
+    from .base.fittable import FittableDataset
+    from .base.predictor import Predictor
+    from .base.selection import farthest_points
+    from .base.surrogate import SurrogateWarning
+    from .budgets.budget import Budget
     from .evaluation import Evaluation, evaluate
     from .export import to_onnx_file, to_torch_file
-    from .extrapolation import ExtrapolationWarning
-    from .fittable import FittableDataset
     from .fitting import CrossValidation, cross_validate, fit
-    from .flops import FlopsPredictor, ParametersPredictor
-    from .gaussian_process import GaussianProcessPredictor
-    from .layerwise import LayerwisePredictor, UnmeasuredLayersWarning
-    from .lookup import LookupTablePredictor
-    from .neural import NeuralPredictor
-    from .predictor import Predictor
-    from .selection import farthest_points
+    from .layers.layerwise import LayerwisePredictor, UnmeasuredLayersWarning
+    from .layers.lookup import LookupTablePredictor
+    from .learned.gaussian_process import GaussianProcessPredictor
+    from .learned.neural import NeuralPredictor
+    from .learned.trees import TreesPredictor
+    from .linear.bilinear import BilinearPredictor
+    from .linear.flops import FlopsPredictor, ParametersPredictor
     from .serialization import load, save
-    from .surrogate import SurrogateWarning
-    from .systolic import SystolicArrayModel
-    from .systolic_hardware import SystolicHardware
-    from .transfer import TransferPredictor
-    from .trees import TreesPredictor
+    from .systolic.hardware import SystolicHardware
+    from .systolic.predictor import SystolicArrayModel
+    from .transfer.predictor import TransferPredictor
 
 __all__ = [
     "AlignedBilinearPredictor",
@@ -76,20 +78,20 @@ __all__ = [
 ]
 
 _MODULES = {
-    "Budget": "budget",
-    "ContradictionWarning": "contradictions",
-    "CostModule": "cost_module",
+    "Budget": "budgets.budget",
+    "ContradictionWarning": "base.contradictions",
+    "CostModule": "base.cost_module",
     "CrossValidation": "fitting",
     "Evaluation": "evaluation",
-    "ExtrapolationWarning": "extrapolation",
-    "FittableDataset": "fittable",
-    "Predictor": "predictor",
-    "SurrogateWarning": "surrogate",
-    "SystolicHardware": "systolic_hardware",
-    "UnmeasuredLayersWarning": "layerwise",
+    "ExtrapolationWarning": "base.extrapolation",
+    "FittableDataset": "base.fittable",
+    "Predictor": "base.predictor",
+    "SurrogateWarning": "base.surrogate",
+    "SystolicHardware": "systolic.hardware",
+    "UnmeasuredLayersWarning": "layers.layerwise",
     "cross_validate": "fitting",
     "evaluate": "evaluation",
-    "farthest_points": "selection",
+    "farthest_points": "base.selection",
     "fit": "fitting",
     "load": "serialization",
     "save": "serialization",
@@ -97,6 +99,70 @@ _MODULES = {
     "to_torch_file": "export",
     **{entry.class_name: entry.module for entry in PREDICTORS.values()},
 }
+
+
+# Where modules lay before they came into wings: their old names work, with a warning, until 0.3.
+moved_modules.keep_old_names(
+    __name__,
+    {
+        "aligned_advice": "aligned.advice",
+        "aligned_design": "aligned.design",
+        "aligned_fit": "aligned.fit",
+        "aligned_module": "aligned.module",
+        "aligned_terms": "aligned.terms",
+        "aligned_words": "aligned.words",
+        "allocation": "budgets.allocation",
+        "allocation_local": "budgets.allocation_local",
+        "allocation_search": "budgets.allocation_search",
+        "augmented_lagrangian": "budgets.augmented_lagrangian",
+        "bilinear": "linear.bilinear",
+        "budget": "budgets.budget",
+        "budget_check": "budgets.check",
+        "constraint": "budgets.constraint",
+        "contradictions": "base.contradictions",
+        "cost_module": "base.cost_module",
+        "error_scale": "base.error_scale",
+        "extrapolation": "base.extrapolation",
+        "fittable": "base.fittable",
+        "flops": "linear.flops",
+        "gaussian_kernel": "base.kernel",
+        "gaussian_process": "learned.gaussian_process",
+        "input_checks": "base.input_checks",
+        "intervals": "base.intervals",
+        "layer_terms": "layers.terms",
+        "layerwise": "layers.layerwise",
+        "layerwise_fit": "layers.layerwise_fit",
+        "lookup": "layers.lookup",
+        "lookup_fit": "layers.lookup_fit",
+        "lookup_grid": "layers.lookup_grid",
+        "lookup_module": "layers.lookup_module",
+        "measured_under": "base.measured_under",
+        "neural": "learned.neural",
+        "neural_features": "learned.neural_features",
+        "neural_fit": "learned.neural_fit",
+        "neural_module": "learned.neural_module",
+        "paired_choice": "base.paired_choice",
+        "pairwise_cost": "budgets.pairwise_cost",
+        "polynomial": "base.polynomial",
+        "predictor": "base.predictor",
+        "profiled_dataset": "layers.profiled_dataset",
+        "projection": "budgets.projection",
+        "repeated_rows": "base.repeated_rows",
+        "rounding": "budgets.rounding",
+        "selection": "base.selection",
+        "size_matrix": "base.size_matrix",
+        "source_stacker": "transfer.source_stacker",
+        "surrogate": "base.surrogate",
+        "systolic_energy": "systolic.energy",
+        "systolic_hardware": "systolic.hardware",
+        "systolic_layers": "systolic.layers",
+        "systolic_module": "systolic.module",
+        "systolic_torch": "systolic.torch_layers",
+        "trees": "learned.trees",
+        "trend": "learned.trend",
+        "whole_calls": "base.whole_calls",
+    },
+)
 
 
 def __getattr__(name: str) -> Any:

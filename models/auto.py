@@ -13,14 +13,14 @@ from joulemap import InputError
 
 from ..datasets import NetworkSpec
 from . import registry
-from .aligned_fit import scale_of
+from .aligned.fit import scale_of
 from .auto_words import reasons_from, reasons_to
-from .cost_module import CostModule
-from .fittable import FittableDataset
-from .intervals import FOLDS, FloatArray, assign_folds
-from .linear import relative_weights
-from .predictor import Predictor
-from .repeated_rows import merge_repeated
+from .base.cost_module import CostModule
+from .base.fittable import FittableDataset
+from .base.intervals import FOLDS, FloatArray, assign_folds
+from .base.predictor import Predictor
+from .base.repeated_rows import merge_repeated
+from .linear.predictor import relative_weights
 
 # By what has to be believed: a number, one per product of widths, a few per kind of layer, a table
 # per layer, a function of everything.

@@ -10,7 +10,7 @@ import numpy as np
 from joulemap import InputError
 
 from . import registry
-from .intervals import FloatArray
+from .base.intervals import FloatArray
 
 if TYPE_CHECKING:
     from .auto import AutoPredictor

@@ -13,10 +13,10 @@ from joulemap import InputError
 
 from ..datasets import metrics
 from ..datasets.metrics import NoiseFloor
-from .fittable import FittableDataset
-from .layerwise import LayerwisePredictor
-from .measured_under import Difference, MeasuredUnder, refuse_unlike, row_digests
-from .predictor import Predictor
+from .base.fittable import FittableDataset
+from .base.measured_under import Difference, MeasuredUnder, refuse_unlike, row_digests
+from .base.predictor import Predictor
+from .layers.layerwise import LayerwisePredictor
 
 COVERAGE = 0.9
 

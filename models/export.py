@@ -18,9 +18,9 @@ import joulemap
 from joulemap import InputError
 from joulemap.regular_files import write_whole
 
-from .cost_module import CostModule
-from .polynomial import PolynomialCostModule
-from .predictor import Predictor
+from .base.cost_module import CostModule
+from .base.polynomial import PolynomialCostModule
+from .base.predictor import Predictor
 
 OPSET = 18
 IR_VERSION = 9  # What onnxruntime 1.16 reads, so that older boards do.

@@ -15,9 +15,9 @@ from joulemap import InputError
 from ..datasets import metrics
 from ..datasets.metrics import NoiseFloor
 from . import registry
-from .fittable import FittableDataset
-from .intervals import assign_folds
-from .predictor import Predictor
+from .base.fittable import FittableDataset
+from .base.intervals import assign_folds
+from .base.predictor import Predictor
 
 BASELINES = ("flops", "params")
 

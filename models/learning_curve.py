@@ -12,9 +12,9 @@ from joulemap import InputError
 
 from ..datasets import metrics
 from . import registry
-from .fittable import FittableDataset
-from .intervals import FloatArray, assign_folds
-from .predictor import Predictor
+from .base.fittable import FittableDataset
+from .base.intervals import FloatArray, assign_folds
+from .base.predictor import Predictor
 
 FOLDS = 5
 

@@ -10,10 +10,10 @@ import numpy as np
 from joulemap import InputError
 
 from ..datasets import metrics
-from .fittable import FittableDataset
-from .intervals import FloatArray
-from .measured_under import MeasuredUnder, refuse_unlike
-from .predictor import Predictor
+from .base.fittable import FittableDataset
+from .base.intervals import FloatArray
+from .base.measured_under import MeasuredUnder, refuse_unlike
+from .base.predictor import Predictor
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from joulemap import InputError
 
 if TYPE_CHECKING:
-    from .predictor import Predictor
+    from .base.predictor import Predictor
 
 
 @dataclass(frozen=True)
@@ -23,18 +23,18 @@ class Entry:
 
 # One line per predictor, sorted by name. Loaded when asked for, since torch is slow to import.
 PREDICTORS: dict[str, Entry] = {
-    "aligned": Entry("aligned", "AlignedBilinearPredictor"),
+    "aligned": Entry("aligned.predictor", "AlignedBilinearPredictor"),
     "auto": Entry("auto", "AutoPredictor"),
-    "bilinear": Entry("bilinear", "BilinearPredictor"),
-    "flops": Entry("flops", "FlopsPredictor"),
-    "gp": Entry("gaussian_process", "GaussianProcessPredictor"),
-    "layerwise": Entry("layerwise", "LayerwisePredictor"),
-    "lookup": Entry("lookup", "LookupTablePredictor"),
-    "neural": Entry("neural", "NeuralPredictor"),
-    "params": Entry("flops", "ParametersPredictor"),
-    "systolic": Entry("systolic", "SystolicArrayModel"),
-    "transfer": Entry("transfer", "TransferPredictor"),
-    "trees": Entry("trees", "TreesPredictor"),
+    "bilinear": Entry("linear.bilinear", "BilinearPredictor"),
+    "flops": Entry("linear.flops", "FlopsPredictor"),
+    "gp": Entry("learned.gaussian_process", "GaussianProcessPredictor"),
+    "layerwise": Entry("layers.layerwise", "LayerwisePredictor"),
+    "lookup": Entry("layers.lookup", "LookupTablePredictor"),
+    "neural": Entry("learned.neural", "NeuralPredictor"),
+    "params": Entry("linear.flops", "ParametersPredictor"),
+    "systolic": Entry("systolic.predictor", "SystolicArrayModel"),
+    "transfer": Entry("transfer.predictor", "TransferPredictor"),
+    "trees": Entry("learned.trees", "TreesPredictor"),
 }
 
 

@@ -30,9 +30,9 @@ from joulemap.regular_files import read_bytes, write_whole
 from ..datasets import NetworkSpec
 from ..datasets.metrics import NoiseFloor
 from . import registry
-from .intervals import FloatArray, HeldOut
-from .measured_under import DIGEST_LENGTH
-from .predictor import Predictor
+from .base.intervals import FloatArray, HeldOut
+from .base.measured_under import DIGEST_LENGTH
+from .base.predictor import Predictor
 
 FORMAT = "joulemap-predictor"
 VERSION = 1

@@ -21,12 +21,12 @@ from joulemap import InputError
 
 from ..datasets import NetworkSpec
 from ..datasets.metrics import NoiseFloor
-from .extrapolation import ExtrapolationWarning
-from .fittable import FittableDataset
-from .intervals import FloatArray, HeldOut
-from .predictor import Predictor
+from .base.extrapolation import ExtrapolationWarning
+from .base.fittable import FittableDataset
+from .base.intervals import FloatArray, HeldOut
+from .base.predictor import Predictor
+from .base.surrogate import SurrogateWarning
 from .serialization import load
-from .surrogate import SurrogateWarning
 
 
 class ArrayDataset:

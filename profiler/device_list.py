@@ -11,7 +11,7 @@ from joulemap import InputError
 
 from ..device_agents.errors import DeviceError
 from ..device_agents.registry import TRANSPORTS
-from ..models.systolic_hardware import PRESETS
+from ..models.systolic.hardware import PRESETS
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from ..device_agents.registry import open_transport, plain_url
 from ..device_agents.simulated import PRESETS, simulated_device
 from ..device_agents.simulated.board_options import BoardOptions
 from ..device_agents.simulated.board_transport import BoardDevice
-from ..models.systolic_hardware import PRESETS as ARRAYS
-from ..models.systolic_hardware import SystolicHardware, hardware_named
+from ..models.systolic.hardware import PRESETS as ARRAYS
+from ..models.systolic.hardware import SystolicHardware, hardware_named
 
 SCHEME = "sim:"
 # The part after it of devices that run the real agent with simulated meters.
@@ -193,7 +193,7 @@ def _array(hardware: str) -> SystolicHardware:
 
 def _costs(array: SystolicHardware, spec: NetworkSpec | None, batch: int) -> tuple[_Cost, _Cost]:
     """Return seconds and joules of a call by widths."""
-    from ..models.systolic import SystolicArrayModel
+    from ..models.systolic.predictor import SystolicArrayModel
 
     if spec is None:
 

@@ -18,7 +18,7 @@ from .. import models
 from ..datasets import CostDataset, LayerProfiles
 from ..datasets.layer_profiles import FILE_NAME
 from ..datasets.verification import UnverifiedWarning, joined
-from ..models.measured_under import MeasuredUnder, refuse_unlike
+from ..models.base.measured_under import MeasuredUnder, refuse_unlike
 from .transfer_points import load_sources
 
 EXPORTS = {"onnx": (".onnx", models.to_onnx_file), "torch": (".pt2", models.to_torch_file)}

@@ -20,7 +20,7 @@ from scipy.stats import qmc
 from joulemap import InputError
 
 from ..datasets import NetworkSpec, Width
-from ..models.aligned_design import informative_widths
+from ..models.aligned.design import informative_widths
 
 WidthTuple = tuple[int, ...]
 

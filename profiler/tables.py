@@ -18,8 +18,8 @@ from ..datasets.records import CONDITION_NAMES
 from . import networks
 
 if TYPE_CHECKING:
-    from ..models.measured_under import Difference
-    from ..models.predictor import Predictor
+    from ..models.base.measured_under import Difference
+    from ..models.base.predictor import Predictor
 
 MAX_SPEC_BYTES = 64 << 20
 
@@ -126,7 +126,7 @@ def predict_rows(
         InputError: The file, the widths or the conditions cannot be used.
     """
     from .. import models
-    from ..models.measured_under import refuse_unlike
+    from ..models.base.measured_under import refuse_unlike
 
     differences: tuple[Difference, ...] = ()
     if (widths is None) == (csv is None):
@@ -176,7 +176,7 @@ def predict_rows(
 
 def _unlike(predictor: Predictor, table: pd.DataFrame) -> tuple[Difference, ...]:
     """Return which conditions of a table are others than those that a predictor is for."""
-    from ..models.measured_under import MeasuredUnder
+    from ..models.base.measured_under import MeasuredUnder
 
     assert predictor.spec is not None  # noqa: S101 - checked by the caller
     named = [

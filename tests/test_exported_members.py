@@ -23,6 +23,7 @@ PACKAGES = (
     "joulemap.device_agents",
     "joulemap.device_agents.simulated",
     "joulemap.models",
+    "joulemap.models.transfer",
     "joulemap.profiler",
     "joulemap.profiler.networks",
     "joulemap.profiler.report",

@@ -16,7 +16,7 @@ import numpy as np
 
 from joulemap.datasets import LayerSpec, NetworkSpec, Width
 from joulemap.models import AlignedBilinearPredictor, SystolicArrayModel
-from joulemap.models.intervals import FloatArray
+from joulemap.models.base.intervals import FloatArray
 from joulemap.profiler import networks
 from trials import Outcome, Trial
 

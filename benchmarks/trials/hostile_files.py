@@ -31,7 +31,7 @@ from joulemap.datasets import CostDataset, LayerProfiles, LayerTime, VariantProf
 from joulemap.datasets.dataset_card import dataset_card
 from joulemap.datasets.verification import UnverifiedWarning
 from joulemap.models.serialization import targets
-from joulemap.models.systolic_hardware import SystolicHardware
+from joulemap.models.systolic.hardware import SystolicHardware
 from joulemap.profiler import Protocol, profile
 from joulemap.profiler.tables import import_csv, resolve_spec
 from trials import Outcome, Trial

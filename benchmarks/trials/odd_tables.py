@@ -10,7 +10,7 @@ import numpy as np
 from joulemap import InputError
 from joulemap.datasets import LayerSpec, NetworkSpec, Width
 from joulemap.models import BilinearPredictor, Predictor, TransferPredictor, registry
-from joulemap.models.intervals import FloatArray
+from joulemap.models.base.intervals import FloatArray
 from joulemap.models.testing import ArrayDataset, draw_widths
 
 from . import Outcome, Trial

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...models.intervals import FloatArray
+from ...models.base.intervals import FloatArray
 from .markup import Html, element, joined, number
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 12.0, 20.0, 36.0

@@ -17,9 +17,9 @@ from ...datasets import CostDataset, NetworkSpec, Width
 from ...datasets.journal import JournalContent
 from ...datasets.metrics import NoiseFloor
 from ...models import Predictor
-from ...models.intervals import FloatArray
+from ...models.base.intervals import FloatArray
+from ...models.base.measured_under import MeasuredUnder, refuse_unlike
 from ...models.learning_curve import LearningCurve, learning_curves
-from ...models.measured_under import MeasuredUnder, refuse_unlike
 
 BASELINES = ("bilinear", "flops")
 INTERVAL = 0.9

@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 
 from ...datasets.estimation import CampaignEstimate
-from ...models.intervals import FloatArray
+from ...models.base.intervals import FloatArray
 from ...models.plots import cost_name, display_unit
 from .charts import Axis, Bar, Chart, bar_chart, padded, round_values
 from .content import Comparison, Estimate, ReportContent, WidthCurve

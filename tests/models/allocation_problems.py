@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from joulemap import InputError
 from joulemap.datasets import LayerSpec, NetworkSpec, Width
 from joulemap.models import Budget, CostModule
-from joulemap.models.cost_module import CostInfo
-from joulemap.models.intervals import FloatArray
+from joulemap.models.base.cost_module import CostInfo
+from joulemap.models.base.intervals import FloatArray
 
 # What counts as rounding: of a limit, and of importance.
 ROUNDING = 1e-9

@@ -16,10 +16,10 @@ from joulemap.models import (
     cross_validate,
     to_onnx_file,
 )
-from joulemap.models.aligned_terms import TermTable, columns_of, functions_of
-from joulemap.models.extrapolation import ExtrapolationWarning
-from joulemap.models.intervals import FloatArray
-from joulemap.models.predictor import Predictor
+from joulemap.models.aligned.terms import TermTable, columns_of, functions_of
+from joulemap.models.base.extrapolation import ExtrapolationWarning
+from joulemap.models.base.intervals import FloatArray
+from joulemap.models.base.predictor import Predictor
 from joulemap.models.testing import ArrayDataset, PredictorContract, draw_widths
 from joulemap.profiler import networks
 
@@ -90,7 +90,7 @@ class TestAligned(PredictorContract):
 
 
 # Its steps are too high for a smooth module to follow.
-@pytest.mark.filterwarnings("ignore::joulemap.models.surrogate.SurrogateWarning")
+@pytest.mark.filterwarnings("ignore::joulemap.models.base.surrogate.SurrogateWarning")
 class TestAlignedOnProductsAndSteps(PredictorContract):
     """Grouped layers, a concatenation, sizes that are products, widths in steps."""
 

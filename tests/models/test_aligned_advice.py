@@ -13,10 +13,10 @@ from joulemap.models import (
     SystolicArrayModel,
     load,
 )
-from joulemap.models.aligned_advice import round_up
-from joulemap.models.intervals import FloatArray
-from joulemap.models.paired_choice import PairedErrors
-from joulemap.models.surrogate import warn_far_off
+from joulemap.models.aligned.advice import round_up
+from joulemap.models.base.intervals import FloatArray
+from joulemap.models.base.paired_choice import PairedErrors
+from joulemap.models.base.surrogate import warn_far_off
 from joulemap.models.testing import draw_widths
 from joulemap.profiler import networks
 

@@ -19,8 +19,8 @@ from joulemap.models import (
     load,
 )
 from joulemap.models.auto import choice, compared
-from joulemap.models.contradictions import ContradictionWarning
-from joulemap.models.intervals import FOLDS, assign_folds
+from joulemap.models.base.contradictions import ContradictionWarning
+from joulemap.models.base.intervals import FOLDS, assign_folds
 from joulemap.models.testing import ArrayDataset, PredictorContract, draw_widths
 
 

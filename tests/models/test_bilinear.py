@@ -7,7 +7,7 @@ import torch
 from joulemap import InputError
 from joulemap.datasets import LayerSpec, NetworkSpec, Width
 from joulemap.models import BilinearPredictor
-from joulemap.models.predictor import Predictor
+from joulemap.models.base.predictor import Predictor
 from joulemap.models.testing import ArrayDataset, PredictorContract, draw_widths
 
 

@@ -19,9 +19,9 @@ from joulemap.models import (
     SystolicArrayModel,
     TreesPredictor,
 )
-from joulemap.models.cost_module import CostInfo
-from joulemap.models.intervals import FloatArray
-from joulemap.models.polynomial import Polynomial, PolynomialCostModule
+from joulemap.models.base.cost_module import CostInfo
+from joulemap.models.base.intervals import FloatArray
+from joulemap.models.base.polynomial import Polynomial, PolynomialCostModule
 from joulemap.models.testing import ArrayDataset, draw_widths
 from joulemap.profiler import networks
 

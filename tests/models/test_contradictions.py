@@ -4,7 +4,7 @@ import pytest
 from joulemap import InputError
 from joulemap.datasets import NetworkSpec
 from joulemap.models import BilinearPredictor, ContradictionWarning
-from joulemap.models.intervals import FloatArray
+from joulemap.models.base.intervals import FloatArray
 from joulemap.models.testing import draw_widths
 
 

@@ -7,7 +7,7 @@ import torch
 
 from joulemap.datasets import NetworkSpec
 from joulemap.models import BilinearPredictor, CostModule
-from joulemap.models.cost_module import CostInfo
+from joulemap.models.base.cost_module import CostInfo
 from joulemap.models.testing import ArrayDataset, draw_widths
 
 

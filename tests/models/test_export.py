@@ -19,9 +19,9 @@ from joulemap.models import (
     TreesPredictor,
     registry,
 )
+from joulemap.models.base.intervals import FloatArray
+from joulemap.models.base.predictor import Predictor
 from joulemap.models.export import to_onnx_file, to_torch_file
-from joulemap.models.intervals import FloatArray
-from joulemap.models.predictor import Predictor
 from joulemap.models.testing import ArrayDataset, draw_widths
 
 ALONE = "import sys; sys.modules['joulemap'] = None\n"

@@ -4,7 +4,7 @@ import torch
 
 from joulemap.datasets import NetworkSpec
 from joulemap.models import FlopsPredictor, ParametersPredictor
-from joulemap.models.predictor import Predictor
+from joulemap.models.base.predictor import Predictor
 from joulemap.models.testing import ArrayDataset, PredictorContract, draw_widths
 
 

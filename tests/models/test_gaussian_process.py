@@ -8,7 +8,7 @@ import torch
 from joulemap import InputError
 from joulemap.datasets import LayerSpec, NetworkSpec, Width, public
 from joulemap.models import AlignedBilinearPredictor, GaussianProcessPredictor, Predictor, load
-from joulemap.models.gaussian_kernel import Columns, GaussianKernel
+from joulemap.models.base.kernel import Columns, GaussianKernel
 from joulemap.models.testing import ArrayDataset, PredictorContract, draw_widths
 
 

@@ -19,9 +19,9 @@ from joulemap.models import (
     GaussianProcessPredictor,
     load,
 )
-from joulemap.models.error_scale import ErrorScale
-from joulemap.models.extrapolation import widening
-from joulemap.models.intervals import FloatArray, HeldOut, assign_folds, hold_out
+from joulemap.models.base.error_scale import ErrorScale
+from joulemap.models.base.extrapolation import widening
+from joulemap.models.base.intervals import FloatArray, HeldOut, assign_folds, hold_out
 from joulemap.models.testing import ArrayDataset, draw_widths
 
 NOISE = 0.03

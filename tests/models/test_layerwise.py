@@ -24,9 +24,9 @@ from joulemap.datasets import (
     Width,
 )
 from joulemap.models import LayerwisePredictor, Predictor, UnmeasuredLayersWarning, load
-from joulemap.models.aligned_terms import columns_of, functions_of
-from joulemap.models.layer_terms import KEYS, PLACES, LayerTermTable
-from joulemap.models.layerwise_fit import Source
+from joulemap.models.aligned.terms import columns_of, functions_of
+from joulemap.models.layers.layerwise_fit import Source
+from joulemap.models.layers.terms import KEYS, PLACES, LayerTermTable
 from joulemap.models.testing import PredictorContract
 from joulemap.profiler import networks
 

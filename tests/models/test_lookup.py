@@ -22,7 +22,7 @@ from joulemap.datasets import (
     Width,
 )
 from joulemap.models import LookupTablePredictor, Predictor, load
-from joulemap.models.lookup_grid import LookupGrid
+from joulemap.models.layers.lookup_grid import LookupGrid
 from joulemap.models.testing import PredictorContract
 
 SPEC = NetworkSpec(

@@ -20,7 +20,7 @@ from joulemap.models import (
     evaluate,
     load,
 )
-from joulemap.models.measured_under import row_digests
+from joulemap.models.base.measured_under import row_digests
 from joulemap.models.testing import draw_widths
 
 SPEC = NetworkSpec(

@@ -9,9 +9,9 @@ import torch
 from joulemap import InputError
 from joulemap.datasets import LayerSpec, NetworkSpec, Width
 from joulemap.models import AlignedBilinearPredictor, NeuralPredictor, Predictor, load
-from joulemap.models.neural_features import LayerShares
+from joulemap.models.learned.neural_features import LayerShares
+from joulemap.models.learned.trend import Trend
 from joulemap.models.testing import PredictorContract, draw_widths
-from joulemap.models.trend import Trend
 
 
 class TestEnsemble(PredictorContract):

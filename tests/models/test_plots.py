@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from joulemap import InputError
 from joulemap.models import BilinearPredictor
-from joulemap.models.predictor import Predictor
+from joulemap.models.base.predictor import Predictor
 from joulemap.models.testing import ArrayDataset
 
 

@@ -4,8 +4,8 @@ import torch
 
 from joulemap import InputError
 from joulemap.datasets import LayerSpec, NetworkSpec, Width
-from joulemap.models.cost_module import CostInfo
-from joulemap.models.polynomial import Polynomial, PolynomialCostModule, network_quantity
+from joulemap.models.base.cost_module import CostInfo
+from joulemap.models.base.polynomial import Polynomial, PolynomialCostModule, network_quantity
 from joulemap.models.testing import draw_widths
 
 a, b = Polynomial.variable("a"), Polynomial.variable("b")

@@ -13,8 +13,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from joulemap import InputError
 from joulemap.datasets import NetworkSpec
 from joulemap.models import BilinearPredictor, FlopsPredictor, ParametersPredictor, registry
-from joulemap.models.extrapolation import ExtrapolationWarning
-from joulemap.models.predictor import Predictor
+from joulemap.models.base.extrapolation import ExtrapolationWarning
+from joulemap.models.base.predictor import Predictor
 from joulemap.models.testing import ArrayDataset, draw_widths
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from joulemap import InputError
 from joulemap.models import BilinearPredictor, registry
-from joulemap.models.predictor import Predictor
+from joulemap.models.base.predictor import Predictor
 
 
 def test_names_are_sorted_and_unique() -> None:

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from joulemap import InputError
-from joulemap.models.aligned_design import informative_widths
-from joulemap.models.intervals import FloatArray
-from joulemap.models.selection import least_variance
+from joulemap.models.aligned.design import informative_widths
+from joulemap.models.base.intervals import FloatArray
+from joulemap.models.base.selection import least_variance
 from joulemap.models.testing import draw_widths
 from joulemap.profiler import networks
 

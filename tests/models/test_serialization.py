@@ -27,8 +27,8 @@ from joulemap.models import (
     save,
     serialization,
 )
-from joulemap.models.intervals import FloatArray
-from joulemap.models.predictor import Predictor
+from joulemap.models.base.intervals import FloatArray
+from joulemap.models.base.predictor import Predictor
 from joulemap.models.registry import PREDICTORS, Entry
 from joulemap.models.testing import ArrayDataset
 

@@ -314,7 +314,7 @@ def test_a_file_of_other_constants_is_refused(
     X = draw_widths(spec, 5)
     np.testing.assert_array_equal(loaded.predict(X), model.predict(X))
     changed = {"eyeriss": SystolicHardware(rows=13)}
-    monkeypatch.setattr("joulemap.models.systolic_hardware.PRESETS", changed)
+    monkeypatch.setattr("joulemap.models.systolic.hardware.PRESETS", changed)
     with pytest.raises(InputError, match="other constants"):
         load(tmp_path / "model.safetensors")
 

@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from joulemap import InputError
-from joulemap.models.systolic_energy import (
+from joulemap.models.systolic.energy import (
     ConvGeometry,
     LayerEnergy,
     Mask,
     conv_energy,
     linear_energy,
 )
-from joulemap.models.systolic_hardware import PRESETS, SystolicHardware, hardware_named
+from joulemap.models.systolic.hardware import PRESETS, SystolicHardware, hardware_named
 
 # Energies that the method's released code computes, layer by layer.
 REFERENCE = json.loads(

@@ -25,7 +25,7 @@ from joulemap.models import (
     load,
 )
 from joulemap.models.testing import ArrayDataset, PredictorContract, draw_widths
-from joulemap.models.transfer import SourceStacker, denoise
+from joulemap.models.transfer.predictor import SourceStacker, denoise
 
 
 def other_devices(spec: NetworkSpec, count: int = 80) -> list[Predictor]:

@@ -9,7 +9,7 @@ from sklearn.ensemble import GradientBoostingRegressor
 from joulemap import InputError
 from joulemap.datasets import NetworkSpec
 from joulemap.models import Predictor, TreesPredictor, farthest_points, load
-from joulemap.models.repeated_rows import merge_repeated
+from joulemap.models.base.repeated_rows import merge_repeated
 from joulemap.models.testing import EstimatorContract
 
 

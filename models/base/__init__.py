@@ -1,0 +1,1 @@
+"""What all predictors stand on: estimators, cost modules, inputs, intervals, features."""

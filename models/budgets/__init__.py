@@ -1,0 +1,1 @@
+"""Limits on costs: checks, penalties, projection, allocation of channels."""

@@ -1,0 +1,1 @@
+"""Predictors of single layers: rates that all networks share, and tables."""

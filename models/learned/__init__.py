@@ -1,0 +1,1 @@
+"""Predictors that learn freely over a trend: Gaussian process, networks of neurons, trees."""
