@@ -26,7 +26,7 @@ from joulemap.datasets import CostDataset, NetworkSpec
 from joulemap.models import AlignedBilinearPredictor, SystolicArrayModel
 from joulemap.models.learning_curve import fit_rows
 from joulemap.profiler import Protocol, networks, profile, sample
-from joulemap.profiler.console import CampaignProgress
+from joulemap.profiler.command_line.console import CampaignProgress
 
 FloatArray = NDArray[np.float64]
 

@@ -41,7 +41,7 @@ from joulemap.models import (
 )
 from joulemap.models.testing import ArrayDataset
 from joulemap.profiler import Protocol, networks, profile
-from joulemap.profiler.console import CampaignProgress
+from joulemap.profiler.command_line.console import CampaignProgress
 
 NUM_SPLITS = 5
 NUM_TRAINING = (150, 80)

@@ -39,7 +39,7 @@ from joulemap.models import (
 from joulemap.models.budgets.budget import Allocation
 from joulemap.models.testing import ArrayDataset
 from joulemap.profiler import Protocol, networks, profile, sample
-from joulemap.profiler.console import CampaignProgress
+from joulemap.profiler.command_line.console import CampaignProgress
 
 NETWORK, RESOLUTION = "mobilenet_v1", 128
 NUM_TRAINING = 150

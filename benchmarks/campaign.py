@@ -17,7 +17,7 @@ from pathlib import Path
 
 from joulemap.datasets.journal import read_journal
 from joulemap.profiler import Protocol, networks, profile
-from joulemap.profiler.templates import cached_template
+from joulemap.profiler.templates.export import cached_template
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ from joulemap.datasets.metrics import mape, spearman
 from joulemap.models import LayerwisePredictor, UnmeasuredLayersWarning, cross_validate
 from joulemap.models.linear.predictor import fit_nonnegative
 from joulemap.profiler import Protocol, profile, profile_layers
-from joulemap.profiler.console import CampaignProgress
+from joulemap.profiler.command_line.console import CampaignProgress
 
 TARGET = "latency_s"
 # The side of each network's input; 0 is its own.

@@ -25,7 +25,7 @@ import torch
 from torch import nn
 
 from joulemap.profiler import networks
-from joulemap.profiler.templates import export_template
+from joulemap.profiler.templates.export import export_template
 from joulemap.profiler.testing import uniform_widths
 
 

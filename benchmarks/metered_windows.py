@@ -22,14 +22,14 @@ import numpy.typing as npt
 
 from joulemap.device_agents.meters.battery import BatteryMeter
 from joulemap.device_agents.meters.battery_sign import Calibration
-from joulemap.device_agents.onboard.clock import MachineClock
-from joulemap.device_agents.onboard.energy_visit import ChosenMeter, EnergyVisit, RecorderLike
+from joulemap.device_agents.onboard.energy.mean_power import t_quantile
+from joulemap.device_agents.onboard.energy.meter import SAMPLER
+from joulemap.device_agents.onboard.energy.meter_choice import choose, enrol
+from joulemap.device_agents.onboard.energy.power_log import PowerLog, Recorder
+from joulemap.device_agents.onboard.energy.visit import ChosenMeter, EnergyVisit, RecorderLike
 from joulemap.device_agents.onboard.files import Files
-from joulemap.device_agents.onboard.materialise import Materialiser
-from joulemap.device_agents.onboard.mean_power import t_quantile
-from joulemap.device_agents.onboard.meter import SAMPLER
-from joulemap.device_agents.onboard.meter_choice import choose, enrol
-from joulemap.device_agents.onboard.power_log import PowerLog, Recorder
+from joulemap.device_agents.onboard.machine.clock import MachineClock
+from joulemap.device_agents.onboard.model.materialise import Materialiser
 from joulemap.device_agents.runtimes.onnx_runtime import Runtime
 from joulemap.device_agents.simulated.agent import VirtualRecorder
 from joulemap.device_agents.simulated.board_options import BoardOptions
@@ -37,7 +37,7 @@ from joulemap.device_agents.simulated.board_server import BoardServer
 from joulemap.device_agents.simulated.virtual_board import VirtualBoard
 from joulemap.device_agents.simulated.virtual_machine import VirtualMachine
 from joulemap.profiler import Protocol, networks
-from joulemap.profiler.templates import cached_template
+from joulemap.profiler.templates.export import cached_template
 
 FloatArray = npt.NDArray[np.float64]
 # (start, end) in seconds -> (all joules, joules of idle power).

@@ -50,7 +50,7 @@ from scipy import stats
 
 from joulemap.datasets import CostDataset
 from joulemap.datasets.journal import FILE_NAME, read_journal
-from joulemap.device_agents.onboard.power_log import PowerLog, Recorder
+from joulemap.device_agents.onboard.energy.power_log import PowerLog, Recorder
 from joulemap.device_agents.registry import METERS
 from joulemap.device_agents.simulated import simulated_device
 from joulemap.device_agents.simulated.board_options import BoardOptions

@@ -23,9 +23,9 @@ from joulemap.datasets import Timing
 from joulemap.datasets.journal import JournalContent, read_journal
 from joulemap.datasets.metrics import NoiseFloor, noise_floor
 from joulemap.profiler import networks, profile
-from joulemap.profiler.advice import advise
-from joulemap.profiler.console import CampaignProgress
-from joulemap.profiler.templates import cached_template
+from joulemap.profiler.campaign.advice import advise
+from joulemap.profiler.command_line.console import CampaignProgress
+from joulemap.profiler.templates.export import cached_template
 
 NAIVE_CALLS = 30
 

@@ -35,8 +35,8 @@ from joulemap.datasets.journal import read_journal
 from joulemap.device_agents.device import Device, Preparation, StartGate
 from joulemap.device_agents.simulated.loopback import LoopbackTransport, write_fixed_time_runtime
 from joulemap.profiler import Protocol, networks, profile, sample
-from joulemap.profiler.protocol import reference_widths
-from joulemap.profiler.templates import cached_template
+from joulemap.profiler.campaign.protocol import reference_widths
+from joulemap.profiler.templates.export import cached_template
 
 NETWORK = "mobilenet_v1"
 DELAY_S = 0.05

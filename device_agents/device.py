@@ -13,15 +13,15 @@ from typing import Any, Self, TypeVar
 from joulemap import InputError, interruption
 from joulemap.showable_text import showable
 
-from .agent_archive import agent_archive
-from .agent_client import AgentClient
-from .clock_offset import compare_clocks
 from .errors import DeviceError, StableDeviceError
+from .host.agent_archive import agent_archive
+from .host.agent_client import AgentClient
+from .host.clock_offset import compare_clocks
+from .host.keeper_client import KeeperClient, LinkLimits, VisitRequest
+from .host.turn import acquire, unkept, wait_here, when_free
 from .interfaces import Transport
-from .keeper_client import KeeperClient, LinkLimits, VisitRequest
-from .onboard.meter import remembered
+from .onboard.energy.meter import remembered
 from .registry import open_transport, plain_url, runtime_entry
-from .turn import acquire, unkept, wait_here, when_free
 
 T = TypeVar("T")
 PROBE_TIMEOUT_S = 60.0

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from .onboard.device_lock import DeviceLock
+from .onboard.keeper.device_lock import DeviceLock
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from .onboard.files import Files, OpenFile
-from .onboard.meter import (
+from .onboard.energy.meter import (
     COUNTER,
     ESTIMATE,
     SAMPLER,
@@ -24,6 +23,7 @@ from .onboard.meter import (
     MeterInfo,
     Missing,
 )
+from .onboard.files import Files, OpenFile
 
 # What no device of this field uses.
 MAX_PLAUSIBLE_W = 100_000.0

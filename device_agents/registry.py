@@ -12,7 +12,7 @@ from joulemap import InputError
 
 from ..datasets.field_checks import name_of
 from .interfaces import ConnectOptions, Transport
-from .onboard.meter_options import MeterOptionError, split_url, split_wanted
+from .onboard.energy.meter_options import MeterOptionError, split_url, split_wanted
 
 
 @dataclass(frozen=True)

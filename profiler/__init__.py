@@ -8,24 +8,63 @@ if __name__ == "profiler":  # found because the checkout itself is on Python's p
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from joulemap import moved_modules
+
 if TYPE_CHECKING:
     from . import networks
-    from .campaign import Observer, profile
-    from .layers import profile_layers
-    from .plan import VisitPlan
-    from .protocol import Protocol
-    from .sampling import sample
+    from .campaign.layers import profile_layers
+    from .campaign.plan import VisitPlan
+    from .campaign.protocol import Protocol
+    from .campaign.run import Observer, profile
+    from .campaign.sampling import sample
 
 __all__ = ["Observer", "Protocol", "VisitPlan", "networks", "profile", "profile_layers", "sample"]
 
 _HOMES = {
-    "Observer": "campaign",
-    "Protocol": "protocol",
-    "VisitPlan": "plan",
-    "profile": "campaign",
-    "profile_layers": "layers",
-    "sample": "sampling",
+    "Observer": "campaign.run",
+    "Protocol": "campaign.protocol",
+    "VisitPlan": "campaign.plan",
+    "profile": "campaign.run",
+    "profile_layers": "campaign.layers",
+    "sample": "campaign.sampling",
 }
+
+
+# Where modules lay before they came into wings: their old names work, with a warning, until 0.3.
+moved_modules.keep_old_names(
+    __name__,
+    {
+        "advice": "campaign.advice",
+        "cli": "command_line.cli",
+        "console": "command_line.console",
+        "correction_words": "campaign.correction_words",
+        "demo": "command_line.demo",
+        "device_list": "command_line.device_list",
+        "device_text": "command_line.device_text",
+        "devices": "campaign.devices",
+        "energy_advice": "campaign.energy_advice",
+        "findings": "campaign.findings",
+        "fitting": "command_line.fitting",
+        "generic_widths": "templates.generic_widths",
+        "layer_join": "campaign.layer_join",
+        "layer_nodes": "templates.layer_nodes",
+        "layers": "campaign.layers",
+        "link_token": "campaign.link_token",
+        "metering": "campaign.metering",
+        "noise": "campaign.noise",
+        "plan": "campaign.plan",
+        "plan_text": "campaign.plan_text",
+        "profile_options": "command_line.profile_options",
+        "protocol": "campaign.protocol",
+        "sampling": "campaign.sampling",
+        "standard_streams": "command_line.standard_streams",
+        "start": "command_line.start",
+        "starvation": "campaign.starvation",
+        "tables": "command_line.tables",
+        "transfer_points": "campaign.transfer_points",
+        "weight_rules": "templates.weight_rules",
+    },
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -26,7 +26,7 @@ from joulemap.datasets import (
     estimation,
 )
 from joulemap.datasets.journal import CampaignRecord
-from joulemap.device_agents.onboard import device_lock
+from joulemap.device_agents.onboard.keeper import device_lock
 
 from . import waiting
 

@@ -21,7 +21,8 @@ import typer.main
 
 from joulemap import models
 from joulemap.datasets import CostDataset
-from joulemap.profiler import Protocol, cli, networks, profile, sample
+from joulemap.profiler import Protocol, networks, profile, sample
+from joulemap.profiler.command_line import cli
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

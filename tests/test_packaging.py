@@ -149,7 +149,7 @@ def test_the_wheel_holds_what_travels_to_devices(unpacked: Path) -> None:
         assert (agents / part).is_file()
     (about,) = unpacked.glob("*.dist-info")
     entry_points = (about / "entry_points.txt").read_text()
-    assert "joulemap-python = joulemap.profiler.start:main" in entry_points
+    assert "joulemap-python = joulemap.profiler.command_line.start:main" in entry_points
     assert (about / "licenses/LICENSE").is_file()
 
 

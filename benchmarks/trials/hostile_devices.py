@@ -23,14 +23,16 @@ from joulemap.datasets import CostDataset
 from joulemap.datasets.journal import FILE_NAME, read_journal
 from joulemap.device_agents import Device
 from joulemap.device_agents.errors import TransientDeviceError
+from joulemap.device_agents.host.keeper_client import LinkLimits
 from joulemap.device_agents.interfaces import Process
-from joulemap.device_agents.keeper_client import LinkLimits
-from joulemap.device_agents.onboard import device_lock, frames
+from joulemap.device_agents.onboard import frames
+from joulemap.device_agents.onboard.keeper import device_lock
 from joulemap.device_agents.simulated import VirtualMachine
 from joulemap.device_agents.simulated.loopback import LoopbackTransport, write_fixed_time_runtime
 from joulemap.device_agents.simulated.transport import SimulatedTransport
-from joulemap.profiler import Protocol, console, networks, profile
-from joulemap.profiler.console import CampaignProgress
+from joulemap.profiler import Protocol, networks, profile
+from joulemap.profiler.command_line import console
+from joulemap.profiler.command_line.console import CampaignProgress
 from joulemap.profiler.report import write_report
 
 from . import Outcome, Trial

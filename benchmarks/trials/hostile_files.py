@@ -33,7 +33,7 @@ from joulemap.datasets.verification import UnverifiedWarning
 from joulemap.models.serialization import targets
 from joulemap.models.systolic.hardware import SystolicHardware
 from joulemap.profiler import Protocol, profile
-from joulemap.profiler.tables import import_csv, resolve_spec
+from joulemap.profiler.command_line.tables import import_csv, resolve_spec
 from trials import Outcome, Trial
 
 QUICK = Protocol(visits=2, max_visit_s=0.05, has_revisits=False, max_further_visits=0)

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from joulemap import JoulemapError
 from joulemap.device_agents import Device
-from joulemap.device_agents.agent_archive import agent_archive
-from joulemap.device_agents.onboard import device_lock
+from joulemap.device_agents.host.agent_archive import agent_archive
+from joulemap.device_agents.onboard.keeper import device_lock
 from joulemap.device_agents.simulated.loopback import LoopbackTransport
 
 from . import Outcome, Trial
@@ -93,7 +93,7 @@ def _try(root: Path, rng: random.Random) -> tuple[str | None, bool]:
 
 def _own_id() -> str:
     """Return this machine's id, as an agent started by hand says it."""
-    from joulemap.device_agents.onboard.fingerprint import fingerprint
+    from joulemap.device_agents.onboard.machine.fingerprint import fingerprint
 
     return str(fingerprint({})["device_id"])
 

@@ -19,12 +19,12 @@ from unittest import mock
 
 from joulemap.datasets.device_identity import is_same_device
 from joulemap.device_agents.meters.battery import BatteryMeter
+from joulemap.device_agents.onboard.energy.meter import Meter, MeterError, Missing
+from joulemap.device_agents.onboard.energy.meter_choice import choose, find_meters, find_told
 from joulemap.device_agents.onboard.files import Files
-from joulemap.device_agents.onboard.fingerprint import fingerprint
-from joulemap.device_agents.onboard.host_state import HostState
-from joulemap.device_agents.onboard.meter import Meter, MeterError, Missing
-from joulemap.device_agents.onboard.meter_choice import choose, find_meters, find_told
-from joulemap.device_agents.onboard.processor import clusters
+from joulemap.device_agents.onboard.machine.fingerprint import fingerprint
+from joulemap.device_agents.onboard.machine.host_state import HostState
+from joulemap.device_agents.onboard.machine.processor import clusters
 from trials import Outcome, Trial
 
 CPUS = "sys/devices/system/cpu"

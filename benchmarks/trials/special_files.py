@@ -22,7 +22,7 @@ from pathlib import Path
 from joulemap import InputError
 from joulemap.device_agents.errors import StableDeviceError
 from joulemap.device_agents.transports.ssh_host_keys import known_keys
-from joulemap.profiler import cli
+from joulemap.profiler.command_line import cli
 from trials import Outcome, Trial
 from trials.hostile_files import Files, Hang, limited
 

@@ -11,7 +11,7 @@ import sys
 import time
 
 from joulemap.datasets import Block
-from joulemap.profiler.starvation import MIN_PROCESSOR_SHARE
+from joulemap.profiler.campaign.starvation import MIN_PROCESSOR_SHARE
 from trials import Outcome, Trial
 
 TRIES = 3

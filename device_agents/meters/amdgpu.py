@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ..onboard.energy.meter import COUNTER, SAMPLER, Meter, Missing
 from ..onboard.files import Files
-from ..onboard.meter import COUNTER, SAMPLER, Meter, Missing
 from .hwmon import Rail, open_rail
 from .readings import channel_name, known_number
 

@@ -15,8 +15,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ..onboard.energy.meter import COUNTER, Meter, MeterError, MeterInfo, Missing
 from ..onboard.files import Files
-from ..onboard.meter import COUNTER, Meter, MeterError, MeterInfo, Missing
 from .readings import NumberFile, channel_name
 from .refusals import read_at_first, remedy_of
 

@@ -15,9 +15,17 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from ..onboard.energy.meter import (
+    COUNTER,
+    SAMPLER,
+    Meter,
+    MeterError,
+    MeterGone,
+    MeterInfo,
+    Missing,
+)
+from ..onboard.energy.meter_options import in_words
 from ..onboard.files import Files
-from ..onboard.meter import COUNTER, SAMPLER, Meter, MeterError, MeterGone, MeterInfo, Missing
-from ..onboard.meter_options import in_words
 from .battery_sign import NO_VALUES, TOLD, Calibration, Stretch, learn_sign_and_unit
 from .battery_supply import CLASS, Supply, supplies
 from .readings import NumberFile, check_power, known_number

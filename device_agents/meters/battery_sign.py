@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 
-from ..onboard.meter import MeterError
+from ..onboard.energy.meter import MeterError
 
 FACTORS = (1.0, 1e3, 1e-3)
 # What a user may tell, by how it is written; see `onboard.meter_options`.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import time
 
+from ..onboard.energy.meter import ESTIMATE, Meter, MeterError, MeterGone, MeterInfo, Missing
 from ..onboard.files import Files
-from ..onboard.meter import ESTIMATE, Meter, MeterError, MeterGone, MeterInfo, Missing
 
 # A core of a small board at full load, dynamic power; phones have less, servers more.
 DEFAULT_WATTS_PER_CORE = 2.0

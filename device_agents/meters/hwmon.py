@@ -12,8 +12,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from ..onboard.energy.meter import COUNTER, SAMPLER, Meter, MeterInfo, Missing
 from ..onboard.files import Files
-from ..onboard.meter import COUNTER, SAMPLER, Meter, MeterInfo, Missing
 from .readings import NumberFile, channel_name, check_power, chip_folder, known_number, rail_name
 from .refusals import read_at_first, remedy_of
 from .whole_machine import Sensor, is_light, is_machines_meter, see_all

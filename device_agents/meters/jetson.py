@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from ..onboard.energy.meter import SAMPLER, Meter, MeterInfo, Missing
 from ..onboard.files import Files
-from ..onboard.meter import SAMPLER, Meter, MeterInfo, Missing
 from .hwmon import Rail, RailMeter, domain, hwmon_rails, iio_rails, open_rail
 from .hwmon import rails as all_rails
 from .readings import channel_name

@@ -11,8 +11,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from ..onboard.energy.meter import MeterError
 from ..onboard.files import Files
-from ..onboard.meter import MeterError
 from .readings import NumberFile
 
 # Counters of one supply since the same start, further apart than a copy can be behind.

@@ -12,8 +12,16 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
+from ..onboard.energy.meter import (
+    COUNTER,
+    SAMPLER,
+    Meter,
+    MeterError,
+    MeterGone,
+    MeterInfo,
+    Missing,
+)
 from ..onboard.files import Files
-from ..onboard.meter import COUNTER, SAMPLER, Meter, MeterError, MeterGone, MeterInfo, Missing
 from .readings import channel_name, check_power
 
 _INSTALL = "pip install nvidia-ml-py"

@@ -12,9 +12,9 @@ from __future__ import annotations
 import math
 import re
 
-from ..onboard import firmware
+from ..onboard.energy.meter import SAMPLER, Meter, MeterError, MeterGone, MeterInfo, Missing
 from ..onboard.files import Files
-from ..onboard.meter import SAMPLER, Meter, MeterError, MeterGone, MeterInfo, Missing
+from ..onboard.machine import firmware
 from .readings import check_power
 
 _COMMAND = "pmic_read_adc"

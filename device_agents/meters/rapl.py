@@ -20,8 +20,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from ..onboard.energy.meter import COUNTER, Meter, MeterError, MeterInfo, Missing
 from ..onboard.files import Files
-from ..onboard.meter import COUNTER, Meter, MeterError, MeterInfo, Missing
 from .mirrored_counters import is_mirror
 from .readings import NumberFile, channel_name, known_number
 from .refusals import read_at_first, remedy_of

@@ -6,8 +6,8 @@ import errno
 import math
 import re
 
+from ..onboard.energy.meter import MeterError, MeterGone
 from ..onboard.files import Files
-from ..onboard.meter import MeterError, MeterGone
 from .refusals import GONE, remedy_of
 
 # No exponent, "nan" or "inf": the kernel writes none of them where a reading is good.

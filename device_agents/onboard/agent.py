@@ -34,26 +34,20 @@ from dataclasses import replace
 from types import ModuleType
 from typing import Any, BinaryIO
 
-from . import (
-    cooling,
-    device_lock,
-    fingerprint,
-    frames,
-    layer_times,
-    meter_choice,
-    meter_options,
-    visit,
-)
-from .clock import MachineClock
-from .energy_visit import ChosenMeter, EnergyVisit, RecorderLike
+from . import frames, layer_times, visit
+from .energy import meter_choice, meter_options
+from .energy.meter import Meter
+from .energy.power_log import PowerLog, Recorder
+from .energy.visit import ChosenMeter, EnergyVisit, RecorderLike
 from .files import Files
-from .frequency import FrequencyLock
-from .host_state import HostState, over_visit
-from .materialise import Materialiser
-from .meter import Meter
-from .power_log import PowerLog, Recorder
-from .readiness import wait_until_ready
-from .thermal_zones import UnknownZoneError
+from .keeper import device_lock
+from .machine import cooling, fingerprint
+from .machine.clock import MachineClock
+from .machine.frequency import FrequencyLock
+from .machine.host_state import HostState, over_visit
+from .machine.readiness import wait_until_ready
+from .machine.thermal_zones import UnknownZoneError
+from .model.materialise import Materialiser
 
 _MODULE_NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 # The folder beside `onboard` that holds the runtimes, both here and in the archive.

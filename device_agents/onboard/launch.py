@@ -33,15 +33,15 @@ def main(runtimes: dict[str, str], meters: dict[str, str]) -> None:
 
         serve(runtimes, meters)
     elif arguments[0] == "attach" and len(arguments) == 2:
-        from .attach import attach
+        from .keeper.attach import attach
 
         sys.exit(attach(agent, arguments[1]))
     elif arguments[0] == "keep" and len(arguments) == 2:
-        from .keeper import keep
+        from .keeper.service import keep
 
         sys.exit(keep(agent, arguments[1]))
     elif arguments == ["clean"]:
-        from .campaign_folder import FolderError, clean
+        from .keeper.campaign_folder import FolderError, clean
 
         try:
             print(json.dumps(clean(agent)))

@@ -20,8 +20,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .clock import MachineClock
-from .energy_visit import EnergyVisit
+from .energy.visit import EnergyVisit
+from .machine.clock import MachineClock
 from .warm_up import steady_from
 
 MIN_WARM_UP_RUNS = 5

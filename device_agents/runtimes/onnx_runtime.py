@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..onboard import layer_times, packages
+from ..onboard import layer_times
+from ..onboard.machine import packages
 
 
 def version() -> str:

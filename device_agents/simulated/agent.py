@@ -7,10 +7,11 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..onboard import cooling, meter_choice
 from ..onboard.agent import Agent, RequestError
-from ..onboard.energy_visit import RecorderLike
-from ..onboard.power_log import PowerLog
+from ..onboard.energy import meter_choice
+from ..onboard.energy.power_log import PowerLog
+from ..onboard.energy.visit import RecorderLike
+from ..onboard.machine import cooling
 from .virtual_machine import Timer, VirtualMachine
 
 VERSION = "simulated"

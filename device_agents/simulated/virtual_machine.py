@@ -15,9 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
 
-from ..onboard.clock import MachineClock
+from ..onboard.energy.meter import Meter, Missing
 from ..onboard.files import Files
-from ..onboard.meter import Meter, Missing
+from ..onboard.machine.clock import MachineClock
 from .disturbances import Disturbances
 
 # How often drift and temperature are brought up to date.

@@ -19,8 +19,8 @@ from joulemap.regular_files import read_bytes
 from ..errors import StableDeviceError, TransientDeviceError
 from ..interfaces import Completed
 from ..onboard import private_folder
-from ..onboard.campaign_folder import AGENTS
-from ..onboard.device_lock import DeviceLock
+from ..onboard.keeper.campaign_folder import AGENTS
+from ..onboard.keeper.device_lock import DeviceLock
 
 STDERR_TAIL = 2000
 

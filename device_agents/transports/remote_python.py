@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from ..errors import StableDeviceError
-from ..install_advice import MANAGERS, Board, board_of, python_advice
+from ..host.install_advice import MANAGERS, Board, board_of, python_advice
 from ..interfaces import Transport
 
 OLDEST = (3, 9)

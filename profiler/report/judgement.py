@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ...datasets.device_identity import ids_of
-from ..advice import campaign_findings
-from ..findings import Finding, Severity, in_order
+from ..campaign.advice import campaign_findings
+from ..campaign.findings import Finding, Severity, in_order
 from .content import ReportContent
 
 NOTE, LESS, WRONG = Severity.NOTE, Severity.LESS_PRECISE, Severity.MAY_BE_WRONG

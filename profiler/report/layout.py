@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from .. import console
 from .markup import Content, Html, element, joined
+from .quantities import quantity
 
 MINUS, _NO_BREAK, _MICRO = "\N{MINUS SIGN}", "\N{NO-BREAK SPACE}", "\N{MICRO SIGN}"
 
@@ -70,7 +70,7 @@ def signed(fraction: float) -> str:
 
 def cost_text(value: float, unit: str) -> str:
     """Return a cost with a readable prefix, also a negative one."""
-    text = console.quantity(abs(value), unit).strip().replace(" u", f" {_MICRO}")
+    text = quantity(abs(value), unit).strip().replace(" u", f" {_MICRO}")
     return (MINUS if value < 0 else "") + text.replace(" ", _NO_BREAK)
 
 

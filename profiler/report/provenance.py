@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...models import Predictor
-from .. import console
 from .content import INTERVAL, ReportContent
+from .fingerprint_rows import fingerprint_rows
 from .layout import count, moment, section, table
 from .markup import Html, element
 
@@ -15,7 +15,7 @@ from .markup import Html, element
 def provenance(content: ReportContent, made_at: str, version: str) -> Html:
     """Return device, conditions, protocol and predictor as tables."""
     dataset, predictor, journal = content.dataset, content.predictor, content.journal
-    device = console.fingerprint_rows(dataset.device)
+    device = fingerprint_rows(dataset.device)
     runtimes = dataset.device.get("runtimes")
     conditions = [[name, str(value)] for name, value in dataset.fixed_conditions.items()]
     if journal is not None:

@@ -11,7 +11,7 @@ from ...datasets import metrics
 from ...datasets.estimation import CampaignEstimate
 from ...models import registry
 from ...models.plots import cost_name
-from ..correction_words import correction_words, drift_size
+from ..campaign.correction_words import correction_words, drift_size
 from . import figures
 from .content import Estimate, KnowsAlignment, ReportContent, bootstrap, half
 from .layout import (

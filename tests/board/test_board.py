@@ -20,7 +20,7 @@ from joulemap.device_agents import Device, DeviceError
 from joulemap.device_agents.errors import LinkLostError
 from joulemap.device_agents.registry import open_transport
 from joulemap.profiler import profile
-from joulemap.profiler.protocol import Protocol
+from joulemap.profiler.campaign.protocol import Protocol
 
 from .conftest import Board
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from joulemap.device_agents.agent_archive import agent_archive
+from joulemap.device_agents.host.agent_archive import agent_archive
 
 from .conftest import which
 

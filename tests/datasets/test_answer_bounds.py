@@ -27,8 +27,8 @@ from joulemap.datasets.energy_records import (
 from joulemap.datasets.field_checks import count, finite, index
 from joulemap.datasets.journal import CampaignRecord, Journal, read_journal
 from joulemap.datasets.store import export_campaign
-from joulemap.device_agents.onboard.energy_window import Energy
-from joulemap.device_agents.onboard.meter import MeterInfo
+from joulemap.device_agents.onboard.energy.meter import MeterInfo
+from joulemap.device_agents.onboard.energy.window import Energy
 
 MakeVisits = Callable[..., list[Visit]]
 HUGE = 10**400

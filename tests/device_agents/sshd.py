@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from joulemap.device_agents.onboard import device_lock
+from joulemap.device_agents.onboard.keeper import device_lock
 
 from .processes import ReservedPort, end, halt, send_signal, wait_for_states
 

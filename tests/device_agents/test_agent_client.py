@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from joulemap.device_agents.agent_client import AgentClient
 from joulemap.device_agents.errors import StableDeviceError, TransientDeviceError
+from joulemap.device_agents.host.agent_client import AgentClient
 from joulemap.device_agents.transports.local import LocalProcess
 
 # What every stand-in agent starts with: read one request, know how to answer.

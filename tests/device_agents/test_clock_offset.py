@@ -7,8 +7,8 @@ import random
 import pytest
 
 from joulemap.device_agents import TransientDeviceError
-from joulemap.device_agents.clock_offset import CLOCKS, compare_clocks
 from joulemap.device_agents.device import Device
+from joulemap.device_agents.host.clock_offset import CLOCKS, compare_clocks
 
 
 class Link:

@@ -14,12 +14,12 @@ import pytest
 
 from joulemap import InputError
 from joulemap.datasets import Timing
-from joulemap.device_agents.agent_archive import agent_archive
 from joulemap.device_agents.device import Device, Preparation, StartGate
 from joulemap.device_agents.errors import StableDeviceError
+from joulemap.device_agents.host.agent_archive import agent_archive
 from joulemap.profiler import Protocol, networks
-from joulemap.profiler.protocol import reference_widths
-from joulemap.profiler.templates import cached_template
+from joulemap.profiler.campaign.protocol import reference_widths
+from joulemap.profiler.templates.export import cached_template
 
 from .processes import wait_for_cpu_time, wait_for_states
 

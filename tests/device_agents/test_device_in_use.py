@@ -21,11 +21,11 @@ from joulemap.datasets.journal import read_journal
 from joulemap.device_agents import DeviceInUseError, StableDeviceError
 from joulemap.device_agents import device as device_module
 from joulemap.device_agents.device import Device, Preparation
-from joulemap.device_agents.onboard import device_lock
+from joulemap.device_agents.onboard.keeper import device_lock
 from joulemap.device_agents.simulated.loopback import LoopbackTransport, write_fixed_time_runtime
 from joulemap.profiler import profile, profile_layers
-from joulemap.profiler import templates as template_module
-from joulemap.profiler.campaign import Silent
+from joulemap.profiler.campaign.run import Silent
+from joulemap.profiler.templates import export as template_module
 
 from .conftest import LIMITS, QUICK, Remote
 from .sshd import SshClientHome, running_sshd

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from joulemap.device_agents.answers import preparation_digest
 from joulemap.device_agents.device import Device, Preparation
 from joulemap.device_agents.errors import DeviceError, LinkLostError, StableDeviceError
-from joulemap.device_agents.keeper_client import KeeperClient, LinkLimits, VisitRequest
+from joulemap.device_agents.host.answers import preparation_digest
+from joulemap.device_agents.host.keeper_client import KeeperClient, LinkLimits, VisitRequest
 from joulemap.device_agents.simulated.loopback import LoopbackProcess, LoopbackTransport
-from joulemap.profiler.device_text import print_probe
+from joulemap.profiler.command_line.device_text import print_probe
 
 LIMITS = LinkLimits(
     first_wait_s=0.01,

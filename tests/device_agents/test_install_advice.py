@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from joulemap.device_agents.install_advice import (
+from joulemap.device_agents.host.install_advice import (
     Board,
     board_of,
     board_of_fingerprint,

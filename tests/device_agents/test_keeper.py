@@ -126,7 +126,7 @@ def test_a_visit_that_kills_its_agent_twice_is_an_error_and_the_next_is_made(
 
 
 def _length(widths: tuple[int, ...], remote: Remote) -> int:
-    from joulemap.device_agents.onboard.materialise import Materialiser
+    from joulemap.device_agents.onboard.model.materialise import Materialiser
 
     return len(Materialiser(remote.preparation.template.decode()).materialise(list(widths)))
 

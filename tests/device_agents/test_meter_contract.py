@@ -5,8 +5,14 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
+from joulemap.device_agents.onboard.energy.meter import (
+    Meter,
+    MeterError,
+    MeterGone,
+    MeterInfo,
+    Missing,
+)
 from joulemap.device_agents.onboard.files import Files
-from joulemap.device_agents.onboard.meter import Meter, MeterError, MeterGone, MeterInfo, Missing
 from joulemap.device_agents.testing import MeterContract
 
 RANGE_UJ = 1_000_000

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from joulemap.device_agents import Device, Preparation, StableDeviceError
-from joulemap.device_agents.onboard import campaign_folder
+from joulemap.device_agents.onboard.keeper import campaign_folder
 
 from .adb_phone import own_adb_server, phone_root, running_phone
 from .conftest import Remote, collect

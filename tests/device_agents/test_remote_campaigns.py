@@ -17,9 +17,9 @@ from joulemap.datasets.journal import read_journal
 from joulemap.datasets.store import DEVICE_LINK, held_folder
 from joulemap.device_agents.device import Device
 from joulemap.profiler import profile
-from joulemap.profiler.campaign import Silent
-from joulemap.profiler.cli import main
-from joulemap.profiler.link_token import link_token
+from joulemap.profiler.campaign.link_token import link_token
+from joulemap.profiler.campaign.run import Silent
+from joulemap.profiler.command_line.cli import main
 
 from .conftest import LIMITS, QUICK, Remote
 

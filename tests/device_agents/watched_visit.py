@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from joulemap.device_agents.onboard.energy_visit import ChosenMeter, EnergyVisit
-from joulemap.device_agents.onboard.power_log import Recorder
+from joulemap.device_agents.onboard.energy.power_log import Recorder
+from joulemap.device_agents.onboard.energy.visit import ChosenMeter, EnergyVisit
 
 
 class WatchedVisit(EnergyVisit):

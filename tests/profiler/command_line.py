@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from joulemap.profiler import cli, console
+from joulemap.profiler.command_line import cli, console
 
 PROFILE = ["profile", "local:", "--network", "lenet5", "--visit-s", "0.02", "--visits", "2"]
 

@@ -16,8 +16,8 @@ from joulemap.datasets import CostDataset
 from joulemap.datasets.journal import read_journal
 from joulemap.device_agents import Device, DeviceInUseError, LinkLostError, Preparation
 from joulemap.profiler import networks, profile
-from joulemap.profiler.protocol import Protocol, reference_widths
-from joulemap.profiler.templates import cached_template
+from joulemap.profiler.campaign.protocol import Protocol, reference_widths
+from joulemap.profiler.templates.export import cached_template
 
 from ..device_agents.adb_phone import Phone, own_adb_server, phone_root, running_phone
 

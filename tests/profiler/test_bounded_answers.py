@@ -14,14 +14,14 @@ from joulemap.datasets import CostDataset
 from joulemap.datasets.answer_bounds import BOUNDS
 from joulemap.datasets.journal import FILE_NAME, read_journal
 from joulemap.device_agents import Device, Preparation
-from joulemap.device_agents.agent_client import AgentClient
 from joulemap.device_agents.device import StartGate
 from joulemap.device_agents.errors import TransientDeviceError
+from joulemap.device_agents.host.agent_client import AgentClient
 from joulemap.device_agents.onboard import frames
 from joulemap.device_agents.simulated import simulated_device
 from joulemap.profiler import Protocol, networks, profile
-from joulemap.profiler.protocol import reference_widths
-from joulemap.profiler.templates import cached_template
+from joulemap.profiler.campaign.protocol import reference_widths
+from joulemap.profiler.templates.export import cached_template
 
 from ..device_agents.onboard.virtual_power import VirtualCounter, VirtualPower
 from .test_metered_campaign import device_with

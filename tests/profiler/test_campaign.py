@@ -25,7 +25,7 @@ from joulemap.datasets.store import DEVICE_LINK
 from joulemap.datasets.verification import UnverifiedWarning
 from joulemap.device_agents import StableDeviceError, TransientDeviceError, registry
 from joulemap.device_agents import device as device_module
-from joulemap.device_agents.agent_archive import agent_archive
+from joulemap.device_agents.host.agent_archive import agent_archive
 from joulemap.device_agents.registry import RuntimeEntry
 from joulemap.profiler import Protocol, networks, profile, profile_layers, sample
 

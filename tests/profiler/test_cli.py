@@ -18,8 +18,9 @@ import pytest
 
 from joulemap import models
 from joulemap.datasets import CostDataset
-from joulemap.profiler import cli, networks, sample
-from joulemap.profiler.transfer_points import choose_points
+from joulemap.profiler import networks, sample
+from joulemap.profiler.campaign.transfer_points import choose_points
+from joulemap.profiler.command_line import cli
 
 from .command_line import PROFILE, in_this_process, joulemap, refused
 
@@ -161,7 +162,7 @@ def test_a_full_disk_is_told_and_the_same_command_continues(tmp_path: Path) -> N
 
 def test_help_does_not_import_what_it_does_not_need() -> None:
     code = (
-        "import sys\nfrom joulemap.profiler.cli import main\n"
+        "import sys\nfrom joulemap.profiler.command_line.cli import main\n"
         "assert main(['--help']) == 0\n"
         "heavy = {'torch', 'pandas', 'scipy', 'numpy', 'sklearn', 'pyarrow', 'onnx'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"

@@ -10,12 +10,13 @@ import pytest
 from joulemap import InputError
 from joulemap.datasets import CostDataset
 from joulemap.datasets.journal import FILE_NAME, read_journal
-from joulemap.device_agents.onboard.host_state import MACHINE
+from joulemap.device_agents.onboard.machine.host_state import MACHINE
 from joulemap.device_agents.simulated import simulated_device
 from joulemap.device_agents.simulated.disturbances import Disturbances, Throttling
-from joulemap.profiler import Protocol, cli, networks, profile
-from joulemap.profiler.advice import advise
-from joulemap.profiler.campaign import Silent
+from joulemap.profiler import Protocol, networks, profile
+from joulemap.profiler.campaign.advice import advise
+from joulemap.profiler.campaign.run import Silent
+from joulemap.profiler.command_line import cli
 
 
 def test_visits_that_began_too_hot_are_counted(tmp_path: Path) -> None:

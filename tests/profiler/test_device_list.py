@@ -15,8 +15,8 @@ import pytest
 from joulemap.device_agents.transports.ssh_config_files import hosts_of
 from joulemap.device_agents.transports.ssh_settings import SshUrl, resolve
 from joulemap.models.systolic.hardware import PRESETS
-from joulemap.profiler import cli
-from joulemap.profiler.device_list import list_devices
+from joulemap.profiler.command_line import cli
+from joulemap.profiler.command_line.device_list import list_devices
 
 
 class AdbServer(socketserver.ThreadingTCPServer):

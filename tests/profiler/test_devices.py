@@ -13,9 +13,9 @@ from joulemap.datasets import CostDataset
 from joulemap.device_agents.errors import TransientDeviceError
 from joulemap.models import SystolicArrayModel, fit
 from joulemap.profiler import Protocol, networks, profile
-from joulemap.profiler.device_text import require_processors
-from joulemap.profiler.devices import ASSUMED_JOULE_PER_MAC, open_device
-from joulemap.profiler.metering import energy_fields
+from joulemap.profiler.campaign.devices import ASSUMED_JOULE_PER_MAC, open_device
+from joulemap.profiler.campaign.metering import energy_fields
+from joulemap.profiler.campaign.requirements import require_processors
 
 QUICK = Protocol(visits=2, max_visit_s=0.1)
 

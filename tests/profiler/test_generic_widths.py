@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from joulemap import InputError
 from joulemap.datasets import NetworkSpec, Width
 from joulemap.profiler import networks
-from joulemap.profiler.generic_widths import MOST_PARAMETERS, GenericWidths, Polynomial
 from joulemap.profiler.networks import SpecBuilder
+from joulemap.profiler.templates.generic_widths import MOST_PARAMETERS, GenericWidths, Polynomial
 
 
 def value_at(polynomial: Polynomial, widths: tuple[int, ...]) -> Fraction:

@@ -12,9 +12,9 @@ from joulemap.datasets import LayerProfiles
 from joulemap.device_agents import Device, StableDeviceError
 from joulemap.models import LayerwisePredictor
 from joulemap.profiler import networks, profile, profile_layers
-from joulemap.profiler.cli import main
-from joulemap.profiler.layer_join import LayerJoin, checked_nodes, checked_times
-from joulemap.profiler.templates import cached_template
+from joulemap.profiler.campaign.layer_join import LayerJoin, checked_nodes, checked_times
+from joulemap.profiler.command_line.cli import main
+from joulemap.profiler.templates.export import cached_template
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 from joulemap.device_agents import Device
-from joulemap.device_agents.agent_archive import agent_archive
-from joulemap.profiler import cli
+from joulemap.device_agents.host.agent_archive import agent_archive
+from joulemap.profiler.command_line import cli
 
 from ..device_agents.adb_phone import own_adb_server, phone_root, running_phone
 from ..device_agents.processes import process_state, wait_for_states

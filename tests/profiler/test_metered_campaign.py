@@ -19,13 +19,13 @@ from joulemap.datasets import CostDataset, NetworkSpec
 from joulemap.datasets.journal import FILE_NAME, read_journal
 from joulemap.device_agents.device import Device
 from joulemap.device_agents.errors import StableDeviceError
-from joulemap.device_agents.onboard.meter import ESTIMATE, MeterGone
+from joulemap.device_agents.onboard.energy.meter import ESTIMATE, MeterGone
 from joulemap.device_agents.simulated import VirtualMachine
 from joulemap.device_agents.simulated.transport import SimulatedTransport
 from joulemap.models import BilinearPredictor
 from joulemap.profiler import Protocol, networks, profile
-from joulemap.profiler.advice import advise
-from joulemap.profiler.metering import metered_visit_s
+from joulemap.profiler.campaign.advice import advise
+from joulemap.profiler.campaign.metering import metered_visit_s
 
 from ..device_agents.onboard.virtual_power import (
     VirtualBattery,

@@ -9,7 +9,7 @@ import pytest
 
 from joulemap.datasets import NetworkSpec
 from joulemap.profiler import Protocol
-from joulemap.profiler.plan import VisitPlan
+from joulemap.profiler.campaign.plan import VisitPlan
 
 from ..conftest import CONDITIONS, make_timing, true_latency_s
 

@@ -26,7 +26,7 @@ from joulemap.device_agents.simulated.disturbances import (
     Throttling,
 )
 from joulemap.profiler import Protocol, profile
-from joulemap.profiler.advice import advise
+from joulemap.profiler.campaign.advice import advise
 
 NOISE = CallNoise(0.01, 0.3)
 

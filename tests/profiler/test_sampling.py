@@ -13,8 +13,9 @@ from joulemap.datasets.metrics import mape
 from joulemap.models import AlignedBilinearPredictor
 from joulemap.models.learning_curve import fit_rows
 from joulemap.models.testing import draw_widths
-from joulemap.profiler import networks, sample, sampling
-from joulemap.profiler.sampling import SAMPLERS
+from joulemap.profiler import networks, sample
+from joulemap.profiler.campaign import sampling
+from joulemap.profiler.campaign.sampling import SAMPLERS
 
 PREFIX_STABLE = [name for name, sampler in SAMPLERS.items() if sampler.is_prefix_stable]
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from joulemap.datasets.journal import FILE_NAME, read_journal
-from joulemap.profiler import Protocol, cli, profile
+from joulemap.profiler import Protocol, profile
+from joulemap.profiler.command_line import cli
 
 from ..device_agents.sshd import SshClientHome, Sshd, running_sshd
 

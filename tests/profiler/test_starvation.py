@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 
 from joulemap.datasets import Block, NetworkSpec, Timing, Visit
 from joulemap.datasets.journal import CampaignRecord, JournalContent
-from joulemap.profiler.advice import advise, campaign_findings
-from joulemap.profiler.findings import Finding, Severity, in_order
-from joulemap.profiler.starvation import processor_share, starvation
+from joulemap.profiler.campaign.advice import advise, campaign_findings
+from joulemap.profiler.campaign.findings import Finding, Severity, in_order
+from joulemap.profiler.campaign.starvation import processor_share, starvation
 
 MakeVisits = Callable[..., list[Visit]]
 

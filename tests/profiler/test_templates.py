@@ -17,10 +17,11 @@ from torch import nn
 
 from joulemap import InputError
 from joulemap.datasets import LayerSpec, NetworkSpec, Width
-from joulemap.profiler import networks, templates
+from joulemap.profiler import networks
 from joulemap.profiler.networks import NetworkDefinition, SpecBuilder
 from joulemap.profiler.networks.definition import Resolution
-from joulemap.profiler.templates import Template, cached_template, export_template
+from joulemap.profiler.templates import export as templates
+from joulemap.profiler.templates.export import Template, cached_template, export_template
 from joulemap.profiler.testing import uniform_widths
 
 ZOO = networks.names()

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from joulemap.device_agents import meters
-from joulemap.device_agents.agent_archive import agent_archive
+from joulemap.device_agents.host.agent_archive import agent_archive
 from joulemap.device_agents.registry import METERS
 
 # Standard library alone (-I -S), as on a device that has nothing but Python.

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from joulemap.device_agents.meters import amdgpu
+from joulemap.device_agents.onboard.energy.meter import Meter, Missing
 from joulemap.device_agents.onboard.files import Files
-from joulemap.device_agents.onboard.meter import Meter, Missing
 from joulemap.device_agents.testing import FaultyFiles, MeterContract
 
 CARD = "sys/class/hwmon/hwmon2"

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulemap.device_agents.meters import android_odpm
+from joulemap.device_agents.onboard.energy.meter import Meter, MeterError, Missing
 from joulemap.device_agents.onboard.files import Files
-from joulemap.device_agents.onboard.meter import Meter, MeterError, Missing
 from joulemap.device_agents.testing import FaultyFiles, MeterContract
 
 IIO = "sys/bus/iio/devices"

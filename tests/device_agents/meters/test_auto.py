@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from joulemap.device_agents.onboard.energy.meter import Meter
+from joulemap.device_agents.onboard.energy.meter_choice import choose, find_meters
 from joulemap.device_agents.onboard.files import Files
-from joulemap.device_agents.onboard.meter import Meter
-from joulemap.device_agents.onboard.meter_choice import choose, find_meters
 from joulemap.device_agents.registry import METERS
 from joulemap.device_agents.testing import FaultyFiles
 

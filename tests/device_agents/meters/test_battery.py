@@ -11,10 +11,10 @@ import pytest
 from joulemap.device_agents.meters import battery
 from joulemap.device_agents.meters.battery import BatteryMeter
 from joulemap.device_agents.meters.battery_sign import Calibration
-from joulemap.device_agents.onboard.clock import MachineClock
+from joulemap.device_agents.onboard.energy.meter import Meter, MeterError, MeterGone, Missing
+from joulemap.device_agents.onboard.energy.power_log import PowerLog
 from joulemap.device_agents.onboard.files import Files
-from joulemap.device_agents.onboard.meter import Meter, MeterError, MeterGone, Missing
-from joulemap.device_agents.onboard.power_log import PowerLog
+from joulemap.device_agents.onboard.machine.clock import MachineClock
 from joulemap.device_agents.testing import FaultyFiles, MeterContract
 
 CLASS = "sys/class/power_supply"

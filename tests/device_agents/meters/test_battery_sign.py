@@ -15,7 +15,7 @@ from joulemap.device_agents.meters.battery_sign import (
     Stretch,
     learn_sign_and_unit,
 )
-from joulemap.device_agents.onboard.meter import MeterError
+from joulemap.device_agents.onboard.energy.meter import MeterError
 
 signs = st.sampled_from([1, -1])
 factors = st.sampled_from(FACTORS)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from joulemap.device_agents.meters import battery
 from joulemap.device_agents.meters.battery_supply import CLASS, Supply, batteries, supplies
+from joulemap.device_agents.onboard.energy.meter import Missing
 from joulemap.device_agents.onboard.files import Files
-from joulemap.device_agents.onboard.meter import Missing
 
 PORT = "tps6598x-source-psy-0-0038"
 MAC = {

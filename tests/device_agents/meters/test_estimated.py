@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from joulemap.device_agents.meters import estimated
 from joulemap.device_agents.meters.estimated import CpuTimeMeter
+from joulemap.device_agents.onboard.energy.meter import MeterError, MeterGone, Missing
 from joulemap.device_agents.onboard.files import Files
-from joulemap.device_agents.onboard.meter import MeterError, MeterGone, Missing
 from joulemap.device_agents.testing import FaultyFiles, MeterContract
 
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from joulemap.device_agents.meters import hwmon
 from joulemap.device_agents.meters.readings import channel_name
+from joulemap.device_agents.onboard.energy.meter import Meter, MeterError, MeterGone, Missing
 from joulemap.device_agents.onboard.files import Files
-from joulemap.device_agents.onboard.meter import Meter, MeterError, MeterGone, Missing
 from joulemap.device_agents.testing import FaultyFiles, MeterContract
 
 HWMON = "sys/class/hwmon/hwmon0"

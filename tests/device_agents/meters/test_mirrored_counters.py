@@ -10,8 +10,8 @@ import pytest
 
 from joulemap.device_agents.meters import rapl
 from joulemap.device_agents.meters.mirrored_counters import is_mirror
+from joulemap.device_agents.onboard.energy.meter import Meter, Missing
 from joulemap.device_agents.onboard.files import Files, OpenFile
-from joulemap.device_agents.onboard.meter import Meter, Missing
 
 CLASS = "sys/class/powercap"
 RANGE_UJ = 65_532_610_987

@@ -16,11 +16,11 @@ import pytest
 
 from joulemap.device_agents.errors import StableDeviceError
 from joulemap.device_agents.meters import nvml
-from joulemap.device_agents.onboard.clock import MachineClock
+from joulemap.device_agents.onboard.energy.meter import Meter, MeterError, MeterGone, Missing
+from joulemap.device_agents.onboard.energy.meter_choice import enrol
+from joulemap.device_agents.onboard.energy.power_log import Recorder
 from joulemap.device_agents.onboard.files import Files
-from joulemap.device_agents.onboard.meter import Meter, MeterError, MeterGone, Missing
-from joulemap.device_agents.onboard.meter_choice import enrol
-from joulemap.device_agents.onboard.power_log import Recorder
+from joulemap.device_agents.onboard.machine.clock import MachineClock
 from joulemap.device_agents.onboard.visit import Stopwatch, measure
 from joulemap.device_agents.simulated.nvml_library import LIBRARY, SETTINGS_VARIABLE, build_nvml
 from joulemap.device_agents.testing import FaultyFiles, MeterContract

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from joulemap.device_agents.meters.battery import BatteryMeter
+from joulemap.device_agents.onboard.energy.meter import Meter, MeterError, MeterGone, Missing
 from joulemap.device_agents.onboard.files import Files
-from joulemap.device_agents.onboard.meter import Meter, MeterError, MeterGone, Missing
 from joulemap.device_agents.simulated.board_options import BoardOptions
 from joulemap.device_agents.simulated.board_server import BoardServer
 

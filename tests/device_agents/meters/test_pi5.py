@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulemap.device_agents.meters import pi5
-from joulemap.device_agents.onboard import firmware
+from joulemap.device_agents.onboard.energy.meter import Meter, MeterError, MeterGone, Missing
 from joulemap.device_agents.onboard.files import Files
-from joulemap.device_agents.onboard.meter import Meter, MeterError, MeterGone, Missing
+from joulemap.device_agents.onboard.machine import firmware
 from joulemap.device_agents.testing import FaultyFiles, MeterContract
 
 PROGRAM = "usr/bin/vcgencmd"

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from joulemap.device_agents.meters import rapl
 from joulemap.device_agents.meters.readings import NumberFile, parse_number
+from joulemap.device_agents.onboard.energy.meter import Meter, MeterError, MeterInfo, Missing
 from joulemap.device_agents.onboard.files import Files
-from joulemap.device_agents.onboard.meter import Meter, MeterError, MeterInfo, Missing
 from joulemap.device_agents.testing import FaultyFiles, MeterContract
 
 Plant = Callable[[Path, Mapping[str, object]], None]

@@ -11,8 +11,8 @@ import pytest
 from joulemap.device_agents.meters import android_odpm, battery, hwmon, rapl
 from joulemap.device_agents.meters.readings import reading_failed
 from joulemap.device_agents.meters.refusals import TRIES, read_at_first, remedy_of
+from joulemap.device_agents.onboard.energy.meter import Missing
 from joulemap.device_agents.onboard.files import Files
-from joulemap.device_agents.onboard.meter import Missing
 
 Plant = Callable[[Path, Mapping[str, object]], None]
 NUMBERS = [

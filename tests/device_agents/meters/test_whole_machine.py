@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from joulemap.device_agents.meters import hwmon
 from joulemap.device_agents.meters.whole_machine import Sensor, is_machines_meter, see_all
+from joulemap.device_agents.onboard.energy.meter import Missing
+from joulemap.device_agents.onboard.energy.meter_choice import choose, find_meters
 from joulemap.device_agents.onboard.files import Files
-from joulemap.device_agents.onboard.meter import Missing
-from joulemap.device_agents.onboard.meter_choice import choose, find_meters
 
 Plant = Callable[[Path, Mapping[str, object]], None]
 HWMON = "sys/class/hwmon"

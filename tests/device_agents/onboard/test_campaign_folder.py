@@ -17,7 +17,7 @@ import pytest
 
 from joulemap.device_agents.device import Device
 from joulemap.device_agents.errors import StableDeviceError
-from joulemap.device_agents.onboard import campaign_folder
+from joulemap.device_agents.onboard.keeper import campaign_folder
 
 TOKEN = "0123456789abcdef"  # noqa: S105
 # Takes the lock, writes into the folder, and removes it, as often as it is told.

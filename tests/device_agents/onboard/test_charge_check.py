@@ -7,14 +7,14 @@ import random
 
 import pytest
 
-from joulemap.device_agents.onboard.charge_check import (
+from joulemap.device_agents.onboard.energy.charge_check import (
     KEPT_VISITS,
     Reserve,
     check,
     compare,
     drawn_j,
 )
-from joulemap.device_agents.onboard.power_log import PowerLog
+from joulemap.device_agents.onboard.energy.power_log import PowerLog
 
 from .virtual_power import VirtualGauge, VirtualPower
 

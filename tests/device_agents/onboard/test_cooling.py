@@ -6,11 +6,11 @@ import pytest
 
 from joulemap.datasets import Timing
 from joulemap.device_agents.device import Device, Preparation
-from joulemap.device_agents.onboard.cooling import BAND_C, cool_down
+from joulemap.device_agents.onboard.machine.cooling import BAND_C, cool_down
 from joulemap.device_agents.simulated import simulated_device
 from joulemap.device_agents.simulated.disturbances import Disturbances, Throttling
 from joulemap.profiler import Protocol, networks
-from joulemap.profiler.templates import cached_template
+from joulemap.profiler.templates.export import cached_template
 
 
 class Machine:

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulemap.device_agents.onboard.core_kinds import GAP, parse_cpus, parts_by_gap
 from joulemap.device_agents.onboard.files import Files
-from joulemap.device_agents.onboard.processor import clusters
+from joulemap.device_agents.onboard.machine.core_kinds import GAP, parse_cpus, parts_by_gap
+from joulemap.device_agents.onboard.machine.processor import clusters
 
 CPUS = "sys/devices/system/cpu"
 INTEL = "vendor_id\t: GenuineIntel\nmodel name\t: Intel(R) Core(TM) Ultra 7 155H"

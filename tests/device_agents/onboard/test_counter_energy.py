@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from joulemap.device_agents.onboard.counter_energy import Counter, unwrap
-from joulemap.device_agents.onboard.energy_window import energy_of
-from joulemap.device_agents.onboard.fluctuation import NOTHING, LongRun, long_run
-from joulemap.device_agents.onboard.mean_power import MeanPower, Refused
-from joulemap.device_agents.onboard.meter import COUNTER, MeterInfo
-from joulemap.device_agents.onboard.meter_choice import enrol
+from joulemap.device_agents.onboard.energy.counter import Counter, unwrap
+from joulemap.device_agents.onboard.energy.fluctuation import NOTHING, LongRun, long_run
+from joulemap.device_agents.onboard.energy.mean_power import MeanPower, Refused
+from joulemap.device_agents.onboard.energy.meter import COUNTER, MeterInfo
+from joulemap.device_agents.onboard.energy.meter_choice import enrol
+from joulemap.device_agents.onboard.energy.window import energy_of
 
 from .virtual_power import VirtualCounter, VirtualPower
 

@@ -13,14 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulemap.datasets.device_identity import is_same_device
-from joulemap.device_agents.onboard.device_ids import (
+from joulemap.device_agents.onboard.files import Files
+from joulemap.device_agents.onboard.machine.device_ids import (
     built_in_addresses,
     machine_id,
     memory_words,
 )
-from joulemap.device_agents.onboard.files import Files
-from joulemap.device_agents.onboard.fingerprint import fingerprint
-from joulemap.device_agents.onboard.identity import is_placeholder
+from joulemap.device_agents.onboard.machine.fingerprint import fingerprint
+from joulemap.device_agents.onboard.machine.identity import is_placeholder
 
 MACHINE = "0123456789abcdef0123456789abcde1"
 OTHER = "fedcba9876543210fedcba9876543211"

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from joulemap.device_agents.onboard import device_lock
-from joulemap.device_agents.onboard.device_lock import DeviceLock
+from joulemap.device_agents.onboard.keeper import device_lock
+from joulemap.device_agents.onboard.keeper.device_lock import DeviceLock
 
 # Commands come as lines; what each leads to goes back as one.
 PROGRAM = """

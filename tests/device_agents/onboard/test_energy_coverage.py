@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from scipy import stats
 
-from joulemap.device_agents.onboard.mean_power import t_quantile
+from joulemap.device_agents.onboard.energy.mean_power import t_quantile
 
 from .virtual_power import MeteredAgent, VirtualCounter, VirtualGauge, VirtualPower
 

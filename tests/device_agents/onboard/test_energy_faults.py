@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from joulemap.device_agents.onboard.meter import ESTIMATE, MeterError, MeterGone, Missing
+from joulemap.device_agents.onboard.energy.meter import ESTIMATE, MeterError, MeterGone, Missing
 
 from .virtual_power import MeteredAgent, VirtualBattery, VirtualCounter, VirtualGauge, VirtualPower
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from joulemap.device_agents.onboard.agent import Agent
-from joulemap.device_agents.onboard.clock import MachineClock
-from joulemap.device_agents.onboard.energy_visit import RecorderLike
-from joulemap.device_agents.onboard.meter import SAMPLER, MeterInfo
-from joulemap.device_agents.onboard.power_log import PowerLog
+from joulemap.device_agents.onboard.energy.meter import SAMPLER, MeterInfo
+from joulemap.device_agents.onboard.energy.power_log import PowerLog
+from joulemap.device_agents.onboard.energy.visit import RecorderLike
+from joulemap.device_agents.onboard.machine.clock import MachineClock
 from joulemap.device_agents.simulated.agent import VirtualRecorder
 
 from .virtual_power import MeteredAgent, VirtualCounter, VirtualGauge, VirtualPower

@@ -8,14 +8,14 @@ from itertools import pairwise
 
 import pytest
 
-from joulemap.device_agents.onboard.fluctuation import (
+from joulemap.device_agents.onboard.energy.fluctuation import (
     LongRun,
     Pieces,
     levelled,
     long_run,
     pieces_of,
 )
-from joulemap.device_agents.onboard.idle_power import IdleTimes, idle_fluctuation
+from joulemap.device_agents.onboard.energy.idle_power import IdleTimes, idle_fluctuation
 
 
 def fading(draw: random.Random, count: int, memory: float) -> list[float]:

@@ -17,11 +17,11 @@ from pathlib import Path
 import pytest
 
 from joulemap.device_agents.device import Preparation
-from joulemap.device_agents.onboard import frequency
-from joulemap.device_agents.onboard.frequency import FrequencyLock
+from joulemap.device_agents.onboard.machine import frequency
+from joulemap.device_agents.onboard.machine.frequency import FrequencyLock
 from joulemap.profiler import Protocol, networks
-from joulemap.profiler.protocol import reference_widths
-from joulemap.profiler.templates import cached_template
+from joulemap.profiler.campaign.protocol import reference_widths
+from joulemap.profiler.templates.export import cached_template
 
 from ..processes import process_state
 

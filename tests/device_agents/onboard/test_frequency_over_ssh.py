@@ -11,8 +11,8 @@ import pytest
 
 from joulemap.device_agents.device import Device, Preparation
 from joulemap.profiler import Protocol, networks
-from joulemap.profiler.protocol import reference_widths
-from joulemap.profiler.templates import cached_template
+from joulemap.profiler.campaign.protocol import reference_widths
+from joulemap.profiler.templates.export import cached_template
 
 from ..sshd import SshClientHome, Sshd
 

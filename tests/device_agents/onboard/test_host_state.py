@@ -15,11 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulemap.device_agents.onboard.files import read_text
-from joulemap.device_agents.onboard.host_state import (
-    MACHINE,
-    HostState,
-    over_visit,
-)
+from joulemap.device_agents.onboard.machine.host_state import MACHINE, HostState, over_visit
 
 TICKS = os.sysconf("SC_CLK_TCK")
 

@@ -7,15 +7,15 @@ import random
 
 import pytest
 
-from joulemap.device_agents.onboard.fluctuation import LongRun, pieces_of
-from joulemap.device_agents.onboard.idle_power import (
+from joulemap.device_agents.onboard.energy.fluctuation import LongRun, pieces_of
+from joulemap.device_agents.onboard.energy.idle_power import (
     NO_BEND,
     IdleTimes,
     bend_of,
     idle_fluctuation,
     idle_times,
 )
-from joulemap.device_agents.onboard.mean_power import MeanPower
+from joulemap.device_agents.onboard.energy.mean_power import MeanPower
 
 LENGTH_S = 0.1
 IDLE_W, NET_W = 5.0, 5.0

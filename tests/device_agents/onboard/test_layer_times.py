@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulemap.device_agents.onboard import layer_times
-from joulemap.device_agents.onboard.protobuf import bytes_field, int_field, string_field
+from joulemap.device_agents.onboard.model.protobuf import bytes_field, int_field, string_field
 
 
 def trace(runs: list[dict[str, int]]) -> str:

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from joulemap.device_agents.onboard import materialise
-from joulemap.device_agents.onboard.materialise import Materialiser
+from joulemap.device_agents.onboard.model import materialise
+from joulemap.device_agents.onboard.model.materialise import Materialiser
 
 
 def size(*terms: tuple[int, list[int]], divide: int = 1) -> dict[str, Any]:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from joulemap.device_agents.onboard.meter import remembered
-from joulemap.device_agents.onboard.meter_choice import wanted_again
+from joulemap.device_agents.onboard.energy.meter import remembered
+from joulemap.device_agents.onboard.energy.meter_choice import wanted_again
 
 RAPL = {"name": "rapl", "channel": "cpu", "state": {}, "domain": "processor"}
 PHONE = {"name": "battery", "channel": "battery", "state": {"plugged": "none"}}

@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 
 from joulemap import InputError
 from joulemap.device_agents.meters.battery import BatteryMeter
-from joulemap.device_agents.onboard.files import Files
-from joulemap.device_agents.onboard.meter import Missing
-from joulemap.device_agents.onboard.meter_choice import choose, find_meters, find_told
-from joulemap.device_agents.onboard.meter_options import (
+from joulemap.device_agents.onboard.energy.meter import Missing
+from joulemap.device_agents.onboard.energy.meter_choice import choose, find_meters, find_told
+from joulemap.device_agents.onboard.energy.meter_options import (
     MeterOptionError,
     in_words,
     split_url,
     split_wanted,
 )
+from joulemap.device_agents.onboard.files import Files
 from joulemap.device_agents.registry import check_meters, plain_url
 
 MODULES = {"hwmon": "hwmon", "battery": "battery", "estimated": "estimated"}

@@ -8,11 +8,11 @@ import time
 
 import pytest
 
-from joulemap.device_agents.onboard.clock import MachineClock
-from joulemap.device_agents.onboard.energy_visit import ChosenMeter
-from joulemap.device_agents.onboard.meter import COUNTER, MeterGone, MeterInfo
-from joulemap.device_agents.onboard.meter_choice import enrol
-from joulemap.device_agents.onboard.power_log import PowerLog, Recorder
+from joulemap.device_agents.onboard.energy.meter import COUNTER, MeterGone, MeterInfo
+from joulemap.device_agents.onboard.energy.meter_choice import enrol
+from joulemap.device_agents.onboard.energy.power_log import PowerLog, Recorder
+from joulemap.device_agents.onboard.energy.visit import ChosenMeter
+from joulemap.device_agents.onboard.machine.clock import MachineClock
 from joulemap.device_agents.onboard.visit import Stopwatch, measure
 from joulemap.profiler import Protocol
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from joulemap.device_agents.onboard import frequency
-from joulemap.device_agents.onboard import identity as identity_module
 from joulemap.device_agents.onboard.files import Files
-from joulemap.device_agents.onboard.fingerprint import fingerprint
-from joulemap.device_agents.onboard.host_state import HostState
-from joulemap.device_agents.onboard.permissions import permissions
-from joulemap.device_agents.onboard.processor import clusters, core_names, gpus
+from joulemap.device_agents.onboard.machine import frequency
+from joulemap.device_agents.onboard.machine import identity as identity_module
+from joulemap.device_agents.onboard.machine.fingerprint import fingerprint
+from joulemap.device_agents.onboard.machine.host_state import HostState
+from joulemap.device_agents.onboard.machine.permissions import permissions
+from joulemap.device_agents.onboard.machine.processor import clusters, core_names, gpus
 
 CPUS = "sys/devices/system/cpu"
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulemap.device_agents.onboard import onnx_messages, protobuf
+from joulemap.device_agents.onboard.model import onnx_messages, protobuf
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 NAMES = st.text(min_size=1, max_size=300)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from joulemap.device_agents.onboard.host_state import HostState
-from joulemap.device_agents.onboard.readiness import wait_until_ready
+from joulemap.device_agents.onboard.machine.host_state import HostState
+from joulemap.device_agents.onboard.machine.readiness import wait_until_ready
 
 
 class Board:

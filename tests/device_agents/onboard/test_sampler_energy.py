@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from joulemap.device_agents.onboard.fluctuation import long_run
-from joulemap.device_agents.onboard.mean_power import Refused, combined_freedom, t_quantile
-from joulemap.device_agents.onboard.sampler_energy import (
+from joulemap.device_agents.onboard.energy.fluctuation import long_run
+from joulemap.device_agents.onboard.energy.mean_power import Refused, combined_freedom, t_quantile
+from joulemap.device_agents.onboard.energy.sampler import (
     Samples,
     check_gauge,
     check_moves,

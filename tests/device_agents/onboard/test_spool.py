@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulemap.device_agents.onboard import spool as module
-from joulemap.device_agents.onboard.spool import Spool
+from joulemap.device_agents.onboard.keeper import spool as module
+from joulemap.device_agents.onboard.keeper.spool import Spool
 
 
 def filled(path: Path, number: int) -> Spool:

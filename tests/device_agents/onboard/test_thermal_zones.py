@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulemap.device_agents.onboard.host_state import HostState
-from joulemap.device_agents.onboard.thermal_names import (
+from joulemap.device_agents.onboard.machine.host_state import HostState
+from joulemap.device_agents.onboard.machine.thermal_names import (
     CHIP,
     ELSEWHERE,
     FIRMWARE,
@@ -20,13 +20,13 @@ from joulemap.device_agents.onboard.thermal_names import (
     UNKNOWN,
     place_of,
 )
-from joulemap.device_agents.onboard.thermal_units import (
+from joulemap.device_agents.onboard.machine.thermal_units import (
     UNITS,
     evident_unit,
     in_celsius,
     unit_of,
 )
-from joulemap.device_agents.onboard.thermal_zones import ThermalZones, UnknownZoneError
+from joulemap.device_agents.onboard.machine.thermal_zones import ThermalZones, UnknownZoneError
 
 JETSON = {
     "AO-therm": 44_000,

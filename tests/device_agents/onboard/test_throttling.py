@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulemap.device_agents.onboard import firmware
 from joulemap.device_agents.onboard.files import Files
-from joulemap.device_agents.onboard.fingerprint import fingerprint
-from joulemap.device_agents.onboard.host_state import HostState, over_visit
-from joulemap.device_agents.onboard.throttling import (
+from joulemap.device_agents.onboard.machine import firmware
+from joulemap.device_agents.onboard.machine.fingerprint import fingerprint
+from joulemap.device_agents.onboard.machine.host_state import HostState, over_visit
+from joulemap.device_agents.onboard.machine.throttling import (
     MEANINGS,
     Throttling,
     held_since,

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulemap.device_agents.onboard.files import Files
-from joulemap.device_agents.onboard.virtualisation import is_virtual
+from joulemap.device_agents.onboard.machine.virtualisation import is_virtual
 
 ARM = "processor\t: 0\nFeatures\t: fp asimd\nCPU implementer\t: 0x41\nCPU part\t: 0xd0c"
 X86 = "processor\t: 0\nvendor_id\t: GenuineIntel\nflags\t\t: fpu vme sse4_2"

@@ -9,7 +9,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 from typing import Any
 
-from joulemap.device_agents.onboard.meter import COUNTER, SAMPLER, MeterInfo
+from joulemap.device_agents.onboard.energy.meter import COUNTER, SAMPLER, MeterInfo
 from joulemap.device_agents.simulated import VirtualMachine
 from joulemap.device_agents.simulated.agent import SimulatedAgent
 from joulemap.profiler import Protocol

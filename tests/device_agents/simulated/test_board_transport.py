@@ -21,9 +21,9 @@ from joulemap.device_agents.simulated import board_child
 from joulemap.device_agents.simulated.board_options import BoardOptions
 from joulemap.device_agents.simulated.board_transport import BoardDevice, BoardTransport
 from joulemap.profiler import Protocol, networks, profile
-from joulemap.profiler.devices import board_options, is_board, open_device, runs_networks
-from joulemap.profiler.protocol import reference_widths
-from joulemap.profiler.templates import cached_template
+from joulemap.profiler.campaign.devices import board_options, is_board, open_device, runs_networks
+from joulemap.profiler.campaign.protocol import reference_widths
+from joulemap.profiler.templates.export import cached_template
 
 ACTIVE_W = 5.0
 PROTOCOL = Protocol(

@@ -13,9 +13,9 @@ import pytest
 from joulemap import InputError
 from joulemap.datasets import CostDataset
 from joulemap.datasets.journal import FILE_NAME, read_journal
-from joulemap.device_agents.agent_client import AgentClient
 from joulemap.device_agents.device import Device
 from joulemap.device_agents.errors import StableDeviceError, TransientDeviceError
+from joulemap.device_agents.host.agent_client import AgentClient
 from joulemap.device_agents.onboard import frames
 from joulemap.device_agents.simulated import (
     PRESETS,

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 
 from joulemap import InputError
-from joulemap.device_agents.onboard.clock import MachineClock
+from joulemap.device_agents.onboard.machine.clock import MachineClock
 from joulemap.device_agents.simulated import PRESETS, Disturbances, VirtualMachine
 from joulemap.device_agents.simulated.disturbances import (
     Bursts,

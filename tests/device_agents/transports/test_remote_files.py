@@ -14,7 +14,7 @@ from joulemap import JoulemapError
 from joulemap.device_agents import StableDeviceError, TransientDeviceError
 from joulemap.device_agents.transports import remote_files
 from joulemap.device_agents.transports.ssh import SshTransport
-from joulemap.profiler import console
+from joulemap.profiler.command_line import console
 
 from ..sshd import SshClientHome, Sshd, running_sshd
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from joulemap.device_agents import StableDeviceError
-from joulemap.device_agents.install_advice import MANAGERS
+from joulemap.device_agents.host.install_advice import MANAGERS
 from joulemap.device_agents.interfaces import ConnectOptions
 from joulemap.device_agents.transports.remote_python import is_new_enough
 from joulemap.device_agents.transports.ssh import SshTransport

@@ -1,0 +1,1 @@
+"""This side of a link to a device: the agent's archive, its clients, checked answers."""

@@ -1,0 +1,1 @@
+"""From what meters read to the energy of a window, with its uncertainty."""

@@ -1,0 +1,1 @@
+"""What goes on measuring on a device while nobody is attached: folders, jobs, the device's lock."""

@@ -1,0 +1,1 @@
+"""A variant's model file, written from a template and widths without the onnx package."""
