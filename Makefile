@@ -19,9 +19,9 @@ demo: $(VENV)/.installed
 
 # What measures this machine, and waits until it has nothing else to do.
 MEASURING_TESTS := tests/device_agents/meters/test_on_a_simulated_board.py \
-  tests/device_agents/onboard/test_power_log.py tests/device_agents/simulated/test_board_files.py \
-  tests/device_agents/simulated/test_board_transport.py tests/profiler/test_cli_measuring.py \
-  tests/profiler/test_layers.py tests/test_docs.py tests/test_measuring_notebooks.py
+  tests/device_agents/onboard/energy/test_power_log.py tests/device_agents/simulated/test_board_files.py \
+  tests/device_agents/simulated/test_board_transport.py tests/profiler/command_line/test_cli_measuring.py \
+  tests/profiler/campaign/test_layers.py tests/test_docs.py tests/test_measuring_notebooks.py
 OTHER_TESTS := $(filter-out $(MEASURING_TESTS),$(wildcard tests/test_*.py)) tests/profiler \
   tests/device_agents tests/models tests/datasets
 

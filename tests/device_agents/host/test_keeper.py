@@ -18,8 +18,8 @@ from joulemap.device_agents.device import Device, Preparation
 from joulemap.device_agents.errors import LinkLostError, StableDeviceError, TransientDeviceError
 from joulemap.device_agents.simulated.loopback import write_fixed_time_runtime
 
-from .conftest import LIMITS, QUICK, WIDTHS, Remote, collect, visits
-from .sshd import SshClientHome, running_sshd
+from ..conftest import LIMITS, QUICK, WIDTHS, Remote, collect, visits
+from ..sshd import SshClientHome, running_sshd
 
 
 def test_a_remote_device_answers_as_a_local_one_and_is_left_clean(remote: Remote) -> None:

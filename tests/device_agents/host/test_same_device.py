@@ -16,8 +16,8 @@ from joulemap.device_agents.host.same_device import differences
 from joulemap.device_agents.onboard.machine.identity import identity
 from joulemap.device_agents.simulated.loopback import write_fixed_time_runtime
 
-from .conftest import LIMITS, QUICK, WIDTHS, Remote
-from .sshd import SshClientHome, Sshd
+from ..conftest import LIMITS, QUICK, WIDTHS, Remote
+from ..sshd import SshClientHome, Sshd
 
 
 class Phones:

@@ -27,8 +27,8 @@ from joulemap.profiler import profile, profile_layers
 from joulemap.profiler.campaign.run import Silent
 from joulemap.profiler.templates import export as template_module
 
-from .conftest import LIMITS, QUICK, Remote
-from .sshd import SshClientHome, running_sshd
+from ..conftest import LIMITS, QUICK, Remote
+from ..sshd import SshClientHome, running_sshd
 
 WIDTHS = (6, 16, 120, 84)
 PATIENT = replace(QUICK, start_timeout_s=200.0, max_busy_share=1.0)

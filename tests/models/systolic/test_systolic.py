@@ -17,7 +17,7 @@ from joulemap.models.testing import ArrayDataset, PredictorContract, draw_widths
 from joulemap.profiler import networks
 
 REFERENCE = json.loads(
-    (Path(__file__).parents[1] / "vectors" / "systolic_reference_energies.json").read_text()
+    (Path(__file__).parents[2] / "vectors" / "systolic_reference_energies.json").read_text()
 )["networks"]
 # Small caches: strips of inputs overlap and weights are read again.
 SMALL = SystolicHardware(name="small", input_cache_bytes=4096, weight_cache_bytes=512)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from joulemap.datasets import CostDataset
 
-from .command_line import PROFILE, joulemap, refused
+from .commands import PROFILE, joulemap, refused
 
 # What runs in the background of a shell inherits that it ignores the signal.
 WITH_SIGINT = (

@@ -15,9 +15,9 @@ import pytest
 from joulemap.device_agents import Device, Preparation, StableDeviceError
 from joulemap.device_agents.onboard.keeper import campaign_folder
 
-from .adb_phone import own_adb_server, phone_root, running_phone
-from .conftest import Remote, collect
-from .sshd import SshClientHome, Sshd, running_sshd
+from ..adb_phone import own_adb_server, phone_root, running_phone
+from ..conftest import Remote, collect
+from ..sshd import SshClientHome, Sshd, running_sshd
 
 NOBODY = 65534
 TOKEN = "0123456789abcdef"  # noqa: S105

@@ -23,7 +23,7 @@ from joulemap.profiler import Protocol, networks, profile
 from joulemap.profiler.campaign.protocol import reference_widths
 from joulemap.profiler.templates.export import cached_template
 
-from ..device_agents.onboard.virtual_power import VirtualCounter, VirtualPower
+from ...device_agents.onboard.energy.virtual_power import VirtualCounter, VirtualPower
 from .test_metered_campaign import device_with
 
 FAST = Protocol(has_revisits=False, max_further_visits=0, visits=2)

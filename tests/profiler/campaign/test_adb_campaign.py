@@ -19,7 +19,7 @@ from joulemap.profiler import networks, profile
 from joulemap.profiler.campaign.protocol import Protocol, reference_widths
 from joulemap.profiler.templates.export import cached_template
 
-from ..device_agents.adb_phone import Phone, own_adb_server, phone_root, running_phone
+from ...device_agents.adb_phone import Phone, own_adb_server, phone_root, running_phone
 
 pytestmark = pytest.mark.usefixtures("calm_machine")
 PROTOCOL = Protocol(

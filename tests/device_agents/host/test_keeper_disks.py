@@ -13,7 +13,7 @@ import pytest
 from joulemap.datasets import Timing
 from joulemap.device_agents.errors import StableDeviceError
 
-from .conftest import WIDTHS, Remote, collect
+from ..conftest import WIDTHS, Remote, collect
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from joulemap.profiler import Protocol, networks, profile
 from joulemap.profiler.campaign.advice import advise
 from joulemap.profiler.campaign.metering import metered_visit_s
 
-from ..device_agents.onboard.virtual_power import (
+from ...device_agents.onboard.energy.virtual_power import (
     VirtualBattery,
     VirtualCounter,
     VirtualGauge,

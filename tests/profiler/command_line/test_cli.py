@@ -22,7 +22,7 @@ from joulemap.profiler import networks, sample
 from joulemap.profiler.campaign.transfer_points import choose_points
 from joulemap.profiler.command_line import cli
 
-from .command_line import PROFILE, in_this_process, joulemap, refused
+from .commands import PROFILE, in_this_process, joulemap, refused
 
 
 @pytest.fixture(scope="module")

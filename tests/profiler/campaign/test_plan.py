@@ -11,7 +11,7 @@ from joulemap.datasets import NetworkSpec
 from joulemap.profiler import Protocol
 from joulemap.profiler.campaign.plan import VisitPlan
 
-from ..conftest import CONDITIONS, make_timing, true_latency_s
+from ...conftest import CONDITIONS, make_timing, true_latency_s
 
 VARIANTS = [(a, b) for a in (1, 3, 8) for b in (2, 7, 16)]
 

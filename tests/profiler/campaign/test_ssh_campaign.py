@@ -15,7 +15,7 @@ from joulemap.datasets.journal import FILE_NAME, read_journal
 from joulemap.profiler import Protocol, profile
 from joulemap.profiler.command_line import cli
 
-from ..device_agents.sshd import SshClientHome, Sshd, running_sshd
+from ...device_agents.sshd import SshClientHome, Sshd, running_sshd
 
 pytestmark = pytest.mark.usefixtures("calm_machine")
 PROTOCOL = Protocol(

@@ -23,7 +23,7 @@ from joulemap.profiler import Protocol, networks
 from joulemap.profiler.campaign.protocol import reference_widths
 from joulemap.profiler.templates.export import cached_template
 
-from ..processes import process_state
+from ...processes import process_state
 
 CPUS = "sys/devices/system/cpu"
 # Over the real folder; `ro` makes it one that cannot be written even by root.

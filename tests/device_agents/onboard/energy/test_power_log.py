@@ -16,7 +16,7 @@ from joulemap.device_agents.onboard.machine.clock import MachineClock
 from joulemap.device_agents.onboard.visit import Stopwatch, measure
 from joulemap.profiler import Protocol
 
-from ..watched_visit import WatchedVisit
+from ...watched_visit import WatchedVisit
 
 
 class ClockMeter:

@@ -25,7 +25,7 @@ from joulemap.models.base.polynomial import Polynomial, PolynomialCostModule
 from joulemap.models.testing import ArrayDataset, draw_widths
 from joulemap.profiler import networks
 
-from .allocation_problems import Problem, problems
+from ..allocation_problems import Problem, problems
 
 
 def chain(bounds: Sequence[Width]) -> NetworkSpec:

@@ -17,7 +17,7 @@ import pytest
 from joulemap.datasets import CostDataset
 from joulemap.datasets.journal import read_journal
 
-from .conftest import Remote
+from ..conftest import Remote
 
 # A process that has imported everything and forks a campaign per line of its input: a seed, from
 # which it draws how many bytes every second link carries until it is cut.

@@ -21,9 +21,9 @@ from joulemap.device_agents import Device
 from joulemap.device_agents.host.agent_archive import agent_archive
 from joulemap.profiler.command_line import cli
 
-from ..device_agents.adb_phone import own_adb_server, phone_root, running_phone
-from ..device_agents.processes import process_state, wait_for_states
-from ..device_agents.sshd import SshClientHome, Sshd
+from ...device_agents.adb_phone import own_adb_server, phone_root, running_phone
+from ...device_agents.processes import process_state, wait_for_states
+from ...device_agents.sshd import SshClientHome, Sshd
 
 pytestmark = pytest.mark.usefixtures("calm_machine")
 APT_LINE = "apt-get install -y --no-install-recommends strace"

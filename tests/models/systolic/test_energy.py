@@ -22,7 +22,7 @@ from joulemap.models.systolic.hardware import PRESETS, SystolicHardware, hardwar
 
 # Energies that the method's released code computes, layer by layer.
 REFERENCE = json.loads(
-    (Path(__file__).parents[1] / "vectors" / "systolic_reference_energies.json").read_text()
+    (Path(__file__).parents[2] / "vectors" / "systolic_reference_energies.json").read_text()
 )
 EYERISS = PRESETS["eyeriss"]
 CASES = [

@@ -14,7 +14,7 @@ from joulemap.profiler import Protocol, networks
 from joulemap.profiler.campaign.protocol import reference_widths
 from joulemap.profiler.templates.export import cached_template
 
-from ..sshd import SshClientHome, Sshd
+from ...sshd import SshClientHome, Sshd
 
 GOVERNORS = "sys/devices/system/cpu/cpufreq/*/scaling_governor"
 BEFORE = ["ondemand", "powersave"]

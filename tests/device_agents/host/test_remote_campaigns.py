@@ -21,7 +21,7 @@ from joulemap.profiler.campaign.link_token import link_token
 from joulemap.profiler.campaign.run import Silent
 from joulemap.profiler.command_line.cli import main
 
-from .conftest import LIMITS, QUICK, Remote
+from ..conftest import LIMITS, QUICK, Remote
 
 pytestmark = pytest.mark.usefixtures("calm_machine")
 PROTOCOL = replace(QUICK, has_revisits=True, max_attempts=9)
