@@ -23,8 +23,6 @@ FloatArray = npt.NDArray[np.float64]
 # Variances of a step over the variance of a visit, among which the likelihood chooses.
 _RATIOS = np.geomspace(1e-4, 3.0, 12)
 DRAWS = 200
-# Visits do not fill the time evenly: by so much their share may differ from the share of time.
-SHARE_ERROR = 0.6
 SEED = 20_261_101
 
 
@@ -47,6 +45,7 @@ def fastest_speed(
     variance: FloatArray,
     duration_s: FloatArray,
     share: float,
+    share_error: float,
 ) -> Baseline:
     """Return the fastest speed that was held for a share of the time.
 
@@ -56,6 +55,7 @@ def fastest_speed(
         variance: Of each, `n`; infinite where a visit says nothing.
         duration_s: Of each visit, `n`.
         share: Of the time.
+        share_error: How much it may differ, relative to it.
     """
     is_seen = np.isfinite(variance)
     typical = float(np.median(variance[is_seen]))
@@ -73,7 +73,7 @@ def fastest_speed(
     courses = drawn + stairs[:, None]
     order = np.argsort(courses, axis=0)
     held = np.cumsum(duration_s[order], axis=0)
-    shares = share * (1.0 + SHARE_ERROR * random.uniform(-1.0, 1.0, DRAWS))
+    shares = share * (1.0 + share_error * random.uniform(-1.0, 1.0, DRAWS))
     place = np.argmax(held >= shares * held[-1], axis=0)
     fastest = np.take_along_axis(courses, order, axis=0)[place, np.arange(DRAWS)]
     return Baseline(float(fastest.mean()), float(fastest.var()))

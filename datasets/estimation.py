@@ -39,6 +39,8 @@ VisitKey = tuple[str, int, int]
 STATE_PRIOR = (1.0, 0.15)
 DRIFT_PRIOR = (1.0, 0.5)
 ELASTICITY_SD_PRIOR = 0.05
+# Likewise where the machine has one state, and only heat and the like change its speed.
+STEADY_ELASTICITY_SD_PRIOR = 0.03
 # How many variants the prior on their differences counts as.
 MIN_CROSSED = 8
 # A visit is an outlier beyond so many standard deviations and this difference (10 %).
@@ -55,8 +57,16 @@ TAMED_SD = 3.0
 FIT_ROUNDS = 3
 # Latencies are stated for the fastest speed that the machine held for this share of the visits.
 BASELINE_SHARE = 0.05
+# Visits do not fill the time evenly: by so much their share may differ from the share of time, with
+# lasting states, which a campaign may see more or less of, and without.
+SHARE_ERROR = 0.6
+STEADY_SHARE_ERROR = 0.2
 # Variance of the median of n normal values times n, relative to that of their mean.
 _MEDIAN_COST = {1: 1.0, 2: 1.0, 3: 1.347, 4: 1.192, 5: 1.434, 6: 1.288, 7: 1.473, 8: 1.344}
+# What it is for a campaign's own visits, several blocks each, is drawn where there are so many.
+_MIN_DRAWN_VISITS = 60
+_COST_DRAWS = 400
+_COST_SEED = 20_261_129
 
 
 @dataclass(frozen=True)
@@ -111,6 +121,7 @@ class CampaignEstimate:
         self.state_elasticity, self.drift_elasticity = 1.0, 1.0
         self.elasticity_sd = ELASTICITY_SD_PRIOR
         self.warm_up, self.common_sd = WarmUpCurve(), 0.0
+        self._median_costs: dict[int, float] = {}
         if not timed:
             return
         self.history: SpeedHistory = speed_history(self._timings)
@@ -142,7 +153,8 @@ class CampaignEstimate:
             return None
         rows = np.array(chosen)
         weights = 1.0 / self._variance(rows)
-        center = self._weighted_median(rows, weights)
+        blocks = [self._blocks[row] - self._correction[row] for row in rows]
+        center = _weighted_median(blocks, weights)
         spread = self._corrected[rows] - np.average(self._corrected[rows], weights=weights)
         freedom = len(rows) - 1
         scale = (self._prior_freedom + float(np.sum(weights * spread**2))) / (
@@ -150,7 +162,7 @@ class CampaignEstimate:
         )
         noise = scale * self._noise_variance(rows)
         share = weights / weights.sum()
-        cost = _MEDIAN_COST.get(len(rows), math.pi / 2)
+        cost = self._median_cost(len(rows))
         shift = float(np.sum(share * self._correction[rows]))
         lever = share @ self._columns[rows] - self._baseline
         variance = cost * float(np.sum(share**2 * noise))
@@ -267,9 +279,14 @@ class CampaignEstimate:
             seen[rows] = self._correction[rows] + np.clip(rest, -limit, limit)
         durations_s = np.array([timing.load_s + timing.measuring_s for timing in self._timings])
         stairs = self.state_elasticity * self.history.state_shift
-        baseline = fastest_speed(seen, stairs, variance, durations_s, BASELINE_SHARE)
+        share_error = STEADY_SHARE_ERROR if self._has_one_state else SHARE_ERROR
+        baseline = fastest_speed(seen, stairs, variance, durations_s, BASELINE_SHARE, share_error)
         self._correction = self._correction - baseline.level
         self._corrected = self._log_latency - self._correction
+        if self._has_one_state:
+            # Read off the visits, it does not depend on how far variants follow the reference: an
+            # error of that moves a variant as far as its visits saw another speed than all visits.
+            self._baseline = np.average(self._columns[known], axis=0, weights=1.0 / variance[known])
         self.common_sd = math.sqrt(baseline.variance)
 
     def _fit_elasticities(self) -> None:
@@ -327,7 +344,8 @@ class CampaignEstimate:
                 expected = 1.0 + self.elasticity_sd**2 * size
                 excess += min(slope**2 * size, 9.0 * expected) - 1.0
                 precision += size
-        prior = MIN_CROSSED / ELASTICITY_SD_PRIOR**2
+        believed = STEADY_ELASTICITY_SD_PRIOR if self._has_one_state else ELASTICITY_SD_PRIOR
+        prior = MIN_CROSSED / believed**2
         estimate = max(0.0, excess + MIN_CROSSED) / (precision + prior)
         self.elasticity_sd = math.sqrt(estimate)
 
@@ -373,6 +391,47 @@ class CampaignEstimate:
             return []
         return [self._index[visit.key] for visit in visits if visit.key in self._index]
 
+    def _median_cost(self, count: int) -> float:
+        """Return the variance of the median over the blocks of visits, relative to their mean's.
+
+        A median over the blocks of several visits lies between the median of the visits and their
+        mean, and outliers move it less: visits are drawn from all of the campaign's.
+        """
+        if count not in self._median_costs:
+            known = _MEDIAN_COST.get(count, math.pi / 2)
+            if self._has_one_state and count > 2 and len(self._residuals) >= _MIN_DRAWN_VISITS:
+                random = np.random.default_rng(_COST_SEED)
+                drawn = random.integers(len(self._residuals), size=(_COST_DRAWS, count))
+                equal = np.ones(count)
+                medians = [
+                    _weighted_median([self._residuals[i] for i in row], equal) for row in drawn
+                ]
+                alone = float(np.var([np.median(blocks) for blocks in self._residuals]))
+                if alone > 0:
+                    known = float(np.clip(count * np.var(medians) / alone, 1.0, known))
+            self._median_costs[count] = known
+        return self._median_costs[count]
+
+    @cached_property
+    def _residuals(self) -> list[FloatArray]:
+        """Blocks of each accepted visit around their variant, in standard deviations of a visit."""
+        found = []
+        for rows in self._groups():
+            if len(rows) < 3:
+                continue
+            weights = 1.0 / self._variance(rows)
+            center = float(np.average(self._corrected[rows], weights=weights))
+            freed = math.sqrt(len(rows) / (len(rows) - 1))
+            for row, weight in zip(rows, weights, strict=True):
+                rest = self._blocks[row] - self._correction[row] - center
+                found.append(rest * freed * math.sqrt(weight))
+        return found
+
+    @property
+    def _has_one_state(self) -> bool:
+        """Whether the machine was never in another lasting state; then visits differ by noise only."""
+        return len(self.history.level) == 1
+
     def _noise_variance(self, rows: npt.NDArray[np.int64] | int) -> FloatArray:
         return np.asarray(self.noise_sd[np.maximum(self.history.state[rows], 0)] ** 2)
 
@@ -381,17 +440,16 @@ class CampaignEstimate:
         shift = self._correction[rows] * self.elasticity_sd
         return np.asarray(self._noise_variance(rows) + shift**2)
 
-    def _weighted_median(self, rows: npt.NDArray[np.int64], weights: FloatArray) -> float:
-        values, masses = [], []
-        correction = self._correction
-        for row, weight in zip(rows, weights, strict=True):
-            blocks = self._blocks[row]
-            values += list(blocks - correction[row])
-            masses += [weight / len(blocks)] * len(blocks)
-        order = np.argsort(values)
-        x, mass = np.array(values)[order], np.array(masses)[order]
-        middle = (np.cumsum(mass) - mass / 2) / mass.sum()
-        return float(np.interp(0.5, middle, x))
+
+def _weighted_median(visits: Sequence[FloatArray], weights: FloatArray) -> float:
+    """Return the median over the blocks of visits, each visit with its weight."""
+    sizes = [len(blocks) for blocks in visits]
+    values = np.concatenate(visits)
+    masses = np.repeat(weights / sizes, sizes)
+    order = np.argsort(values)
+    x, mass = values[order], masses[order]
+    middle = (np.cumsum(mass) - mass / 2) / mass.sum()
+    return float(np.interp(0.5, middle, x))
 
 
 def _block_levels(timing: Timing, curve: WarmUpCurve) -> FloatArray:

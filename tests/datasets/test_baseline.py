@@ -38,7 +38,7 @@ def test_the_fastest_speed_is_not_taken_for_faster_by_its_noise() -> None:
         stairs = np.where((np.arange(200) // 40) % 2, 0.4, 0.0)
         heat = 0.1 * np.sin(np.arange(200) / 30)
         seen = stairs + heat + 0.1 * random.normal(size=200)
-        found = fastest_speed(seen, stairs, np.full(200, 0.01), np.ones(200), 0.05)
+        found = fastest_speed(seen, stairs, np.full(200, 0.01), np.ones(200), 0.05, 0.6)
         truth = np.sort(stairs + heat)[10]
         errors.append((found.level - truth) / math.sqrt(found.variance))
         naive.append(np.sort(seen)[10] - truth)
@@ -53,8 +53,10 @@ def test_it_is_the_speed_of_a_share_of_the_time_not_of_the_visits() -> None:
     long = np.repeat([1.0, 1.0], [10, 90])
     short = np.repeat([0.02, 1.0], [10, 90])
     none = np.zeros(100)
-    assert fastest_speed(slowdown, none, variance, long, 0.05).level == pytest.approx(0.0, abs=0.01)
-    assert fastest_speed(slowdown, none, variance, short, 0.05).level == pytest.approx(
+    assert fastest_speed(slowdown, none, variance, long, 0.05, 0.6).level == pytest.approx(
+        0.0, abs=0.01
+    )
+    assert fastest_speed(slowdown, none, variance, short, 0.05, 0.6).level == pytest.approx(
         0.5, abs=0.01
     )
 
@@ -68,7 +70,7 @@ def test_it_lies_among_what_was_seen(values: list[float], missing: set[int]) -> 
     slowdown = np.array(values)
     variance = np.full(len(values), 1e-4)
     variance[[at for at in missing if at < len(values)]] = math.inf
-    found = fastest_speed(slowdown, 0 * slowdown, variance, np.ones(len(values)), 0.05)
+    found = fastest_speed(slowdown, 0 * slowdown, variance, np.ones(len(values)), 0.05, 0.6)
     seen = slowdown[np.isfinite(variance)]
     assert seen.min() - 0.2 <= found.level <= seen.max() + 0.2
     assert math.isfinite(found.variance)
