@@ -124,7 +124,7 @@ TRIALS = (
     Trial(
         name="odd-tables",
         promise="odd tables are fitted with finite, positive costs or refused in plain words",
-        rounds=80,
+        rounds=60,
         run=run,
     ),
 )
