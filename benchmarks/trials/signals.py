@@ -88,8 +88,10 @@ def pressed(arguments: Sequence[str], press: Press, after_s: float, journal: Pat
         journal: Whose growth is the first visit; None to wait from its start.
     """
     mark = secrets.token_hex(8)
-    # What runs in the background of a shell ignores it, and so does what it starts.
+    # What runs in the background of a shell, or under nohup, ignores some, and so does what it starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
     with tempfile.TemporaryFile("w+") as said:
         process = subprocess.Popen(
             [COMMAND, *arguments],
