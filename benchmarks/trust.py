@@ -158,7 +158,18 @@ def _print(trial: Trial, rounds: Sequence[Mapping[str, Any]]) -> bool:
     )
     for failure in failures[:3]:
         print(f"    {failure}", flush=True)
-    return bool(len(failures) > trial.may_fail * tries)
+    if not trial.may_fail:
+        return bool(failures)
+    return _failing_share(rounds)[0] > trial.may_fail
+
+
+def _failing_share(rounds: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
+    """Return between which shares of tries fail, from round to round: a 90 % interval."""
+    shares = np.array([len(line["failures"]) / line["tries"] for line in rounds if line["tries"]])
+    if len(shares) < 2:
+        return (float(shares.mean()), 1.0) if len(shares) else (0.0, 1.0)
+    error = float(stats.t.ppf(0.95, len(shares) - 1)) * shares.std(ddof=1) / np.sqrt(len(shares))
+    return max(0.0, float(shares.mean() - error)), min(1.0, float(shares.mean() + error))
 
 
 def _row(trial: Trial, rounds: Sequence[Mapping[str, Any]]) -> str:
@@ -179,7 +190,11 @@ def _told(trial: Trial, rounds: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     tries, failures = _counts(rounds)
     if trial.may_fail:
         share = 100 * len(failures) / max(tries, 1)
-        yield f"{share:.1f} % failed, at most {100 * trial.may_fail:.0f} % may"
+        low, high = _failing_share(rounds)
+        yield (
+            f"{share:.1f} % failed (90 % interval {100 * low:.0f} % to {100 * high:.0f} %), at most "
+            f"{100 * trial.may_fail:.0f} % may"
+        )
     elif not failures and tries:
         yield f"95 % bound {100 * float(stats.beta.ppf(0.95, 1, tries)):.2g} %"
     figures: dict[str, list[float]] = {}

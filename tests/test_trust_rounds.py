@@ -54,3 +54,25 @@ def test_a_round_that_hangs_ends_with_what_it_started(trust: Any) -> None:
     with os.fdopen(kept, "rb") as file:
         # Its end: nobody has the other side any more.
         assert file.read() == b"xx"
+
+
+@pytest.mark.parametrize(
+    ("shares", "is_failing"),
+    [
+        ([0, 0, 0, 0], False),
+        ([0, 0, 0, 10], False),
+        ([3, 2, 3, 2], True),
+        ([10], True),
+        ([], False),
+    ],
+)
+def test_more_may_fail_in_one_round_than_in_all(
+    trust: Any, shares: list[int], is_failing: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trial = trust.Trial("one", "holds", 1, lambda _: None, may_fail=0.1)
+    rounds = [
+        {"tries": 10, "failures": ["missed"] * share, "figures": [], "took_s": 1.0}
+        for share in shares
+    ]
+    assert trust._print(trial, rounds) is is_failing
+    assert "at most 10 % may" in capsys.readouterr().out

@@ -52,7 +52,8 @@ class Trial:
         rounds: Of a whole run; a share of it makes as many rounds fewer, at least one.
         run: Makes the round of this seed.
         limit_s: A round that takes longer has hung.
-        may_fail: Share of the tries that may fail, such as 0.05 for 95 % intervals.
+        may_fail: Share of the tries that may fail, such as 0.05 for 95 % intervals. It is too many
+            where rounds, which are independent of each other, show so beyond chance.
     """
 
     name: str

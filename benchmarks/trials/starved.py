@@ -44,7 +44,7 @@ def starved(seed: int) -> Outcome:
         shares.append(share)
         if share >= MIN_PROCESSOR_SHARE:
             failures.append(f"seed {seed}: {granted:.2f} of the time granted, {share:.2f} seen")
-    return Outcome(TRIES, tuple(failures), (("processor_share", sum(shares) / TRIES),))
+    return Outcome(TRIES, tuple(failures), (("processor share", sum(shares) / TRIES),))
 
 
 def _share_of(granted: float) -> float:
