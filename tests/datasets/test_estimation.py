@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from joulemap.datasets import Block, NetworkSpec, Timing, Visit
@@ -224,3 +225,47 @@ def test_no_visits_and_failed_visits_say_nothing(visits: list[Visit]) -> None:
     assert [m.latency for m in measurements_of(failed)] == [None] * 3
     assert CampaignEstimate([]).rejections == {}
     assert isinstance(visits[0].timing, Timing)
+
+
+def of_blocks(visit: Visit, logs: npt.NDArray[np.float64]) -> Visit:
+    """The visit with blocks whose runs took so long, as logarithms over its first block's."""
+    timing = visit.timing
+    assert timing is not None
+    first = timing.blocks[0]
+    blocks = tuple(
+        dataclasses.replace(
+            first,
+            latencies_s=tuple(run * math.exp(log) for run in first.latencies_s),
+            wall_s=first.wall_s * math.exp(log),
+        )
+        for log in logs
+    )
+    return dataclasses.replace(visit, timing=dataclasses.replace(timing, blocks=blocks))
+
+
+def half_width(visits: list[Visit]) -> float:
+    found = [m.latency.relative_error for m in measurements_of(visits)]
+    return float(np.median(found))
+
+
+def test_intervals_are_of_the_median_over_all_blocks(
+    make_visits: MakeVisits, tiny_spec: NetworkSpec
+) -> None:
+    """Where blocks differ more than visits do, their median is nearly as sharp as their mean."""
+    random = np.random.default_rng(5)
+    visits = make_visits(tiny_spec, variants=16, visits=7, noise=1e-4)
+    between = 0.02 * random.normal(size=len(visits))
+    alone = [of_blocks(v, np.full(5, own)) for v, own in zip(visits, between, strict=True)]
+    within = [
+        of_blocks(v, own + 0.04 * random.normal(size=5))
+        for v, own in zip(visits, between, strict=True)
+    ]
+
+    def spread(visits: list[Visit]) -> float:
+        timings = [visit.timing for visit in visits if visit.timing is not None]
+        levels = [np.median([block.median_s for block in timing.blocks]) for timing in timings]
+        truth = [true_latency_s(visit) for visit in visits]
+        return float(np.std(np.log(np.array(levels) / truth)))
+
+    # Relative to how far visits differ, which is more in the second kind.
+    assert half_width(within) / spread(within) < 0.95 * half_width(alone) / spread(alone)
