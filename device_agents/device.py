@@ -176,6 +176,16 @@ class Device:
         """Whether the link can drop while the device goes on."""
         return self._transport.is_remote
 
+    @property
+    def is_simulated(self) -> bool:
+        """Whether its energies are computed from a known model and measured on nothing."""
+        return bool(getattr(self._transport, "is_simulated", False))
+
+    @property
+    def runs_networks(self) -> bool:
+        """Whether it runs networks; others compute costs from widths and see none."""
+        return bool(getattr(self._transport, "runs_networks", True))
+
     def clocks(self) -> dict[str, Any]:
         """Return how the device's clocks stand to this machine's (see `clock_offset`).
 

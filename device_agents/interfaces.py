@@ -68,6 +68,9 @@ class Transport(Protocol):
 
     Attributes:
         is_remote: Whether the link can drop while the device goes on: the agent then outlives it.
+
+    A transport to what is no real device has `is_simulated = True`, and one to what computes costs
+    from widths, so that no network goes there, `runs_networks = False`; others need neither.
     """
 
     is_remote: bool

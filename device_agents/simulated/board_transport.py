@@ -33,6 +33,8 @@ class BoardTransport(LocalTransport):
         DeviceError: A program or package is missing, or the board could not be started.
     """
 
+    is_simulated = True
+
     def __init__(self, options: BoardOptions | None = None) -> None:
         super().__init__()
         unshare = shutil.which("unshare")

@@ -28,6 +28,8 @@ class SimulatedTransport:
     """
 
     is_remote = False
+    is_simulated = True
+    runs_networks = False
     device_lock = None
 
     def __init__(self, machine: VirtualMachine, idle_s: float = 0.0) -> None:

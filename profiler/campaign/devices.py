@@ -80,8 +80,10 @@ def is_board(url: str) -> bool:
     return is_simulated(url) and url.removeprefix(SCHEME).partition("?")[0] == BOARD
 
 
-def runs_networks(url: str) -> bool:
-    """Return whether a device runs networks; others compute costs from widths and see none."""
+def runs_networks(url: str | Device) -> bool:
+    """Return whether a device, open or not yet, runs networks (see `Device.runs_networks`)."""
+    if isinstance(url, Device):
+        return url.runs_networks
     return not is_simulated(url) or is_board(url)
 
 

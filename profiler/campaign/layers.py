@@ -81,8 +81,7 @@ def profile_layers(
         raise InputError(
             f"num_runs is {num_runs}, batch {batch} and threads {threads}; all are at least 1"
         )
-    if isinstance(url, str):
-        check_has_layers(url)
+    check_has_layers(url)
     spec = chosen_network(network, resolution, is_run=True, allow_code=allow_code)
     variants = _variants(spec, samples, widths, sampling, seed)
     opened = open_device(url, spec, batch=batch, agent_visits=50) if isinstance(url, str) else url
@@ -104,7 +103,7 @@ def profile_layers(
         )
 
 
-def check_has_layers(url: str) -> None:
+def check_has_layers(url: str | Device) -> None:
     """Do nothing if a device runs networks.
 
     Raises:
@@ -112,7 +111,7 @@ def check_has_layers(url: str) -> None:
     """
     if not runs_networks(url):
         raise InputError(
-            f"{url} runs no network, so it has no layers to time; "
+            f"{url if isinstance(url, str) else url.url} runs no network, so it has no layers to time; "
             "SystolicArrayModel.breakdown says what each costs"
         )
 

@@ -55,16 +55,16 @@ def meters_of(device: Device) -> tuple[Mapping[str, Any], ...]:
 
 
 def recorded_meters(
-    device: Device, meters: tuple[Mapping[str, Any], ...], *, is_simulated: bool
+    device: Device, meters: tuple[Mapping[str, Any], ...]
 ) -> tuple[Mapping[str, Any], ...]:
     """Return what a campaign's record says of meters: those in use, or that joules are computed.
 
     Args:
         device: A device that was prepared.
         meters: What `meters_of` returns for it.
-        is_simulated: Whether the device is a simulated one; no other computes joules.
     """
-    if not meters and is_simulated and device.meters.get("is_simulated") is True:
+    # No other than a simulated one computes joules.
+    if not meters and device.is_simulated and device.meters.get("is_simulated") is True:
         return (SIMULATOR,)
     return meters
 

@@ -40,7 +40,7 @@ from ...device_agents.interfaces import ConnectOptions
 from ...device_agents.registry import check_meters, runtime_entry
 from ..networks.choice import chosen_network
 from ..templates.export import cached_template
-from .devices import is_simulated, open_device, runs_networks
+from .devices import open_device, runs_networks
 from .layers import check_has_layers, time_layers
 from .link_token import link_token, name_of
 from .metering import energy_fields, meter_text, metered_visit_s, meters_of, recorded_meters
@@ -159,10 +159,10 @@ def profile(
     if layers < 0:
         raise InputError(f"layers is {layers}; it is a number of variants, at least 0")
     if layers:
-        check_has_layers(url if isinstance(url, str) else url.url)
+        check_has_layers(url)
     if precision not in PRECISIONS:
         raise InputError(f"unknown precision '{precision}'; known: {', '.join(PRECISIONS)}")
-    is_run = runs_networks(url if isinstance(url, str) else url.url)
+    is_run = runs_networks(url)
     spec = chosen_network(network, resolution, is_run=is_run, allow_code=allow_code)
     variants, sampling = _variants(spec, samples, widths, sampling, seed, sources)
     size = "x".join(map(str, spec.input_shape[1:]))
@@ -183,7 +183,7 @@ def profile(
         require_runtime(fingerprint, runtime, device.url)
         require_processors(fingerprint, threads, device.url)
         # A simulated device computes costs from widths and never sees a network.
-        has_template = runs_networks(device.url)
+        has_template = device.runs_networks
         if has_template:
             metering = (
                 "" if meter == "none" else ", and looking for meters (a battery takes a minute)"
@@ -218,7 +218,7 @@ def profile(
             seed=seed,
             reference_widths=reference_widths(spec),
             joulemap_version=__version__,
-            meters=recorded_meters(device, meters, is_simulated=is_simulated(device.url)),
+            meters=recorded_meters(device, meters),
             meter_note=str(device.meters.get("why") or ""),
         )
         _tell_meters(device, meters, meter, observer)
@@ -317,7 +317,7 @@ def _tell_meters(
     warnings = device.meters.get("warnings")
     for text in warnings if isinstance(warnings, list) else ():
         observer.message(f"warning: {str(text)[:500]}")
-    if not meters and wanted != "none" and runs_networks(device.url):
+    if not meters and wanted != "none" and device.runs_networks:
         why = str(device.meters.get("why") or "the device says nothing about meters")
         observer.message(f"no energy is measured: {why[:1000]}")
 
@@ -406,7 +406,7 @@ def _measure(device: Device, visit: Visit, protocol: Protocol) -> Visit:
     made = {name: made[name] for name in Visit.__dataclass_fields__}
     try:
         answer = device.visit(visit.widths, protocol.to_dict(), name_of(visit))
-        reading = energy_fields(answer, is_simulated=is_simulated(device.url))
+        reading = energy_fields(answer, is_simulated=device.is_simulated)
         return Visit(**made | {"timing": _timing(answer)} | reading)
     except DeviceError as error:
         # It is no failure of the visit's if the agent was ended with the whole.

@@ -102,7 +102,7 @@ def probe(
 ) -> None:
     """Say what a device is, which runtimes it has, and how to get what is missing."""
     from ...device_agents.interfaces import ConnectOptions
-    from ..campaign.devices import is_simulated, open_device
+    from ..campaign.devices import open_device
     from .device_text import print_probe
 
     with open_device(url, connect=ConnectOptions(accept_new_host_key)) as device:
@@ -110,14 +110,15 @@ def probe(
         if device.is_remote:
             fingerprint["clocks"] = device.clocks()
         meters = device.find_meters()
+        is_simulated, runs_networks = device.is_simulated, device.runs_networks
     if as_json:
         console.print_json(fingerprint | {"meters": meters})
         return
-    if is_simulated(url):
+    if is_simulated:
         meterless = "Meters: simulated. Its joules rest on an assumed cost per operation."
     else:
         meterless = "Meters: none. Energy is left empty in what this device measures."
-    print_probe(url, fingerprint, meters, meterless)
+    print_probe(url, fingerprint, meters, meterless, runs_networks=runs_networks)
 
 
 @app.command()

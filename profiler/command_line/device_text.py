@@ -20,7 +20,12 @@ _SYSTEM = ("os", "kernel", "python", "python_path", "termux", "is_virtual")
 
 
 def print_probe(
-    url: str, fingerprint: Mapping[str, Any], meters: Mapping[str, Any], meterless: str
+    url: str,
+    fingerprint: Mapping[str, Any],
+    meters: Mapping[str, Any],
+    meterless: str,
+    *,
+    runs_networks: bool = True,
 ) -> None:
     """Print what a probe found: tables no wider than 80 columns.
 
@@ -29,6 +34,8 @@ def print_probe(
         fingerprint: The probe's answer, with `clocks` where they were compared.
         meters: Its meters, `available` and `missing`.
         meterless: What to say where none can be read.
+        runs_networks: Whether it runs any; a device that does not has no runtimes, and gets no
+            meters.
     """
     fingerprint, meters = (
         cleaned(kind, showable_answer(each, MAX_TEXT))[0]
@@ -37,18 +44,20 @@ def print_probe(
     console.print_table(
         f"Device {url}", ("property", "value"), identity_rows(fingerprint), has_numbers=False
     )
+    runtimes = runtime_rows(fingerprint) if runs_networks else []
     for title, columns, rows in (
         ("Processor clusters", _CLUSTER_COLUMNS, cluster_rows(fingerprint)),
         ("Thermal zones", ("zone", "temperature", "counts"), zone_rows(fingerprint)),
         ("Control", ("what", "permitted", "in the way"), control_rows(fingerprint)),
-        ("Runtimes", ("runtime", "version", "computes on"), runtime_rows(fingerprint)),
+        ("Runtimes", ("runtime", "version", "computes on"), runtimes),
         ("Clocks", _CLOCK_COLUMNS, clock_rows(fingerprint)),
         ("Meters", _METER_COLUMNS, meter_rows(meters)),
     ):
         if rows:
             console.RESULTS.print()
             console.print_table(title, columns, rows, has_numbers=False)
-    advice = [*throttling_sentences(fingerprint), *missing_runtimes(fingerprint)]
+    missing = missing_runtimes(fingerprint) if runs_networks else []
+    advice = [*throttling_sentences(fingerprint), *missing]
     if advice:
         console.RESULTS.print()
         console.print_list(advice)
@@ -56,7 +65,7 @@ def print_probe(
     if not measuring:
         console.RESULTS.print()
         console.RESULTS.print(meterless)
-    if not measuring and fingerprint.get("system") != "simulated":
+    if not measuring and runs_networks:
         console.RESULTS.print("Meters that are known need:")
         console.print_list([f"{name}: {entry.needs}" for name, entry in METERS.items()])
     sentences = meter_sentences(meters)
@@ -184,8 +193,6 @@ def control_rows(fingerprint: Mapping[str, Any]) -> list[list[str]]:
 
 def runtime_rows(fingerprint: Mapping[str, Any]) -> list[list[str]]:
     """Return each runtime's version and what it computes on."""
-    if fingerprint.get("system") == "simulated":
-        return []
     versions = _mapping(fingerprint.get("runtimes"))
     providers = _mapping(fingerprint.get("execution_providers"))
     return [

@@ -20,6 +20,8 @@ from joulemap.device_agents.errors import StableDeviceError
 from joulemap.device_agents.simulated import board_child
 from joulemap.device_agents.simulated.board_options import BoardOptions
 from joulemap.device_agents.simulated.board_transport import BoardDevice, BoardTransport
+from joulemap.device_agents.simulated.transport import SimulatedTransport
+from joulemap.device_agents.simulated.virtual_machine import VirtualMachine
 from joulemap.profiler import Protocol, networks, profile
 from joulemap.profiler.campaign.devices import board_options, is_board, open_device, runs_networks
 from joulemap.profiler.campaign.protocol import reference_widths
@@ -138,6 +140,22 @@ def test_the_device_says_that_it_is_simulated() -> None:
     names = {meter["name"] for meter in meters["available"]}
     assert {"rapl", "hwmon"} <= names
     assert not device.server.folder.exists()
+
+
+def test_what_a_device_can_do_is_asked_of_it_and_not_of_its_url() -> None:
+    computed = Device("bench:7", transport=SimulatedTransport(VirtualMachine(lambda widths: 0.01)))
+    with computed, BoardDevice("bench:8") as board, Device("local:") as here:
+        said = [(each.is_simulated, each.runs_networks) for each in (computed, board, here)]
+    assert said == [(True, False), (True, True), (False, True)]
+    assert not runs_networks(computed)
+
+
+def test_energies_of_a_simulated_device_of_any_url_are_recorded_as_such(tmp_path: Path) -> None:
+    machine = VirtualMachine(lambda widths: 0.01, energy=lambda widths: 1e-3 * sum(widths))
+    device = Device("bench:7", transport=SimulatedTransport(machine))
+    protocol = Protocol(visits=1, max_visit_s=0.2, has_revisits=False)
+    dataset = profile(device, "lenet5", samples=2, out=tmp_path / "run", protocol=protocol)
+    assert set(dataset.to_pandas()["energy_source"]) == {"simulated"}
 
 
 def test_urls_of_boards() -> None:
