@@ -17,9 +17,9 @@ from .errors import DeviceError, StableDeviceError
 from .host.agent_archive import agent_archive
 from .host.agent_client import AgentClient
 from .host.clock_offset import compare_clocks
-from .host.keeper_client import KeeperClient, LinkLimits, VisitRequest
+from .host.keeper_client import KeeperClient, LinkLimits
 from .host.turn import acquire, unkept, wait_here, when_free
-from .interfaces import Transport
+from .interfaces import Session, Transport, VisitRequest
 from .onboard.energy.meter import remembered
 from .registry import open_transport, plain_url, runtime_entry
 
@@ -139,8 +139,7 @@ class Device:
         plain, self._meter_options = plain_url(url)
         self._transport = transport or open_transport(plain)
         self._limits = limits or LinkLimits()
-        self._client: AgentClient | None = None
-        self._keeper: KeeperClient | None = None
+        self._session: Session | None = None
         self._visits = 0
         self._order = interruption.ordered()
         self._preparation: Preparation | None = None
@@ -192,8 +191,8 @@ class Device:
         Raises:
             DeviceError: The device cannot be reached.
         """
-        client = self._agent()
-        return compare_clocks(lambda: client.ask("clock", timeout_s=PROBE_TIMEOUT_S)).to_dict()
+        session = self._agent()
+        return compare_clocks(lambda: session.ask("clock", timeout_s=PROBE_TIMEOUT_S)).to_dict()
 
     def find_meters(self) -> dict[str, Any]:
         """Return `available` and `missing` meters (see `onboard.meter_choice`).
@@ -249,21 +248,16 @@ class Device:
             DeviceError: The visit failed; the next call starts with a fresh agent if it must.
             LinkLostError: A remote device was not reached for too long.
         """
-        client = self._prepared_agent()
-        if isinstance(client, KeeperClient):
-            visit = self._visit_request(key or secrets.token_hex(16), widths, protocol)
-            if not client.is_known(visit.key):
-                client.send([visit])
-            answer = client.collect(visit.key)
-            if key is None:
-                client.acknowledge(visit.key)
-            return answer
-        self._visits += 1
-        return client.ask(
-            "visit",
-            {"widths": list(widths), "protocol": dict(protocol)},
-            timeout_s=self._visit_limit_s(protocol),
-        )
+        session = self._prepared_agent()
+        # A keeper counts its agents' visits itself.
+        self._visits += not self.is_remote
+        visit = self._visit_request(key or secrets.token_hex(16), widths, protocol)
+        if not session.is_known(visit.key):
+            session.send([visit])
+        answer = session.collect(visit.key)
+        if key is None:
+            session.acknowledge(visit.key)
+        return answer
 
     def num_ahead(self, visit_s: float) -> int:
         """Return how many visits `send_ahead` wants to know of; none where no link can drop.
@@ -289,10 +283,10 @@ class Device:
         Raises:
             LinkLostError: The device was not reached for too long.
         """
-        client = self._prepared_agent() if visits else None
-        if isinstance(client, KeeperClient) and not client.num_outstanding:
-            new = [(key, widths) for key, widths in visits if not client.is_known(key)]
-            client.send(
+        session = self._prepared_agent() if visits else None
+        if session is not None and not session.num_outstanding:
+            new = [(key, widths) for key, widths in visits if not session.is_known(key)]
+            session.send(
                 [
                     self._visit_request(key, widths, protocol)
                     for key, widths in new[: _chunk(visit_s)]
@@ -301,8 +295,8 @@ class Device:
 
     def acknowledge(self, key: str) -> None:
         """Let a remote device forget the answer to a visit, which is safe here now."""
-        if self._keeper is not None:
-            self._keeper.acknowledge(key)
+        if self._session is not None:
+            self._session.acknowledge(key)
 
     def layer_times(self, widths: Sequence[int], num_runs: int) -> dict[str, Any]:
         """Return what each node of a variant took in each of so many runs.
@@ -319,9 +313,9 @@ class Device:
         Raises:
             DeviceError: The device's runtime has no profiler, or it failed.
         """
-        client = self._prepared_agent()
+        session = self._prepared_agent()
         self._visits += 1
-        return client.ask(
+        return session.ask(
             "layers",
             {"widths": list(widths), "num_runs": num_runs, "max_warm_up_s": LAYERS_WARM_UP_S},
             timeout_s=LAYERS_TIMEOUT_S,
@@ -356,9 +350,9 @@ class Device:
             keep: Whether answers that were not acknowledged stay on the device for who continues.
         """
         self._stop_agent()
-        if self._keeper is not None:
-            self._keeper.close(keep=keep)
-        self._keeper = None
+        if self._session is not None:
+            self._session.close(keep=keep)
+        self._session = None
         if self._transport.device_lock is not None:
             self._transport.device_lock.release()
 
@@ -384,16 +378,14 @@ class Device:
         finally:
             self._order.__exit__(kind, error, traceback)
 
-    def _prepared_agent(self) -> AgentClient | KeeperClient:
+    def _prepared_agent(self) -> Session:
         if self._preparation is None:
             raise StableDeviceError("visit came before prepare")
         if self._visits >= self.agent_visits:
             self._stop_agent()
-        if self.runtime_version:
-            if self._keeper is not None:
-                return self._keeper
-            if self._client is not None and self._client.is_usable:
-                return self._client
+        session = self._session
+        if self.runtime_version and session is not None and session.is_usable:
+            return session
         wanted = self._preparation
         request = {
             "runtime": wanted.runtime,
@@ -406,17 +398,12 @@ class Device:
             "meters_before": self._meters_before,
         }
         self._hold()
-        client = self._agent()
+        session = self._agent()
         try:
-            if isinstance(client, KeeperClient):
-                answer = self._when_free(
-                    partial(client.prepare, request, wanted.template, PREPARE_TIMEOUT_S),
-                    partial(_wait_there, client),
-                )
-            else:
-                answer = client.ask(
-                    "prepare", request, payload=wanted.template, timeout_s=PREPARE_TIMEOUT_S
-                )
+            answer = self._when_free(
+                partial(session.prepare, request, wanted.template, PREPARE_TIMEOUT_S),
+                partial(_wait_there, session),
+            )
         except DeviceError:
             self._stop_agent()
             raise
@@ -431,7 +418,7 @@ class Device:
         self.meters = dict(meters) if isinstance(meters, Mapping) else {}
         if self._meters_before is None:
             self._meters_before = remembered(meters)
-        return client
+        return session
 
     def _hold(self) -> None:
         """Take this machine's lock, if that is the device; agents inherit it."""
@@ -461,21 +448,23 @@ class Device:
         metering_s = 3.0 * float(protocol["max_energy_window_s"]) if is_metered else 0.0
         return visit_limit_s(protocol) + metering_s
 
-    def _agent(self) -> AgentClient | KeeperClient:
-        if self.is_remote:
-            if self._keeper is None:
-                self._keeper = KeeperClient(
-                    self._transport,
-                    lambda: [*self._agent_command(), "attach", self.token],
-                    agent_visits=self.agent_visits,
-                    limits=self._limits,
-                    on_message=lambda text: self.on_message(text),
-                )
-            return self._keeper
-        if self._client is None or not self._client.is_usable:
+    def _agent(self) -> Session:
+        """Return the session, begun anew where there is none that can be used."""
+        if self._session is None or not self._session.is_usable:
             self._stop_agent()
-            self._client = AgentClient(self._transport.start(self._agent_command()))
-        return self._client
+            self._session = self._begun()
+        return self._session
+
+    def _begun(self) -> Session:
+        if not self.is_remote:
+            return AgentClient(self._transport.start(self._agent_command()))
+        return KeeperClient(
+            self._transport,
+            lambda: [*self._agent_command(), "attach", self.token],
+            agent_visits=self.agent_visits,
+            limits=self._limits,
+            on_message=lambda text: self.on_message(text),
+        )
 
     def _agent_command(self) -> list[str]:
         name, content = agent_archive()
@@ -489,15 +478,14 @@ class Device:
         return VisitRequest(key, request, self._visit_limit_s(protocol))
 
     def _stop_agent(self) -> None:
-        if self._client is not None:
-            self._client.close()
-        self._client = None
+        if self._session is not None:
+            self._session.end_agent()
         self._visits = 0
         self.runtime_version = None
 
 
-def _wait_there(client: KeeperClient, timeout_s: float) -> None:
-    client.ask("free", {"timeout_s": timeout_s}, timeout_s=timeout_s + READY_GRACE_S)
+def _wait_there(session: Session, timeout_s: float) -> None:
+    session.ask("free", {"timeout_s": timeout_s}, timeout_s=timeout_s + READY_GRACE_S)
 
 
 def _chunk(visit_s: float) -> int:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from .onboard.keeper.device_lock import DeviceLock
 
@@ -139,3 +139,83 @@ class Transport(Protocol):
 
     def close(self) -> None:
         """Let go of the connection."""
+
+
+@dataclass(frozen=True)
+class VisitRequest:
+    """A visit to be made on the device.
+
+    Args:
+        key: Names it; the same key is measured once.
+        request: What the agent is asked, JSON.
+        limit_s: How long the agent may take.
+    """
+
+    key: str
+    request: Mapping[str, Any]
+    limit_s: float
+
+
+class Session(Protocol):
+    """A conversation with what measures on a device: an agent, or the keeper of several."""
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it can be asked more; another one is begun where it cannot."""
+
+    @property
+    def num_outstanding(self) -> int:
+        """Visits that were sent and not answered yet."""
+
+    def ask(
+        self,
+        operation: str,
+        request: Mapping[str, Any] | None = None,
+        *,
+        payload: bytes = b"",
+        timeout_s: float,
+    ) -> dict[str, Any]:
+        """Return the agent's answer to a request that may be repeated without harm.
+
+        Raises:
+            DeviceError: The agent says that it cannot, or it was not reached for too long.
+        """
+
+    def prepare(
+        self, request: Mapping[str, Any], payload: bytes, timeout_s: float
+    ) -> dict[str, Any]:
+        """Return the agent's answer to `prepare`; the visits that follow rest on it.
+
+        Raises:
+            DeviceError: The agent says that it cannot, or it was not reached for too long.
+        """
+
+    def is_known(self, key: str) -> bool:
+        """Return whether a visit was sent and not collected yet."""
+
+    def send(self, visits: Sequence[VisitRequest]) -> None:
+        """Take visits that will be collected, as many as go at a time.
+
+        Raises:
+            LinkLostError: The device was not reached for too long.
+        """
+
+    def collect(self, key: str) -> dict[str, Any]:
+        """Return the answer to a visit that was sent.
+
+        Raises:
+            DeviceError: The visit failed on the device, or it was not reached for too long.
+        """
+
+    def acknowledge(self, key: str) -> None:
+        """Let the device forget an answer that is safe here."""
+
+    def end_agent(self) -> None:
+        """End the agent, unless a keeper on the device does that when it is time."""
+
+    def close(self, *, keep: bool = False) -> None:
+        """End whatever measures on the device.
+
+        Args:
+            keep: Whether answers that were not acknowledged stay on the device.
+        """

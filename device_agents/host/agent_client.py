@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from joulemap import interruption
 
 from ..errors import StableDeviceError, TransientDeviceError
-from ..interfaces import Process
+from ..interfaces import Process, VisitRequest
 from ..onboard import frames
 from .answers import result_of
 
@@ -29,6 +29,8 @@ class AgentClient:
         self._process = process
         self._next_id = 0
         self._broken: str | None = None
+        # Sent and not yet collected: each is made when it is collected.
+        self._outstanding: dict[str, VisitRequest] = {}
 
     @property
     def is_usable(self) -> bool:
@@ -75,8 +77,51 @@ class AgentClient:
             self._break(f"{operation} failed: the agent's answer has no result")
         return result_of(operation, answer)
 
-    def close(self) -> None:
+    @property
+    def num_outstanding(self) -> int:
+        """Visits that were sent and not made yet."""
+        return len(self._outstanding)
+
+    def is_known(self, key: str) -> bool:
+        """Return whether a visit was sent and not collected yet."""
+        return key in self._outstanding
+
+    def prepare(
+        self, request: Mapping[str, Any], payload: bytes, timeout_s: float
+    ) -> dict[str, Any]:
+        """Return the agent's answer to `prepare`.
+
+        Raises:
+            DeviceError: As `ask`.
+        """
+        return self.ask("prepare", request, payload=payload, timeout_s=timeout_s)
+
+    def send(self, visits: Sequence[VisitRequest]) -> None:
+        """Remember visits until they are collected: nothing can go on without this side."""
+        self._outstanding.update((visit.key, visit) for visit in visits)
+
+    def collect(self, key: str) -> dict[str, Any]:
+        """Let the agent make a visit that was sent, and return its answer.
+
+        Raises:
+            DeviceError: As `ask`.
+        """
+        visit = self._outstanding.pop(key)
+        return self.ask("visit", visit.request, timeout_s=visit.limit_s)
+
+    def acknowledge(self, key: str) -> None:
+        """Do nothing: an agent keeps no answers."""
+
+    def end_agent(self) -> None:
         """End the agent: politely when it listens, in any case within seconds."""
+        self.close()
+
+    def close(self, *, keep: bool = False) -> None:
+        """End the agent: politely when it listens, in any case within seconds.
+
+        Args:
+            keep: Without effect: an agent keeps no answers.
+        """
         if self.is_usable:
             with contextlib.suppress(TransientDeviceError, StableDeviceError):
                 self.ask("close", timeout_s=3)

@@ -30,7 +30,7 @@ from ..errors import (
     StableDeviceError,
     TransientDeviceError,
 )
-from ..interfaces import Process, Transport
+from ..interfaces import Process, Transport, VisitRequest
 from ..onboard import frames
 from ..onboard.energy.meter import remembered
 from . import same_device
@@ -69,21 +69,6 @@ class LinkLimits:
     silence_s: float = 75.0
     deliver_s: float = 30.0
     idle_limit_s: float = 600.0
-
-
-@dataclass(frozen=True)
-class VisitRequest:
-    """A visit to be made on the device.
-
-    Args:
-        key: Names it; the same key is measured once.
-        request: What the agent is asked, JSON.
-        limit_s: How long the agent may take.
-    """
-
-    key: str
-    request: Mapping[str, Any]
-    limit_s: float
 
 
 class _BrokenLink(Exception):
@@ -133,6 +118,11 @@ class KeeperClient:
         self._identity: object = None
         # How long the device may go on with what it did when this side attached.
         self._busy_s = 0.0
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it can be asked more: always, it reaches the device again by itself."""
+        return True
 
     @property
     def num_outstanding(self) -> int:
@@ -222,7 +212,10 @@ class KeeperClient:
         """Let the device forget an answer that is safe here; it is told with what is sent next."""
         self._safe.append(key)
 
-    def close(self, *, keep: bool) -> None:
+    def end_agent(self) -> None:
+        """Leave that to the keeper: it ends an agent when another preparation comes."""
+
+    def close(self, *, keep: bool = False) -> None:
         """End keeper and agent if they can be reached.
 
         Args:

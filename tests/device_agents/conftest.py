@@ -15,7 +15,7 @@ import pytest
 
 from joulemap.datasets import Timing
 from joulemap.device_agents.device import Device, Preparation
-from joulemap.device_agents.host.keeper_client import LinkLimits
+from joulemap.device_agents.host.keeper_client import KeeperClient, LinkLimits
 from joulemap.device_agents.simulated.loopback import LoopbackTransport, write_fixed_time_runtime
 from joulemap.profiler import Protocol, networks
 from joulemap.profiler.campaign.protocol import reference_widths
@@ -76,8 +76,8 @@ class Remote:
         What is to fail in time has to begin first, however slow this machine is just now.
         """
         device._limits = limits
-        assert device._keeper is not None
-        device._keeper._limits = limits
+        assert isinstance(device._session, KeeperClient)
+        device._session._limits = limits
 
     def keepers(self) -> list[int]:
         """Process ids of the keepers that live."""
@@ -108,8 +108,8 @@ class Remote:
         """End everything; nothing of it holds the device when this returns."""
         for device in self.devices:
             # Asking a keeper to end would start one where there is none.
-            if device._keeper is not None:
-                device._keeper._kill()
+            if isinstance(device._session, KeeperClient):
+                device._session._kill()
         end(self.everything)
 
     def wait_for_a_word(self) -> None:

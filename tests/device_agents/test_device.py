@@ -49,6 +49,13 @@ def test_the_fingerprint_names_the_machine_and_its_runtimes() -> None:
     assert first["runtimes"]["onnxruntime"]
 
 
+def test_visits_can_be_sent_ahead_to_a_device_without_a_link(device: Device) -> None:
+    device.send_ahead([("a", [2, 4, 30, 21]), ("b", [1, 1, 1, 1])], PROTOCOL, 0.2)
+    for key in ("b", "a", "c", "a"):  # Of which the last one needs a fresh agent.
+        Timing.from_dict(device.visit([1, 1, 1, 1], PROTOCOL, key))
+        device.acknowledge(key)
+
+
 def test_a_visit_measures_blocks_between_references(device: Device) -> None:
     # A machine may pause for seconds, but not at each visit.
     limit_s = 5 * PROTOCOL["max_visit_s"] + 1

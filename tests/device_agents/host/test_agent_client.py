@@ -9,6 +9,7 @@ import pytest
 
 from joulemap.device_agents.errors import StableDeviceError, TransientDeviceError
 from joulemap.device_agents.host.agent_client import AgentClient
+from joulemap.device_agents.interfaces import Session, VisitRequest
 from joulemap.device_agents.transports.local import LocalProcess
 
 # What every stand-in agent starts with: read one request, know how to answer.
@@ -81,6 +82,27 @@ def test_an_error_answer_leaves_the_agent_usable() -> None:
     assert client.is_usable
     assert client.ask("visit", {"x": 5}, timeout_s=LIMIT_S) == {"x": 5}
     client.close()
+
+
+def test_visits_that_were_sent_are_made_in_the_order_in_which_they_are_collected() -> None:
+    client = client_of(
+        "send({'id': 1, 'result': {'widths': request['widths']}})\n"
+        "request = read(); send({'id': 2, 'error': {'message': 'too wide'}})\n"
+        "request = read(); send({'id': 3, 'result': {'widths': request['widths']}})\n"
+        "read()"
+    )
+    session: Session = client
+    session.send([VisitRequest(str(i), {"widths": [i]}, LIMIT_S) for i in range(3)])
+    assert session.num_outstanding == 3
+    assert session.collect("2") == {"widths": [2]}
+    with pytest.raises(StableDeviceError, match="too wide"):
+        session.collect("0")
+    assert not session.is_known("0")
+    assert session.collect("1") == {"widths": [1]}
+    assert not session.num_outstanding
+    session.acknowledge("1")
+    session.close(keep=True)
+    assert not session.is_usable
 
 
 def test_an_agent_that_does_not_read_cannot_block_the_host() -> None:

@@ -12,7 +12,8 @@ import pytest
 from joulemap.device_agents.device import Device, Preparation
 from joulemap.device_agents.errors import DeviceError, LinkLostError, StableDeviceError
 from joulemap.device_agents.host.answers import preparation_digest
-from joulemap.device_agents.host.keeper_client import KeeperClient, LinkLimits, VisitRequest
+from joulemap.device_agents.host.keeper_client import KeeperClient, LinkLimits
+from joulemap.device_agents.interfaces import VisitRequest
 from joulemap.device_agents.simulated.loopback import LoopbackProcess, LoopbackTransport
 from joulemap.profiler.command_line.device_text import print_probe
 

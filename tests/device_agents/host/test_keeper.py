@@ -16,6 +16,7 @@ import pytest
 from joulemap.datasets import Timing
 from joulemap.device_agents.device import Device, Preparation
 from joulemap.device_agents.errors import LinkLostError, StableDeviceError, TransientDeviceError
+from joulemap.device_agents.host.keeper_client import KeeperClient
 from joulemap.device_agents.simulated.loopback import write_fixed_time_runtime
 
 from ..conftest import LIMITS, QUICK, WIDTHS, Remote, collect, visits
@@ -387,8 +388,8 @@ def test_a_server_that_dies_and_comes_back_costs_nothing(
             assert len({answer["pid"] for answer in answers}) == 1
             assert int((folder / "lock").read_text()) == keeper
             assert any("the link to the device broke" in text for text in said)
-            assert device._keeper is not None
-            device._keeper._limits = replace(LIMITS, silence_s=1.0)
+            assert isinstance(device._session, KeeperClient)
+            device._session._limits = replace(LIMITS, silence_s=1.0)
             server.freeze()
             thaw = threading.Timer(2.5, server.thaw)
             thaw.start()
