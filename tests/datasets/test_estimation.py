@@ -244,7 +244,7 @@ def of_blocks(visit: Visit, logs: npt.NDArray[np.float64]) -> Visit:
 
 
 def half_width(visits: list[Visit]) -> float:
-    found = [m.latency.relative_error for m in measurements_of(visits)]
+    found = [m.latency.relative_error for m in measurements_of(visits) if m.latency is not None]
     return float(np.median(found))
 
 
