@@ -32,6 +32,8 @@ ENDS_S = 20.0
 # For what a command started to be gone as well.
 GONE_S = 5.0
 START_UP_S = 2.0
+# For a command that nobody interrupts; long, since machines may be busy.
+WHOLE_S = 600.0
 MARK = "JOULEMAP_TRIAL"
 SIGNALS = (signal.SIGINT, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -205,7 +207,7 @@ def _campaign(draw: random.Random, out: Path, *, is_local: bool) -> Outcome:
             failures.append(f"{where}: visits are lost or there twice")
         kept = now
     done = subprocess.run(
-        [COMMAND, *arguments], capture_output=True, text=True, check=False, timeout=200
+        [COMMAND, *arguments], capture_output=True, text=True, check=False, timeout=WHOLE_S
     )
     now = _visits(journal)
     if done.returncode or now[: len(kept)] != kept or len(now) != len(set(now)):
@@ -239,10 +241,10 @@ def others(seed: int) -> Outcome:
 def _others(draw: random.Random, folder: Path) -> Outcome:
     run, file = str(folder / "run"), folder / "out" / "p.safetensors"
     made = ["profile", "sim:eyeriss", "--network", "lenet5", "--samples", "40", "--visits", "1"]
-    subprocess.run([COMMAND, *made, "--out", run], capture_output=True, check=True, timeout=200)
+    subprocess.run([COMMAND, *made, "--out", run], capture_output=True, check=True, timeout=WHOLE_S)
     file.parent.mkdir()
     fit = ["fit", run, "--model", "bilinear", "--out", str(file)]
-    subprocess.run([COMMAND, *fit], capture_output=True, check=True, timeout=200)
+    subprocess.run([COMMAND, *fit], capture_output=True, check=True, timeout=WHOLE_S)
     names = {path.name for path in file.parent.iterdir()}
     commands = {
         "fit": fit,
@@ -265,7 +267,11 @@ def _others(draw: random.Random, folder: Path) -> Outcome:
             names |= left
         spans_s.append(ended.ends_s)
     done = subprocess.run(
-        [COMMAND, *commands["predict"]], capture_output=True, text=True, check=False, timeout=100
+        [COMMAND, *commands["predict"]],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=WHOLE_S,
     )
     if done.returncode:
         failures.append(f"the predictor cannot be used: {done.stderr[-300:]!r}")
@@ -278,13 +284,13 @@ TRIALS = (
         "a signal at any moment ends a campaign in time, and the same command continues it",
         40,
         campaign,
-        limit_s=600.0,
+        limit_s=1500.0,
     ),
     Trial(
         "signals-others",
         "a signal at any moment ends any other command in time, and leaves no half file",
         10,
         others,
-        limit_s=600.0,
+        limit_s=1500.0,
     ),
 )
