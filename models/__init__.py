@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from joulemap import moved_modules
 
-from .registry import PREDICTORS
+from .registry import PREDICTORS, register
 
 if TYPE_CHECKING:
     from .aligned.predictor import AlignedBilinearPredictor
@@ -72,6 +72,7 @@ __all__ = [
     "farthest_points",
     "fit",
     "load",
+    "register",
     "save",
     "to_onnx_file",
     "to_torch_file",

@@ -198,7 +198,7 @@ def _parts(predictor: Predictor) -> dict[str, tuple[Predictor, ...]]:
 def _restore(
     target: str, entry: Mapping[str, Any], arrays: dict[str, FloatArray], depth: int = 0
 ) -> Predictor:
-    cls = registry.predictor_class(entry["model"])
+    cls = registry.class_in_file(entry["model"])
     spec = NetworkSpec.from_json(json.dumps(entry["spec"])) if entry["spec"] is not None else None
     parts = _restore_parts(cls, entry.get("parts", {}), arrays, depth)
     given = {name: parts.pop(name) for name in inspect.signature(cls).parameters if name in parts}

@@ -16,16 +16,31 @@ if TYPE_CHECKING:
     from .campaign.plan import VisitPlan
     from .campaign.protocol import Protocol
     from .campaign.run import Observer, profile
-    from .campaign.sampling import sample
+    from .campaign.sampling import Sampler, register_sampler, sample
+    from .command_line.outside_commands import register_command
 
-__all__ = ["Observer", "Protocol", "VisitPlan", "networks", "profile", "profile_layers", "sample"]
+__all__ = [
+    "Observer",
+    "Protocol",
+    "Sampler",
+    "VisitPlan",
+    "networks",
+    "profile",
+    "profile_layers",
+    "register_command",
+    "register_sampler",
+    "sample",
+]
 
 _HOMES = {
     "Observer": "campaign.run",
     "Protocol": "campaign.protocol",
+    "Sampler": "campaign.sampling",
     "VisitPlan": "campaign.plan",
     "profile": "campaign.run",
     "profile_layers": "campaign.layers",
+    "register_command": "command_line.outside_commands",
+    "register_sampler": "campaign.sampling",
     "sample": "campaign.sampling",
 }
 

@@ -10,6 +10,7 @@ from joulemap import JoulemapError
 
 from ..datasets import NetworkSpec
 from . import networks
+from .campaign.sampling import sample, sampler_named
 from .networks.definition import Resolution
 from .networks.module_check import difference, run_at
 
@@ -104,6 +105,46 @@ class NetworkContract:
         except JoulemapError:
             return
         raise AssertionError(f"{self.name} can be built beyond its bounds")
+
+
+class SamplerContract:
+    """What every sampler keeps: a test class per sampler inherits it and sets `name`.
+
+    Attributes:
+        name: What `sample(sampling=...)` takes.
+        network: The network that is sampled, as `networks.get` takes it.
+        count: How many width vectors are drawn.
+    """
+
+    name: ClassVar[str]
+    network: ClassVar[str] = "mobilenet_v1"
+    count: ClassVar[int] = 100
+
+    def test_vectors_are_distinct_and_within_bounds(self) -> None:
+        """Every vector is one of the network, and none comes twice."""
+        spec = networks.get(self.network)
+        vectors = sample(spec, self.count, sampling=self.name)
+        if len(set(vectors)) != self.count:
+            raise AssertionError(f"{self.name} gives {len(set(vectors))} different vectors")
+        for vector in vectors:
+            _equal(f"{self.name}: a vector", vector, spec.check_widths(vector))
+
+    def test_a_seed_gives_the_same_vectors_again(self) -> None:
+        """A campaign continues with the vectors that it began with."""
+        spec = networks.get(self.network)
+        first, again = (sample(spec, self.count, sampling=self.name, seed=3) for _ in range(2))
+        if first != again:
+            raise AssertionError(f"{self.name} gives other vectors for the same seed")
+
+    def test_a_longer_sample_begins_with_the_shorter_one(self) -> None:
+        """A sampler that says so is prefix-stable."""
+        if not sampler_named(self.name).is_prefix_stable:
+            return
+        spec = networks.get(self.network)
+        longest = sample(spec, self.count, sampling=self.name, seed=1)
+        for count in (1, 2, self.count // 2, self.count - 1):
+            if sample(spec, count, sampling=self.name, seed=1) != longest[:count]:
+                raise AssertionError(f"{self.name}: {count} vectors do not begin {self.count}")
 
 
 def uniform_widths(spec: NetworkSpec, count: int, seed: int = 0) -> list[tuple[int, ...]]:

@@ -22,6 +22,7 @@ import typer.main
 from joulemap import models
 from joulemap.datasets import CostDataset
 from joulemap.profiler import Protocol, networks, profile, sample
+from joulemap.profiler.campaign import sampling
 from joulemap.profiler.command_line import cli
 
 ROOT = Path(__file__).parents[1]
@@ -66,6 +67,8 @@ def measured(tmp_path_factory: pytest.TempPathFactory, calm_machine: None) -> Pa
 def folder(measured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty working folder, on the import path, for one page."""
     loaded = set(sys.modules)
+    for outside in (models.registry.OUTSIDE, networks.registry.OUTSIDE, sampling.OUTSIDE):
+        monkeypatch.setattr(outside, "registered", {})
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     yield tmp_path

@@ -20,8 +20,8 @@ ROOT = Path(__file__).parents[1]
 FOLDERS = {"profiler", "device_agents", "models", "datasets", "compressors"}
 COMMAND = "scripts/joulemap"
 ROOT_FILES = {
-    *("__init__.py", "interruption.py", "moved_modules.py", "py.typed", "regular_files.py"),
-    "showable_text.py",
+    *("__init__.py", "interruption.py", "moved_modules.py", "plug_ins.py", "py.typed"),
+    *("regular_files.py", "showable_text.py"),
 }
 
 

@@ -18,11 +18,14 @@ import numpy as np
 from scipy.stats import qmc
 
 from joulemap import InputError
+from joulemap.plug_ins import PlugIns
 
 from ...datasets import NetworkSpec, Width
 from ...models.aligned.design import informative_widths
+from ..networks.factories import users_code
 
 WidthTuple = tuple[int, ...]
+Draw = Callable[[NetworkSpec, int, int], Iterable[WidthTuple]]
 
 ALIGNMENTS = (4, 8, 16, 32)
 # How often a sampler may repeat itself before the space counts as exhausted.
@@ -37,11 +40,12 @@ class Sampler:
     """A way to choose width vectors.
 
     Args:
-        draw: (spec, count, seed) -> at least `count` vectors, in order; repeats allowed.
+        draw: (spec, count, seed) -> at least `count` vectors of ints, in order; repeats allowed.
+            The same arguments give the same vectors: that is how a campaign continues.
         is_prefix_stable: Whether a larger count only adds vectors.
     """
 
-    draw: Callable[[NetworkSpec, int, int], Iterable[WidthTuple]]
+    draw: Draw
     is_prefix_stable: bool
 
 
@@ -53,7 +57,7 @@ def sample(
     Args:
         spec: The network.
         count: How many.
-        sampling: Name of the sampler, see `SAMPLERS`.
+        sampling: Name of the sampler, see `names`.
         seed: The same seed gives the same vectors.
 
     Raises:
@@ -193,13 +197,58 @@ SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
 )
 
 
+OUTSIDE = PlugIns("samplers", "sampler", SAMPLERS)
+
+
+def register_sampler(name: str, sampler: Sampler) -> None:
+    """Make a sampler of your own known by a name, in this process: for `sampling=` and `--sampling`.
+
+    A package says the same for good by an entry point of the group `joulemap.samplers`.
+
+    Args:
+        name: Letters, digits, `_` and `-`; journals hold it.
+        sampler: How it draws; one registered before by this name gives way.
+
+    Raises:
+        InputError: The name is taken, or cannot be one.
+    """
+    OUTSIDE.register(name, sampler)
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of all samplers, sorted."""
+    return tuple(sorted((*SAMPLERS, *OUTSIDE.names())))
+
+
 def sampler_named(name: str) -> Sampler:
     """Return the sampler of that name.
 
     Raises:
-        InputError: There is none.
+        InputError: There is none, or a package's cannot be loaded.
     """
-    try:
+    if name in SAMPLERS:
         return SAMPLERS[name]
-    except KeyError:
-        raise InputError(f"unknown sampling '{name}'; known: {', '.join(SAMPLERS)}") from None
+    plug_in = OUTSIDE.find(name)
+    if plug_in is None:
+        raise InputError(f"unknown sampling '{name}'; known: {', '.join(names())}")
+    found = OUTSIDE.load(plug_in)
+    if not isinstance(found, Sampler):
+        raise OUTSIDE.unusable(plug_in, "a joulemap.profiler.Sampler")
+    return Sampler(_checked(name, found.draw), is_prefix_stable=found.is_prefix_stable)
+
+
+def _checked(name: str, draw: Draw) -> Draw:
+    """Return a user's sampler whose failures, and vectors that do not fit, are one sentence."""
+
+    def checked(spec: NetworkSpec, count: int, seed: int) -> Iterator[WidthTuple]:
+        with users_code(f"the sampler '{name}'"):
+            vectors = iter(draw(spec, count, seed))
+        while True:
+            with users_code(f"the sampler '{name}'"):
+                vector = next(vectors, None)
+                if vector is None:
+                    return
+                vector = spec.check_widths([int(width) for width in vector])
+            yield vector
+
+    return checked

@@ -18,6 +18,7 @@ from joulemap import JoulemapError, __version__, interruption
 
 from . import console, standard_streams
 from . import profile_options as options
+from .outside_commands import CommandGroup
 
 app = typer.Typer(
     name="joulemap",
@@ -27,6 +28,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
+    cls=CommandGroup,
 )
 
 # What typer makes of Ctrl-C.

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from joulemap import InputError
+from joulemap.plug_ins import PlugIn, PlugIns
 
 from ...datasets import NetworkSpec
 from ...datasets.network_spec import WidthVector
@@ -35,10 +36,29 @@ ZOO = {
     "vgg16": ("vgg16", "vgg16"),
 }
 
+OUTSIDE = PlugIns("networks", "network", ZOO)
+
+
+def register(name: str, factory: Factory) -> None:
+    """Make a network of your own known by a name, in this process.
+
+    A package says the same for good by an entry point of the group `joulemap.networks`.
+
+    Args:
+        name: Letters, digits, `_` and `-`.
+        factory: A function that returns a NetworkDefinition; one registered before by this name
+            gives way. The spec's source is `factory:module:function`, whatever the name.
+
+    Raises:
+        InputError: The name is taken, or cannot be one; or this is no function.
+    """
+    factories.name_factory(factory)
+    OUTSIDE.register(name, factory)
+
 
 def names() -> tuple[str, ...]:
     """Return the names of the registered networks, sorted."""
-    return tuple(sorted(ZOO))
+    return tuple(sorted((*ZOO, *OUTSIDE.names())))
 
 
 def get(name: str | Factory, resolution: Resolution | None = None) -> NetworkSpec:
@@ -54,6 +74,8 @@ def get(name: str | Factory, resolution: Resolution | None = None) -> NetworkSpe
         InputError: Unknown name, a factory that cannot be used, or a resolution that does not fit.
     """
     is_outside = not isinstance(name, str) or ":" in name or name.endswith(".py")
+    if (plug_in := OUTSIDE.find(name)) is not None:
+        name, is_outside = _plug_in_factory(plug_in), True
     source = factories.name_factory(name) if is_outside else f"zoo:{name}"
     return replace(_definition(source, resolution).spec, source=source)
 
@@ -140,11 +162,28 @@ def _factory(source: str) -> Factory:
         factory: Factory = getattr(module, function_name)
         return factory
     if factories.is_outside(source):
+        if not factories.is_named(source):
+            _name_if_plug_in(source)
         return factories.factory_of(source)
     raise InputError(
         f"a network of source '{source[:100]}' cannot be built in torch; only zoo:, factory: and "
         "file: can"
     )
+
+
+def _plug_in_factory(plug_in: PlugIn) -> Factory:
+    found = OUTSIDE.load(plug_in)
+    if not callable(found):
+        raise OUTSIDE.unusable(plug_in, "a function that returns a NetworkDefinition")
+    return found
+
+
+def _name_if_plug_in(source: str) -> None:
+    """Let a source be built if an installed package brings it: to install it was to name it."""
+    module, _, _ = source.removeprefix(factories.MODULE).partition(":")
+    for plug_in in OUTSIDE.all():
+        if str(plug_in.target).partition(":")[0].partition(".")[0] == module.partition(".")[0]:
+            factories.name_factory(_plug_in_factory(plug_in))
 
 
 def _set_running_statistics(module: nn.Module) -> None:

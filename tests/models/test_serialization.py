@@ -3,12 +3,10 @@ import hashlib
 import json
 import pickle
 import struct
-import sys
 import warnings
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -29,7 +27,7 @@ from joulemap.models import (
 )
 from joulemap.models.base.intervals import FloatArray
 from joulemap.models.base.predictor import Predictor
-from joulemap.models.registry import PREDICTORS, Entry
+from joulemap.models.registry import OUTSIDE
 from joulemap.models.testing import ArrayDataset
 
 Content = dict[str, Any]
@@ -232,7 +230,7 @@ ENTRY = ("predictors", "energy_j")
         (edit("predictors", value={}), "no predictors"),
         (edit("predictors", value=[1]), "no predictors"),
         (edit(*ENTRY, value=None), "do not describe"),
-        (edit(*ENTRY, "model", value="os.system"), "no model named 'os.system'"),
+        (edit(*ENTRY, "model", value="os.system"), "holds a model 'os.system', which"),
         (edit(*ENTRY, "model", value=["bilinear"]), "no model named"),
         (edit(*ENTRY, "hyperparameters", value={"method": "lasso"}), "method is 'lasso'"),
         (edit(*ENTRY, "hyperparameters", value={"evil": 1}), "do not describe"),
@@ -401,10 +399,8 @@ class Mean(Predictor):
 
 @pytest.fixture
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = ModuleType(f"{models.__name__}.mean")
-    module.Mean = Mean  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setitem(PREDICTORS, "mean", Entry("mean", "Mean"))
+    monkeypatch.setattr(OUTSIDE, "registered", {})
+    models.register("mean", Mean)
 
 
 @pytest.fixture
@@ -452,7 +448,7 @@ def test_files_whose_parts_do_not_fit_are_refused(nested: Mean, tmp_path: Path) 
     entry["parts"] = {**kept, "sources": kept["sources"][:1]}
     refused("unknown tensor")
     entry["parts"] = {**kept, "own_": [{**kept["own_"][0], "model": "os.system"}]}
-    refused("no model named 'os.system'")
+    refused("it holds a model 'os.system', which")
     deep = json.loads(json.dumps(kept))
     innermost = deep
     for _ in range(8):

@@ -1,0 +1,1 @@
+"""Parts for joulemap, as another package brings them."""
