@@ -39,8 +39,10 @@ VisitKey = tuple[str, int, int]
 STATE_PRIOR = (1.0, 0.15)
 DRIFT_PRIOR = (1.0, 0.5)
 ELASTICITY_SD_PRIOR = 0.05
-# Likewise where the machine has one state, and only heat and the like change its speed.
+# Likewise on a steady machine: one state, visits repeat to STEADY_NOISE, and only heat and the like
+# change its speed.
 STEADY_ELASTICITY_SD_PRIOR = 0.03
+STEADY_NOISE = 0.05
 # How many variants the prior on their differences counts as.
 MIN_CROSSED = 8
 # A visit is an outlier beyond so many standard deviations and this difference (10 %).
@@ -58,7 +60,7 @@ FIT_ROUNDS = 3
 # Latencies are stated for the fastest speed that the machine held for this share of the visits.
 BASELINE_SHARE = 0.05
 # Visits do not fill the time evenly: by so much their share may differ from the share of time, with
-# lasting states, which a campaign may see more or less of, and without.
+# lasting states, which a campaign may see more or less of, and on a steady machine.
 SHARE_ERROR = 0.6
 STEADY_SHARE_ERROR = 0.2
 # Variance of the median of n normal values times n, relative to that of their mean.
@@ -279,11 +281,11 @@ class CampaignEstimate:
             seen[rows] = self._correction[rows] + np.clip(rest, -limit, limit)
         durations_s = np.array([timing.load_s + timing.measuring_s for timing in self._timings])
         stairs = self.state_elasticity * self.history.state_shift
-        share_error = STEADY_SHARE_ERROR if self._has_one_state else SHARE_ERROR
+        share_error = STEADY_SHARE_ERROR if self._is_steady else SHARE_ERROR
         baseline = fastest_speed(seen, stairs, variance, durations_s, BASELINE_SHARE, share_error)
         self._correction = self._correction - baseline.level
         self._corrected = self._log_latency - self._correction
-        if self._has_one_state:
+        if self._is_steady:
             # Read off the visits, it does not depend on how far variants follow the reference: an
             # error of that moves a variant as far as its visits saw another speed than all visits.
             self._baseline = np.average(self._columns[known], axis=0, weights=1.0 / variance[known])
@@ -344,7 +346,7 @@ class CampaignEstimate:
                 expected = 1.0 + self.elasticity_sd**2 * size
                 excess += min(slope**2 * size, 9.0 * expected) - 1.0
                 precision += size
-        believed = STEADY_ELASTICITY_SD_PRIOR if self._has_one_state else ELASTICITY_SD_PRIOR
+        believed = STEADY_ELASTICITY_SD_PRIOR if self._is_steady else ELASTICITY_SD_PRIOR
         prior = MIN_CROSSED / believed**2
         estimate = max(0.0, excess + MIN_CROSSED) / (precision + prior)
         self.elasticity_sd = math.sqrt(estimate)
@@ -399,7 +401,7 @@ class CampaignEstimate:
         """
         if count not in self._median_costs:
             known = _MEDIAN_COST.get(count, math.pi / 2)
-            if self._has_one_state and count > 2 and len(self._residuals) >= _MIN_DRAWN_VISITS:
+            if self._is_steady and count > 2 and len(self._residuals) >= _MIN_DRAWN_VISITS:
                 random = np.random.default_rng(_COST_SEED)
                 drawn = random.integers(len(self._residuals), size=(_COST_DRAWS, count))
                 equal = np.ones(count)
@@ -428,9 +430,13 @@ class CampaignEstimate:
         return found
 
     @property
-    def _has_one_state(self) -> bool:
-        """Whether the machine was never in another lasting state; then visits differ by noise only."""
-        return len(self.history.level) == 1
+    def _is_steady(self) -> bool:
+        """Whether the machine kept to one state, and visits repeat well enough to know that.
+
+        Where they repeat badly, states and bursts hide among the visits: there intervals stay as
+        wide as for a machine that changes between states.
+        """
+        return len(self.history.level) == 1 and float(self.noise_sd[0]) <= STEADY_NOISE
 
     def _noise_variance(self, rows: npt.NDArray[np.int64] | int) -> FloatArray:
         return np.asarray(self.noise_sd[np.maximum(self.history.state[rows], 0)] ** 2)
