@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import numpy.typing as npt
 
-from ...datasets.estimation import CampaignEstimate
+from ...datasets.estimation import STEADY_NOISE, CampaignEstimate
 from ...datasets.journal import JournalContent
 from ...datasets.measurement import Measurement, measurements_of
 from ...datasets.records import Timing
@@ -22,10 +22,9 @@ NOTABLE_NOISE = 0.05
 NOTABLE_SHARE = 0.1
 NOTABLE_STEAL = 0.01
 NOTABLE_LOAD = 0.5
-# A campaign whose visits repeat worse than the first and whose common error is above the second:
+# A campaign that is not steady by its noise, and whose common error is above this:
 # of simulated campaigns like that (`benchmarks/protocol.py --preset harsh`) the 95 % intervals of
 # latency cover the truth so often: 94.2 % (91.4 to 96.4) of 69, by docs/figures.md.
-DISTURBED_NOISE = 0.05
 DISTURBED_COMMON_SD = 0.01
 DISTURBED_COVERAGE = 0.94
 NOTABLE_WARM_UP = 0.03
@@ -105,7 +104,7 @@ def _starved(timings: list[Timing], runtime: str) -> list[Finding]:
 
 def _disturbed(estimate: CampaignEstimate) -> list[Finding]:
     noise = float(np.max(estimate.noise_sd))
-    if noise <= DISTURBED_NOISE or estimate.common_sd <= DISTURBED_COMMON_SD:
+    if noise <= STEADY_NOISE or estimate.common_sd <= DISTURBED_COMMON_SD:
         return []
     return [
         Finding(
