@@ -14,7 +14,7 @@ from joulemap import InputError
 from ..datasets import NetworkSpec
 from . import registry
 from .aligned.fit import scale_of
-from .auto_words import reasons_from, reasons_to
+from .auto_words import Choice, describe, reasons_from, reasons_to
 from .base.cost_module import CostModule
 from .base.fittable import FittableDataset
 from .base.intervals import FOLDS, FloatArray, assign_folds
@@ -117,9 +117,20 @@ class AutoPredictor(Predictor):
 
     def describe(self) -> list[str]:
         """Return what was compared and chosen and why, and what the chosen predictor says."""
-        from .auto_words import describe
-
-        return describe(self)
+        rows, parts = (int(number) for number in self.num_compared_)
+        return describe(
+            Choice(
+                names=self.names,
+                table=self.table_,
+                reasons=self.reasons,
+                chosen=registry.name_of(self.chosen_[0]),
+                num_rows=rows,
+                num_parts=parts,
+                num_samples=self.num_samples_,
+                mean_error=self.held_out_.mean_error if self.held_out_ is not None else None,
+                findings=self.chosen.describe(),
+            )
+        )
 
     # -- fitting ---------------------------------------------------------------------------------
 

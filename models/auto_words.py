@@ -3,47 +3,67 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from joulemap import InputError
 
-from . import registry
 from .base.intervals import FloatArray
 
-if TYPE_CHECKING:
-    from .auto import AutoPredictor
 
+@dataclass(frozen=True)
+class Choice:
+    """What was compared, and what came of it.
 
-def describe(predictor: AutoPredictor) -> list[str]:
-    """Return sentences: which model was chosen and why, the others' errors, what it found.
-
-    Args:
-        predictor: A fitted predictor.
+    Attributes:
+        names: Names of the candidates, the simplest first.
+        table: Their errors and excesses, see `AutoPredictor.table_`.
+        reasons: Why candidates were not fitted, by name.
+        chosen: Name of the chosen one.
+        num_rows: Rows that the choice was made on.
+        num_parts: Parts that they were held out in.
+        num_samples: Rows that the chosen one was fitted to.
+        mean_error: Error on held-out rows, the choice included, a fraction; None without data.
+        findings: What the chosen one says.
     """
-    names, table = predictor.names, predictor.table_
+
+    names: Sequence[str]
+    table: FloatArray
+    reasons: Mapping[str, str]
+    chosen: str
+    num_rows: int
+    num_parts: int
+    num_samples: int
+    mean_error: float | None
+    findings: Sequence[str]
+
+
+def describe(choice: Choice) -> list[str]:
+    """Return sentences: which model was chosen and why, the others' errors, what it found."""
+    names, table = choice.names, choice.table
     found = {name: row for name, row in zip(names, table, strict=True) if row[0] >= 0}
-    chosen = registry.name_of(predictor.chosen_[0])
+    chosen, rows = choice.chosen, choice.num_rows
     best = min(found, key=lambda name: float(found[name][0]))
     said = [_why(chosen, best, found)]
-    rows, folds = (int(number) for number in predictor.num_compared_)
-    part = "all" if rows == predictor.num_samples_ else f"{rows} of {predictor.num_samples_}"
+    part = "all" if rows == choice.num_samples else f"{rows} of {choice.num_samples}"
     listed = ", ".join(f"{name} {_error(row)}" for name, row in found.items())
     said.append(
-        f"Held-out errors, each with its standard error, from {part} measurements in {folds} "
+        f"Held-out errors, each with its standard error, from {part} measurements in "
+        f"{choice.num_parts} "
         f"parts, the simplest model first: {listed}."
     )
-    if predictor.reasons:
-        reasons = "; ".join(f"{name} ({reason})" for name, reason in predictor.reasons.items())
+    if choice.reasons:
+        reasons = "; ".join(f"{name} ({reason})" for name, reason in choice.reasons.items())
         said.append(f"Not fitted: {reasons}.")
-    if predictor.held_out_ is not None:
+    if choice.mean_error is not None:
         said.append(
             f"The choice was made anew without each fifth of the variants; predicted so, that "
-            f"fifth is off by {100 * predictor.held_out_.mean_error:.1f} % on average. Intervals "
+            f"fifth is off by {100 * choice.mean_error:.1f} % on average. Intervals "
             "are from these errors."
         )
-    return said + [f"{chosen}: {sentence}" for sentence in predictor.chosen.describe()]
+    return said + [f"{chosen}: {sentence}" for sentence in choice.findings]
 
 
 def _why(chosen: str, best: str, found: dict[str, FloatArray]) -> str:

@@ -11,16 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import gcd, lcm
-from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import stats
 
 from ..base.intervals import FloatArray
 from .terms import TermTable, columns_of, functions_of
-
-if TYPE_CHECKING:
-    from .predictor import AlignedBilinearPredictor
 
 MULTIPLES = (2, 4, 8, 16, 32)
 NUM_VECTORS = 100
@@ -49,8 +45,18 @@ class Advice:
 
 
 @dataclass(frozen=True)
-class _Fitted:
-    """What advice depends on, as plain values, so that it is worked out once."""
+class Fitted:
+    """What advice depends on, as plain values, so that it is worked out once.
+
+    Attributes:
+        steps: The multiple that each width has by its network.
+        low: Smallest width that rounding is judged at, for each of the k.
+        high: Largest, likewise.
+        least: Smallest allowed width of each.
+        last: Largest, likewise.
+        pair: Divisor and block, as `functions_of` takes them.
+        rates: Rates of all terms by the fit, then by those without each fold.
+    """
 
     steps: tuple[int, ...]
     low: tuple[float, ...]
@@ -61,39 +67,29 @@ class _Fitted:
     rates: tuple[tuple[float, ...], ...]
 
 
-def advice_of(predictor: AlignedBilinearPredictor) -> Advice:
+@lru_cache(maxsize=32)
+def advice_of(table: TermTable, fitted: Fitted) -> Advice:
     """Return what a fitted model advises to round widths to.
 
     Args:
-        predictor: A fitted predictor.
+        table: The network's terms.
+        fitted: Ranges, structure and rates.
     """
-    spec = predictor.spec
-    count = len(predictor.width_names_)
-    steps = predictor.steps()
-    nothing = Advice(steps, is_advised=False, is_free=False)
-    if predictor.structure_[2] < 0 or predictor.divisor_and_block_ == (1, 1):
-        return nothing
-    ranges = predictor.width_ranges_
-    if spec is None and ranges is None:
-        return nothing
-    least, last = np.zeros(count), np.full(count, np.inf)
-    if spec is not None:
-        least, last = (
-            np.array(ends, dtype=np.float64) for ends in (spec.min_widths, spec.max_widths)
-        )
-    low, high = least, last
-    if ranges is not None:
-        low, high = np.maximum(low, np.ceil(ranges[0])), np.minimum(high, np.floor(ranges[1]))
-    fitted = _Fitted(
-        steps,
-        tuple(low.tolist()),
-        tuple(np.maximum(low, high).tolist()),
-        tuple(least.tolist()),
-        tuple(last.tolist()),
-        predictor.divisor_and_block_,
-        tuple(tuple(found.tolist()) for found in (predictor.coef_, *predictor.fold_rates_)),
-    )
-    return _worked_out(predictor.terms(), fitted)
+    judge = _Judge(table, fitted)
+    if not len(judge.X):
+        return Advice(fitted.steps, is_advised=False, is_free=False)
+    candidates = [judge.joint(multiple) for multiple in MULTIPLES]
+    candidates = [found for found in dict.fromkeys(candidates) if found != fitted.steps]
+    sound = [found for found in candidates if judge.is_sound(found, fitted.steps)]
+    if not sound:
+        return Advice(fitted.steps, is_advised=False, is_free=False)
+    best = max(judge.saving(found, fitted.steps)[0] for found in sound)
+    chosen = [m for m in sound if judge.saving(m, fitted.steps)[0] >= best - ALIKE][-1]
+    chosen = judge.without_idle(chosen, sound)
+    if chosen == fitted.steps or not judge.is_sound(chosen, fitted.steps):
+        return Advice(fitted.steps, is_advised=False, is_free=False)
+    mean, lowest = judge.saving(chosen, fitted.steps)
+    return Advice(chosen, is_advised=True, is_free=mean < LEAST_SAVING or lowest <= 0)
 
 
 def round_up(
@@ -116,25 +112,6 @@ def round_up(
     return np.asarray(np.where(most >= np.maximum(least, 1), rounded, whole))
 
 
-@lru_cache(maxsize=32)
-def _worked_out(table: TermTable, fitted: _Fitted) -> Advice:
-    judge = _Judge(table, fitted)
-    if not len(judge.X):
-        return Advice(fitted.steps, is_advised=False, is_free=False)
-    candidates = [judge.joint(multiple) for multiple in MULTIPLES]
-    candidates = [found for found in dict.fromkeys(candidates) if found != fitted.steps]
-    sound = [found for found in candidates if judge.is_sound(found, fitted.steps)]
-    if not sound:
-        return Advice(fitted.steps, is_advised=False, is_free=False)
-    best = max(judge.saving(found, fitted.steps)[0] for found in sound)
-    chosen = [m for m in sound if judge.saving(m, fitted.steps)[0] >= best - ALIKE][-1]
-    chosen = judge.without_idle(chosen, sound)
-    if chosen == fitted.steps or not judge.is_sound(chosen, fitted.steps):
-        return Advice(fitted.steps, is_advised=False, is_free=False)
-    mean, lowest = judge.saving(chosen, fitted.steps)
-    return Advice(chosen, is_advised=True, is_free=mean < LEAST_SAVING or lowest <= 0)
-
-
 class _Judge:
     """Prices of random width vectors and their rounded forms, by the fit and those without a fold.
 
@@ -143,7 +120,7 @@ class _Judge:
         fitted: Ranges, structure and rates.
     """
 
-    def __init__(self, table: TermTable, fitted: _Fitted) -> None:
+    def __init__(self, table: TermTable, fitted: Fitted) -> None:
         self.table, self.fitted = table, fitted
         self.rates = np.array(fitted.rates)
         self.least, self.last = np.array(fitted.least), np.array(fitted.last)

@@ -19,10 +19,11 @@ from ..base.intervals import FloatArray
 from ..base.polynomial import PolynomialCostModule
 from ..base.predictor import Predictor
 from ..linear.predictor import relative_weights
-from .advice import Advice, advice_of, round_up
+from .advice import Advice, Fitted, advice_of, round_up
 from .fit import BILINEAR_ABSOLUTE, BILINEAR_RELATIVE, Design, fit_candidate, scale_of, select
 from .module import AlignedCostModule, averages_of, smooth_polynomial
 from .terms import COMPLEXITIES, SumOfProducts, TermTable, chain_of, functions_of
+from .words import describe
 
 BILINEAR = "bilinear"
 DIVISORS = (1, 2, 4, 8, 16, 32)
@@ -123,8 +124,6 @@ class AlignedBilinearPredictor(Predictor):
 
     def describe(self) -> list[str]:
         """Return what was found, in plain words: alignment, its cost, what to round widths to."""
-        from .words import describe
-
         return describe(self)
 
     def layer_costs(self, widths: ArrayLike) -> dict[str, float]:
@@ -158,7 +157,24 @@ class AlignedBilinearPredictor(Predictor):
     @property
     def advice_(self) -> Advice:
         """What to round widths to, and whether that saves or only costs nothing."""
-        return advice_of(self)
+        steps, ranges = self.steps(), self.width_ranges_
+        no_network_nor_data = self.spec is None and ranges is None
+        if self.complexity_ == BILINEAR or self.divisor_and_block_ == (1, 1) or no_network_nor_data:
+            return Advice(steps, is_advised=False, is_free=False)
+        least, last = self._bounds()
+        low, high = least, last
+        if ranges is not None:
+            low, high = np.maximum(low, np.ceil(ranges[0])), np.minimum(high, np.floor(ranges[1]))
+        fitted = Fitted(
+            steps,
+            tuple(low.tolist()),
+            tuple(np.maximum(low, high).tolist()),
+            tuple(least.tolist()),
+            tuple(last.tolist()),
+            self.divisor_and_block_,
+            tuple(tuple(found.tolist()) for found in (self.coef_, *self.fold_rates_)),
+        )
+        return advice_of(self.terms(), fitted)
 
     def advised_multiples(self) -> dict[str, int]:
         """Return the multiple of channels that each width should have on this device; 1 for any.
@@ -187,10 +203,14 @@ class AlignedBilinearPredictor(Predictor):
                 f"widths have shape {values.shape}; the last dimension must be "
                 f"{len(self.width_names_)} ({', '.join(self.width_names_)})"
             )
-        low, high = np.zeros(len(self.width_names_)), np.full(len(self.width_names_), np.inf)
-        if self.spec is not None:
-            low, high = (np.array(ends) for ends in (self.spec.min_widths, self.spec.max_widths))
-        return round_up(values, self.advice_.multiples, low, high).astype(np.int64)
+        return round_up(values, self.advice_.multiples, *self._bounds()).astype(np.int64)
+
+    def _bounds(self) -> tuple[FloatArray, FloatArray]:
+        """Return the smallest and largest allowed widths, (k,) each; 0 and infinity without a spec."""
+        if self.spec is None:
+            return np.zeros(len(self.width_names_)), np.full(len(self.width_names_), np.inf)
+        low, high = self.spec.min_widths, self.spec.max_widths
+        return np.array(low, dtype=np.float64), np.array(high, dtype=np.float64)
 
     # -- what Predictor asks for -----------------------------------------------------------------
 

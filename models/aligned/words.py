@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
+from numpy.typing import ArrayLike
 
+from ...datasets import NetworkSpec
 from ..base.intervals import FloatArray
-from .terms import COMPLEXITIES
-
-if TYPE_CHECKING:
-    from .predictor import AlignedBilinearPredictor
+from .advice import Advice
+from .terms import COMPLEXITIES, TermTable
 
 # Families whose share of the cost is smaller are not spoken of.
 NOTABLE_SHARE = 0.05
@@ -18,7 +18,62 @@ NOTABLE_SHARE = 0.05
 NOTABLE_RATIO = 1.05
 
 
-def describe(predictor: AlignedBilinearPredictor) -> list[str]:
+class Aligned(Protocol):
+    """What is described: a fitted `AlignedBilinearPredictor`, see there."""
+
+    spec: NetworkSpec | None
+    coef_: FloatArray
+    candidates_: FloatArray
+    width_ranges_: FloatArray | None
+
+    @property
+    def alignment_(self) -> int:
+        """The divisor that separates the regimes."""
+
+    @property
+    def block_(self) -> int:
+        """The block of output channels."""
+
+    @property
+    def is_staircase_(self) -> bool:
+        """Whether inputs cost as whole blocks too."""
+
+    @property
+    def divisor_and_block_(self) -> tuple[int, int]:
+        """Divisor and block, as `functions_of` takes them."""
+
+    @property
+    def sampled_multiple_(self) -> int:
+        """What divides all widths of the data."""
+
+    @property
+    def complexity_(self) -> str:
+        """Which terms take part."""
+
+    @property
+    def advice_(self) -> Advice:
+        """What to round widths to."""
+
+    def terms(self) -> TermTable:
+        """Return the terms that `coef_` are the rates of."""
+
+    def functions(self, X: FloatArray) -> FloatArray:
+        """Return the functions of channel counts that the terms are products of."""
+
+    def steps(self) -> tuple[int, ...]:
+        """Return the multiple that each width has by its network."""
+
+    def random_widths(self) -> FloatArray:
+        """Return the bounds and random widths within them."""
+
+    def round_widths(self, widths: ArrayLike) -> np.ndarray:
+        """Return the widths rounded up to what the device likes."""
+
+    def predict_arrays(self, X: FloatArray) -> FloatArray:
+        """Return the cost of widths."""
+
+
+def describe(predictor: Aligned) -> list[str]:
     """Return sentences: which alignment was found, what misalignment costs, what to round to.
 
     Args:
@@ -45,7 +100,7 @@ def describe(predictor: AlignedBilinearPredictor) -> list[str]:
 
 
 def _alignment(
-    predictor: AlignedBilinearPredictor, errors: dict[tuple[int, ...], float], *, is_advised: bool
+    predictor: Aligned, errors: dict[tuple[int, ...], float], *, is_advised: bool
 ) -> str:
     divisor = predictor.alignment_
     searched: dict[int, float] = {}
@@ -75,7 +130,7 @@ def _alignment(
     return text + "."
 
 
-def _blocks(predictor: AlignedBilinearPredictor) -> list[str]:
+def _blocks(predictor: Aligned) -> list[str]:
     block = predictor.block_
     if block == 1:
         return []
@@ -95,7 +150,7 @@ def _blocks(predictor: AlignedBilinearPredictor) -> list[str]:
     ]
 
 
-def _price(predictor: AlignedBilinearPredictor, *, is_free: bool) -> list[str]:
+def _price(predictor: Aligned, *, is_free: bool) -> list[str]:
     X = predictor.random_widths()[2:]
     rounded = predictor.round_widths(X).astype(np.float64)
     changed = np.any(rounded != X, axis=1)
@@ -120,7 +175,7 @@ def _price(predictor: AlignedBilinearPredictor, *, is_free: bool) -> list[str]:
     ]
 
 
-def _families(predictor: AlignedBilinearPredictor) -> list[str]:
+def _families(predictor: Aligned) -> list[str]:
     """Say what misalignment costs by family: random vectors one channel off an aligned one."""
     multiples = np.array(predictor.advice_.multiples)
     aligned = predictor.round_widths(predictor.random_widths()[2:]).astype(np.float64)
@@ -141,7 +196,7 @@ def _families(predictor: AlignedBilinearPredictor) -> list[str]:
     return [f"One channel off alignment costs {', '.join(found)} as much."]
 
 
-def _cost_by_family(predictor: AlignedBilinearPredictor, X: FloatArray) -> dict[str, float]:
+def _cost_by_family(predictor: Aligned, X: FloatArray) -> dict[str, float]:
     table = predictor.terms()
     functions = predictor.functions(X)
     costs: dict[str, float] = {}
@@ -152,7 +207,7 @@ def _cost_by_family(predictor: AlignedBilinearPredictor, X: FloatArray) -> dict[
     return {family: float(cost) / len(X) for family, cost in costs.items()}
 
 
-def _advice(predictor: AlignedBilinearPredictor) -> list[str]:
+def _advice(predictor: Aligned) -> list[str]:
     if predictor.advice_.is_advised:
         return [f"Round widths up to {_multiples(predictor)}: predictor.round_widths(widths)."]
     if predictor.divisor_and_block_ == (1, 1):
@@ -160,7 +215,7 @@ def _advice(predictor: AlignedBilinearPredictor) -> list[str]:
     return ["No width needs rounding: that it lowers the cost is not sure by this model."]
 
 
-def _multiples(predictor: AlignedBilinearPredictor) -> str:
+def _multiples(predictor: Aligned) -> str:
     found = {
         multiple
         for multiple, step in zip(predictor.advice_.multiples, predictor.steps(), strict=True)
@@ -174,7 +229,7 @@ def _multiples(predictor: AlignedBilinearPredictor) -> str:
     )
 
 
-def _limits(predictor: AlignedBilinearPredictor) -> list[str]:
+def _limits(predictor: Aligned) -> list[str]:
     if predictor.sampled_multiple_ > 1:
         return [
             (

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from .intervals import FloatArray
+FloatArray: TypeAlias = NDArray[np.float64]
 
 # Errors grow as cost ** (1 - power): 0 is in proportion to it, 1 is the same for all.
 POWERS = (0.0, -0.5, 0.5, 1.0)

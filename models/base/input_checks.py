@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import frexp
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,9 +14,6 @@ from joulemap import InputError
 
 from .intervals import FloatArray
 
-if TYPE_CHECKING:
-    from .predictor import Predictor
-
 # A cost or a feature outside these was never measured; products of them would leave the numbers.
 LEAST_COST, LARGEST_COST = 1e-30, 1e30
 LARGEST_FEATURE = 1e60
@@ -25,21 +22,26 @@ LARGEST_WIDTH = 10**9
 CONDITIONS = ("batch", "resolution", "precision", "runtime", "threads")
 
 
-def conditions_of(X: Any, predictor: Predictor) -> dict[str, Any]:
+def conditions_of(X: Any, width_names: Sequence[str], predictor: str) -> dict[str, Any]:
     """Return the conditions that a DataFrame has beside the widths; nothing of an array.
+
+    Args:
+        X: What was given to fit or predict.
+        width_names: Names of the network's widths.
+        predictor: Name of the predictor's class.
 
     Raises:
         InputError: One of them varies.
     """
     found: dict[str, Any] = {}
-    if predictor.spec is None or not hasattr(X, "columns") or not len(X):
+    if not hasattr(X, "columns") or not len(X):
         return found
     for name in CONDITIONS:
-        if name not in X.columns or name in predictor.spec.width_names:
+        if name not in X.columns or name in width_names:
             continue
         values = pd.unique(np.asarray(X[name]))
         if len(values) > 1:
-            raise varying_conditions(type(predictor).__name__, (name,))
+            raise varying_conditions(predictor, (name,))
         if pd.isna(values[0]):
             continue
         found[name] = values[0].item() if isinstance(values[0], np.generic) else values[0]
@@ -105,19 +107,23 @@ def not_finite_at(X: Any, y: Any = None) -> str:
     return ""
 
 
-def refuse_too_few(X: FloatArray, predictor: Predictor) -> None:
+def refuse_too_few(X: FloatArray, needed: int, predictor: str) -> None:
     """Check that there are enough different rows.
+
+    Args:
+        X: Widths of the rows, shape (n, k).
+        needed: The least number of different ones.
+        predictor: Name of the predictor's class.
 
     Raises:
         InputError: There are fewer than the predictor needs.
     """
-    needed = predictor.num_needed(X.shape[1])
     distinct = len(np.unique(X, axis=0)) if len(X) else 0
     if distinct < needed:
         given = "1 sample" if distinct == 1 else f"{distinct} samples"
         raise InputError(
             f"{given} of different widths and positive weight given, but "
-            f"{type(predictor).__name__} with {X.shape[1]} widths needs at least {needed}"
+            f"{predictor} with {X.shape[1]} widths needs at least {needed}"
         )
 
 

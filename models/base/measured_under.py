@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -20,12 +20,18 @@ from .intervals import FloatArray
 if TYPE_CHECKING:
     from .cost_module import CostInfo
     from .fittable import FittableDataset
-    from .predictor import Predictor
 
 # What imported tables say of a condition that their author did not write down.
 UNKNOWN = "unknown"
 DIGEST_LENGTH = 12
 MAX_SHOWN = 4
+
+
+class Predicting(Protocol):
+    """What says of itself what its costs hold for, as predictors do."""
+
+    def cost_info(self) -> CostInfo:
+        """Return what its torch module says about itself."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +96,7 @@ class MeasuredUnder:
         return cls(_recorded(conditions), info.unit, _device(info.device_ids))
 
     @classmethod
-    def of_predictor(cls, predictor: Predictor) -> MeasuredUnder:
+    def of_predictor(cls, predictor: Predicting) -> MeasuredUnder:
         """Return what a predictor's costs hold for."""
         return cls.of_info(predictor.cost_info())
 

@@ -163,11 +163,11 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
                 that no network has, with its row.
         """
         self.check_parameters()
-        conditions = conditions_of(X, self)
+        conditions = self._conditions_of(X)
         X, y = self._checked_training(X, y)
         weights = checked_weights(sample_weight, len(y))
         X, y, weights = X[weights > 0], y[weights > 0], weights[weights > 0]
-        refuse_too_few(X, self)
+        self._refuse_too_few(X)
         names = self.spec.width_names if self.spec else self._column_names(X.shape[1])
         check_contradictions(X, y, names, is_network=self.spec is not None, stacklevel=2)
         self.bind(names, unit="", target="cost", conditions=conditions)
@@ -226,7 +226,7 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
         for fold in range(int(folds.max()) + 1):
             test = folds == fold
             rest = X[~test], y[~test], weights[~test]
-            refuse_too_few(rest[0], self)
+            self._refuse_too_few(rest[0])
             predicted[test] = self._fitted_to(*rest).predict_arrays(X[test])
         return predicted
 
@@ -470,7 +470,7 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
 
     def _widths_to_predict(self, X: Any, stacklevel: int) -> FloatArray:
         self.ready()
-        for name, value in conditions_of(X, self).items():
+        for name, value in self._conditions_of(X).items():
             if self.conditions_.get(name, value) != value:
                 raise InputError(
                     f"the predictor was fitted at {name} {self.conditions_[name]}, X has {value}"
@@ -520,6 +520,14 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
         self._refuse_wrong_count(widths)
         self._refuse_odd_widths(widths)
         return widths
+
+    def _conditions_of(self, X: Any) -> dict[str, Any]:
+        if self.spec is None:
+            return {}
+        return conditions_of(X, self.spec.width_names, type(self).__name__)
+
+    def _refuse_too_few(self, X: FloatArray) -> None:
+        refuse_too_few(X, self.num_needed(X.shape[1]), type(self).__name__)
 
     def _refuse_odd_widths(self, X: FloatArray) -> None:
         names = self.spec.width_names if self.spec else self._column_names(X.shape[1])

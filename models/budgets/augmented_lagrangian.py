@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 
 from joulemap import InputError
 
-if TYPE_CHECKING:
-    from .budget import Budget
+from .constraint import Constraint
 
 # An update that leaves more than this share of the violation raises the penalty.
 SUFFICIENT_DECREASE = 0.25
+
+
+class Limits(Protocol):
+    """What must be met; a `Budget` has it."""
+
+    @property
+    def constraints(self) -> Sequence[Constraint]:
+        """The limits, one for each cost."""
+
+    def excess(self, widths: torch.Tensor) -> torch.Tensor:
+        """Return how far each cost exceeds its limit, relative to it, `batch_shape x m`."""
 
 
 class AugmentedLagrangian(torch.nn.Module):
@@ -41,7 +52,7 @@ class AugmentedLagrangian(torch.nn.Module):
     violation: torch.Tensor
 
     def __init__(
-        self, budget: Budget, *, penalty: float = 1.0, growth: float = 2.0, max_penalty: float = 1e6
+        self, budget: Limits, *, penalty: float = 1.0, growth: float = 2.0, max_penalty: float = 1e6
     ) -> None:
         super().__init__()
         if not 0 < penalty <= max_penalty < float("inf"):
