@@ -14,8 +14,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .cost_dataset import CostDataset, DroppedRowsWarning
+    from .cost_dataset import CostDataset
     from .cost_table import CostTable
+    from .dataset_parts import DroppedRowsWarning
     from .layer_profiles import LayerProfiles, LayerTime, VariantProfile
     from .layer_spec import LayerSpec, ResolvedLayer
     from .measurement import Measurement
@@ -48,7 +49,7 @@ _MODULES = {
     "Conditions": "records",
     "CostDataset": "cost_dataset",
     "CostTable": "cost_table",
-    "DroppedRowsWarning": "cost_dataset",
+    "DroppedRowsWarning": "dataset_parts",
     "LayerProfiles": "layer_profiles",
     "LayerSpec": "layer_spec",
     "LayerTime": "layer_profiles",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import contextlib
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,15 +13,15 @@ import numpy.typing as npt
 import pandas as pd
 
 from joulemap import InputError
-from joulemap.showable_text import showable
 
+from .dataset_files import naming, read_parts, save_dataset
+from .dataset_parts import DatasetParts, DroppedRowsWarning, parts_of
 from .device_identity import is_same_device
 from .measurement import Measurement
-from .measurement_rows import rows_of
 from .metrics import NoiseFloor, noise_floor
 from .network_spec import NetworkSpec
 from .records import CONDITION_NAMES
-from .row_checks import check_widths
+from .row_checks import check_rows, check_widths
 from .units import unit_of_column
 from .user_table import canonical_frame
 from .verification import Verification, joined
@@ -42,10 +42,6 @@ ABOUT_COLUMNS = (
 )
 # Suffixes that join a cost column to its own uncertainty: latency_s, latency_ci_low_s, ...
 _ABOUT_COST = ("_standard_error", "_ci_low", "_ci_high", "_revisit_a", "_revisit_b")
-
-
-class DroppedRowsWarning(UserWarning):
-    """Rows without a value of the wanted cost were left out."""
 
 
 class CostDataset:
@@ -99,9 +95,7 @@ class CostDataset:
         Raises:
             InputError: There is none, or it is damaged.
         """
-        from .store import load_dataset
-
-        return load_dataset(path, allow_damaged=allow_damaged)
+        return cls.from_parts(read_parts(Path(path), allow_damaged=allow_damaged))
 
     def save(self, folder: str | Path) -> None:
         """Write Parquet, specs and the dataset card into a folder.
@@ -109,9 +103,28 @@ class CostDataset:
         Raises:
             InputError: The folder holds something else or cannot be written.
         """
-        from .store import save_dataset
-
         save_dataset(self, folder)
+
+    @classmethod
+    def from_parts(cls, parts: DatasetParts) -> CostDataset:
+        """Return the dataset of what was read or measured.
+
+        Raises:
+            InputError: The parts do not fit together, or a Parquet file's rows are none of a dataset.
+        """
+        file = parts.parquet_file
+        with naming(file) if file is not None else contextlib.nullcontext():
+            dataset = cls(
+                parts.frame,
+                parts.specs,
+                device=parts.device,
+                protocol=parts.protocol,
+                source=parts.source,
+                verification=parts.verification,
+            )
+            if file is not None:
+                check_rows(parts.frame, dataset.cost_names)
+        return dataset
 
     @classmethod
     def from_frame(
@@ -155,24 +168,15 @@ class CostDataset:
         A variant whose visits were all rejected keeps its row, with missing costs. What makes no
         cost is left out and said: one bad row takes no other with it.
         """
-        rel_error = float(protocol.get("rel_error", math.inf))
-        rows, problems = rows_of(measurements, spec, rel_error)
-        if problems:
-            more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
-            warnings.warn(
-                f"left out of the dataset: {showable(problems[0], 300)}{more}",
-                DroppedRowsWarning,
-                stacklevel=2,
+        return cls.from_parts(
+            parts_of(
+                measurements,
+                spec,
+                device=device,
+                protocol=protocol,
+                source=source,
+                verification=verification,
             )
-        if not rows:
-            raise InputError("there are no measurements yet: no visit has succeeded")
-        return cls(
-            pd.DataFrame(rows),
-            {spec.fingerprint: spec},
-            device=device,
-            protocol=protocol,
-            source=source,
-            verification=verification,
         )
 
     @classmethod

@@ -13,7 +13,7 @@ import pandas as pd
 
 from joulemap import InputError
 
-from .cost_dataset import DroppedRowsWarning
+from .dataset_parts import DroppedRowsWarning
 from .metrics import NoiseFloor
 from .units import si_column, unit_named, unit_of_column
 

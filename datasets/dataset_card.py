@@ -3,28 +3,87 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
+import pandas as pd
 
 from joulemap.showable_text import in_markdown
 
-if TYPE_CHECKING:
-    from .cost_dataset import CostDataset
+from .metrics import NoiseFloor
+from .network_spec import NetworkSpec
+from .verification import Verification
 
 DIGEST_TEXT = (
     "measurements.parquet holds a digest of its content, which is checked whenever it is read."
 )
 
 
-def _about_file(dataset: CostDataset) -> list[str]:
+class OfOneNetwork(Protocol):
+    """The rows of one network."""
+
+    @property
+    def spec(self) -> NetworkSpec:
+        """The network."""
+
+    @property
+    def widths(self) -> npt.NDArray[np.int64]:
+        """Widths in channels, `n x k`."""
+
+
+class Describable(OfOneNetwork, Protocol):
+    """What a card describes and files hold; a `CostDataset` has it, see there."""
+
+    specs: dict[str, NetworkSpec]
+    device: dict[str, Any]
+    protocol: dict[str, Any]
+    source: str
+    verification: Verification
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+
+    @property
+    def is_verified(self) -> bool | None:
+        """Whether something vouches for the file that it was read from."""
+
+    @property
+    def conditions(self) -> pd.DataFrame:
+        """The conditions of every row."""
+
+    @property
+    def fixed_conditions(self) -> dict[str, Any]:
+        """The conditions that are the same in every row."""
+
+    @property
+    def cost_names(self) -> tuple[str, ...]:
+        """The cost columns."""
+
+    def cost(self, target: str) -> npt.NDArray[np.float64]:
+        """Return a cost column in its SI unit; NaN where missing."""
+
+    def unit(self, target: str) -> str:
+        """Return the SI unit of a cost column."""
+
+    def noise_floor(self, target: str = "latency_s") -> NoiseFloor | None:
+        """Return how far two measurements of the same variant differ."""
+
+    def by_spec(self) -> Mapping[str, OfOneNetwork]:
+        """Return the rows of each network."""
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return all columns."""
+
+
+def _about_file(dataset: Describable) -> list[str]:
     """Return whether something vouches for what the file says."""
     if dataset.is_verified is False:
         return dataset.verification.describe()
     return [DIGEST_TEXT, *dataset.verification.notes]
 
 
-def dataset_card(dataset: CostDataset) -> str:
+def dataset_card(dataset: Describable) -> str:
     """Return the card as Markdown."""
     names = ", ".join(in_markdown(spec.name) for spec in dataset.specs.values())
     lines = [
@@ -93,7 +152,7 @@ def _item(name: object, value: object) -> str:
     return f"- {in_markdown(name)}: {in_markdown(_words(value))}"
 
 
-def _cost(dataset: CostDataset, name: str) -> str:
+def _cost(dataset: Describable, name: str) -> str:
     return f"{in_markdown(name)} | {in_markdown(dataset.unit(name))}"
 
 
