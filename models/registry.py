@@ -2,43 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 from joulemap import InputError
-from joulemap.plug_ins import PlugIns
+
+from .base.names import OUTSIDE, PREDICTORS, Entry, name_of, names
 
 if TYPE_CHECKING:
     from .base.predictor import Predictor
 
-
-@dataclass(frozen=True)
-class Entry:
-    """Where a predictor lives: its module in this folder, its class, and how to install it."""
-
-    module: str
-    class_name: str
-    install: str = "pip install joulemap"
-
-
-# One line per predictor, sorted by name. Loaded when asked for, since torch is slow to import.
-PREDICTORS: dict[str, Entry] = {
-    "aligned": Entry("aligned.predictor", "AlignedBilinearPredictor"),
-    "auto": Entry("auto", "AutoPredictor"),
-    "bilinear": Entry("linear.bilinear", "BilinearPredictor"),
-    "flops": Entry("linear.flops", "FlopsPredictor"),
-    "gp": Entry("learned.gaussian_process", "GaussianProcessPredictor"),
-    "layerwise": Entry("layers.layerwise", "LayerwisePredictor"),
-    "lookup": Entry("layers.lookup", "LookupTablePredictor"),
-    "neural": Entry("learned.neural", "NeuralPredictor"),
-    "params": Entry("linear.flops", "ParametersPredictor"),
-    "systolic": Entry("systolic.predictor", "SystolicArrayModel"),
-    "transfer": Entry("transfer.predictor", "TransferPredictor"),
-    "trees": Entry("learned.trees", "TreesPredictor"),
-}
-
-OUTSIDE = PlugIns("predictors", "model", PREDICTORS)
+__all__ = [
+    "OUTSIDE",
+    "PREDICTORS",
+    "Entry",
+    "class_in_file",
+    "name_of",
+    "names",
+    "predictor_class",
+    "register",
+]
 
 
 def register(name: str, cls: type[Predictor]) -> None:
@@ -55,11 +38,6 @@ def register(name: str, cls: type[Predictor]) -> None:
         InputError: The name is taken, or cannot be one.
     """
     OUTSIDE.register(name, cls)
-
-
-def names() -> tuple[str, ...]:
-    """Return the names of all predictors, sorted."""
-    return tuple(sorted((*PREDICTORS, *OUTSIDE.names())))
 
 
 def predictor_class(name: str) -> type[Predictor]:
@@ -95,24 +73,6 @@ def class_in_file(name: str) -> type[Predictor]:
             "that brings the model, or call joulemap.models.register(name, class), then load again"
         )
     return predictor_class(name)
-
-
-def name_of(predictor: Predictor) -> str:
-    """Return the name of a predictor's class.
-
-    Raises:
-        InputError: The class is neither in the table nor a plug-in.
-    """
-    cls = type(predictor)
-    for name, entry in PREDICTORS.items():
-        if (entry.class_name, f"{__package__}.{entry.module}") == (cls.__name__, cls.__module__):
-            return name
-    if (found := OUTSIDE.name_of(cls)) is not None:
-        return found
-    raise InputError(
-        f"{cls.__name__} is not in joulemap's table of models, so a file of it could not be read; "
-        f"call joulemap.models.register(name, {cls.__name__}) first, here and where it is read"
-    )
 
 
 def _outside_class(name: str) -> type[Predictor] | None:

@@ -9,7 +9,6 @@ named TARGET/ATTRIBUTE[NUMBER]/..., and their descriptions stand inside its own.
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import json
 from collections.abc import Mapping, Sequence
@@ -20,30 +19,24 @@ from typing import Any
 
 import numpy as np
 import safetensors
-import safetensors.numpy
-from numpy.typing import NDArray
 
 import joulemap
 from joulemap import InputError
-from joulemap.regular_files import read_bytes, write_whole
+from joulemap.regular_files import read_bytes
 
 from ..datasets import NetworkSpec
 from ..datasets.metrics import NoiseFloor
 from . import registry
+from .base.files import FORMAT, HELD_OUT, VERSION, digest, write
 from .base.intervals import FloatArray, HeldOut
 from .base.measured_under import DIGEST_LENGTH
 from .base.predictor import Predictor
 
-FORMAT = "joulemap-predictor"
-VERSION = 1
-# 1: first version.
-
 MAX_BYTES = 1 << 30
 MAX_METADATA_BYTES = 1 << 26
 MAX_DEPTH = 4
-_HELD_OUT = ("measured", "predicted", "weights")
 # Sums and squares of larger ones leave the numbers; no cost is of that size.
-_LARGEST_HELD_OUT = 1e100
+_LARGESTHELD_OUT = 1e100
 
 
 def save(predictors: Predictor | Sequence[Predictor], path: str | PathLike[str]) -> None:
@@ -61,33 +54,7 @@ def save(predictors: Predictor | Sequence[Predictor], path: str | PathLike[str])
             registry, a value that JSON cannot hold, or a path that cannot be written.
         NotFittedError: A predictor is not fitted.
     """
-    several = [predictors] if isinstance(predictors, Predictor) else list(predictors)
-    if not several:
-        raise InputError("there is no predictor to save")
-    tensors: dict[str, NDArray[np.float64]] = {}
-    entries = {}
-    for predictor in several:
-        predictor.ready()
-        target = predictor.target_
-        if target in entries:
-            raise InputError(f"two predictors for '{target}'; a file holds one for each target")
-        if not target or "/" in target:
-            raise InputError(f"a target is a name without '/', not {target!r}")
-        entries[target] = _describe(predictor)
-        for name, value in _arrays(predictor).items():
-            tensors[f"{target}/{name}"] = np.array(value, dtype=np.float64, order="C")
-    document = {
-        "format": FORMAT,
-        "version": VERSION,
-        "joulemap_version": joulemap.__version__,
-        "predictors": entries,
-    }
-    try:
-        document["sha256"] = _digest(document, tensors)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"the predictor holds a value that JSON cannot hold: {error}") from error
-    metadata = {"joulemap": _canonical(document)}
-    _write_whole(Path(path), safetensors.numpy.save(tensors, metadata=metadata))
+    write([predictors] if isinstance(predictors, Predictor) else list(predictors), path)
 
 
 def load(path: str | PathLike[str], target: str | None = None) -> Predictor:
@@ -142,57 +109,6 @@ def targets(path: str | PathLike[str]) -> tuple[str, ...]:
 
 
 # -- one predictor -------------------------------------------------------------------------------
-
-
-def _describe(predictor: Predictor) -> dict[str, Any]:
-    parameters = predictor.get_params(deep=False)
-    spec = parameters.pop("spec")
-    floor, held_out = predictor.noise_floor_, predictor.held_out_
-    parts = {}
-    for name, several in _parts(predictor).items():
-        parameters.pop(name, None)
-        parts[name] = [{"target": part.target_, **_describe(part)} for part in several]
-    return ({"parts": parts} if parts else {}) | {
-        "model": registry.name_of(predictor),
-        "hyperparameters": {name: _plain(value) for name, value in parameters.items()},
-        "spec": json.loads(spec.to_json()) if spec is not None else None,
-        "width_names": list(predictor.width_names_),
-        "unit": predictor.unit_,
-        "noise_floor": floor.to_dict() if floor is not None else None,
-        "conditions": {name: _plain(value) for name, value in predictor.conditions_.items()},
-        "device_id": predictor.device_id_,
-        "former_ids": list(predictor.former_ids_),
-        "training_rows": None
-        if predictor.training_rows_ is None
-        else "".join(sorted(predictor.training_rows_)),
-        "num_samples": predictor.num_samples_,
-        "num_distinct": held_out.num_distinct if held_out is not None else None,
-    }
-
-
-def _arrays(predictor: Predictor) -> dict[str, Any]:
-    arrays = {name: getattr(predictor, name) for name in predictor.state_names}
-    if predictor.width_ranges_ is not None:
-        arrays["width_ranges_"] = predictor.width_ranges_
-    if predictor.held_out_ is not None:
-        for name in _HELD_OUT:
-            arrays[f"held_out_.{name}"] = getattr(predictor.held_out_, name)
-        if predictor.held_out_.spread is not None:
-            arrays["held_out_.spread"] = predictor.held_out_.spread
-    for name, several in _parts(predictor).items():
-        for number, part in enumerate(several):
-            for inner, value in _arrays(part).items():
-                arrays[f"{name}[{number}]/{inner}"] = value
-    return arrays
-
-
-def _parts(predictor: Predictor) -> dict[str, tuple[Predictor, ...]]:
-    """Return the fitted predictors that a predictor holds, by attribute."""
-    found = {name: tuple(getattr(predictor, name)) for name in predictor.part_names}
-    for several in found.values():
-        for part in several:
-            part.ready()
-    return found
 
 
 def _restore(
@@ -277,12 +193,12 @@ def _restore_data(
     if entry["num_distinct"] is None:
         return
     # Files before the spread was kept have none.
-    names = [*_HELD_OUT, *(["spread"] if "held_out_.spread" in arrays else [])]
+    names = [*HELD_OUT, *(["spread"] if "held_out_.spread" in arrays else [])]
     values = {name: _take(arrays, f"held_out_.{name}") for name in names}
     if any(np.shape(value) != (predictor.num_samples_,) for value in values.values()):
         raise InputError("its held-out errors do not fit its number of samples")
-    if any(np.any(np.abs(value) > _LARGEST_HELD_OUT) for value in values.values()):
-        raise InputError(f"its held-out errors hold numbers beyond {_LARGEST_HELD_OUT:g}")
+    if any(np.any(np.abs(value) > _LARGESTHELD_OUT) for value in values.values()):
+        raise InputError(f"its held-out errors hold numbers beyond {_LARGESTHELD_OUT:g}")
     held_out = HeldOut(**values, num_distinct=_count("num_distinct", entry["num_distinct"]))
     positive = [held_out.weights] + ([] if held_out.spread is None else [held_out.spread])
     if not 1 <= held_out.num_distinct <= predictor.num_samples_ or np.any(np.stack(positive) <= 0):
@@ -299,10 +215,6 @@ def _take(arrays: dict[str, FloatArray], name: str) -> Any:
     if not np.all(np.isfinite(value)):
         raise InputError(f"its tensor '{name}' contains NaN or infinity")
     return float(value) if value.ndim == 0 else value
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def _text(name: str, value: Any) -> str:
@@ -354,7 +266,7 @@ def _read(path: Path) -> _Content:
         tensors[name] = np.frombuffer(tensor["data"], dtype="<f8").reshape(tensor["shape"]).copy()
     expected = document.pop("sha256", None)
     try:
-        found = _digest(document, tensors)
+        found = digest(document, tensors)
     except (ValueError, RecursionError) as error:
         raise foreign from error
     if found != expected:
@@ -394,22 +306,3 @@ def _read_bytes(path: Path) -> bytes:
         raise InputError(f"there is no file {path}") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    try:
-        write_whole(path, lambda file: file.write(data))
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}") from error
-
-
-def _canonical(document: Mapping[str, Any]) -> str:
-    return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def _digest(document: Mapping[str, Any], tensors: Mapping[str, FloatArray]) -> str:
-    digest = hashlib.sha256(_canonical(document).encode())
-    for name, value in sorted(tensors.items()):
-        digest.update(json.dumps([name, list(value.shape)]).encode())
-        digest.update(np.ascontiguousarray(value, dtype="<f8").tobytes())
-    return digest.hexdigest()

@@ -23,6 +23,7 @@ from ...datasets.metrics import NoiseFloor
 from .contradictions import check_contradictions
 from .cost_module import CostInfo, CostModule
 from .extrapolation import warn_outside, widening
+from .files import write
 from .fittable import FittableDataset
 from .input_checks import (
     as_input_error,
@@ -36,6 +37,7 @@ from .input_checks import (
 )
 from .intervals import FloatArray, HeldOut, hold_out
 from .measured_under import row_digests
+from .plots import plot_error, plot_width
 from .surrogate import warn_far_off
 from .whole_calls import make_calls_whole
 
@@ -385,9 +387,7 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
         Args:
             path: The file; replaced as a whole.
         """
-        from ..serialization import save
-
-        save(self, path)
+        write([self], path)
 
     def plot_error(
         self,
@@ -406,8 +406,6 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
         Raises:
             InputError: No dataset, and the predictor was not fitted on data; or unlike conditions.
         """
-        from ..plots import plot_error
-
         return plot_error(self, ds, ax, allow_different=allow_different)
 
     def plot_width(
@@ -428,8 +426,6 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
         Raises:
             InputError: Unknown width.
         """
-        from ..plots import plot_width
-
         return plot_width(self, name, ax, points, others)
 
     # -- checking --------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from joulemap.models import (
     save,
     serialization,
 )
+from joulemap.models.base import files
 from joulemap.models.base.intervals import FloatArray
 from joulemap.models.base.predictor import Predictor
 from joulemap.models.registry import OUTSIDE
@@ -56,7 +57,7 @@ def rewrite(path: Path, document: Content, tensors: Content) -> None:
     """Write a file whose checksum is right, whatever its content."""
     document = {key: value for key, value in document.items() if key != "sha256"}
     arrays = {name: np.asarray(value, dtype=np.float64) for name, value in tensors.items()}
-    document["sha256"] = serialization._digest(document, arrays)
+    document["sha256"] = files.digest(document, arrays)
     metadata = {"joulemap": json.dumps(document)}
     path.write_bytes(safetensors.numpy.save(arrays, metadata=metadata))
 
@@ -357,7 +358,7 @@ def test_any_signed_metadata_load_or_are_refused(
 
 def test_the_checksum_covers_names_and_shapes() -> None:
     digests = {
-        serialization._digest({}, arrays)
+        files.digest({}, arrays)
         for arrays in (
             {"a": np.zeros(2)},
             {"b": np.zeros(2)},
