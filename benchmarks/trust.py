@@ -188,7 +188,7 @@ def _told(trial: Trial, rounds: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     """Yield what a trial's counts show, and the means of its figures."""
     rounds = list(rounds)
     tries, failures = _counts(rounds)
-    if trial.may_fail:
+    if trial.may_fail and failures:
         share = 100 * len(failures) / max(tries, 1)
         low, high = _failing_share(rounds)
         yield (
@@ -196,6 +196,7 @@ def _told(trial: Trial, rounds: Iterable[Mapping[str, Any]]) -> Iterator[str]:
             f"{100 * trial.may_fail:.0f} % may"
         )
     elif not failures and tries:
+        # The highest rate at which so many tries show no failure once in twenty times.
         yield f"95 % bound {100 * float(stats.beta.ppf(0.95, 1, tries)):.2g} %"
     figures: dict[str, list[float]] = {}
     for line in rounds:
