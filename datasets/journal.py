@@ -14,7 +14,7 @@ import os
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -53,6 +53,8 @@ class CampaignRecord:
         joulemap_version: Of the program that started the campaign.
         meters: What is known about the meter that counts, and one that checks it; none without.
         meter_note: Why these meters, or why none.
+        settings: What was asked for when the campaign began; empty in older journals. What of
+            it makes another campaign is in the other fields, which alone are compared.
         schema_version: Of the records.
     """
 
@@ -67,6 +69,7 @@ class CampaignRecord:
     joulemap_version: str
     meters: tuple[Mapping[str, Any], ...] = ()
     meter_note: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
     schema_version: int = RECORD_VERSION
 
     def to_dict(self) -> dict[str, Any]:
@@ -83,6 +86,7 @@ class CampaignRecord:
             "joulemap_version": self.joulemap_version,
             "meters": [dict(meter) for meter in self.meters],
             "meter_note": self.meter_note,
+            **({"settings": dict(self.settings)} if self.settings else {}),
             "schema_version": self.schema_version,
         }
 
@@ -106,6 +110,7 @@ class CampaignRecord:
                     "conditions": Conditions(**content["conditions"]),
                     "reference_widths": tuple(content["reference_widths"]),
                     "meters": tuple(dict(meter) for meter in content.get("meters", ())),
+                    "settings": dict(content.get("settings", {})),
                 }
             )
         except (KeyError, TypeError) as error:

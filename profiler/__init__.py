@@ -13,13 +13,16 @@ from joulemap import moved_modules
 if TYPE_CHECKING:
     from . import networks
     from .campaign.layers import profile_layers
+    from .campaign.observer import Observer
     from .campaign.plan import VisitPlan
     from .campaign.protocol import Protocol
-    from .campaign.run import Observer, profile
+    from .campaign.run import profile
     from .campaign.sampling import Sampler, register_sampler, sample
+    from .campaign.settings import CampaignSettings
     from .command_line.outside_commands import register_command
 
 __all__ = [
+    "CampaignSettings",
     "Observer",
     "Protocol",
     "Sampler",
@@ -33,7 +36,8 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Observer": "campaign.run",
+    "CampaignSettings": "campaign.settings",
+    "Observer": "campaign.observer",
     "Protocol": "campaign.protocol",
     "Sampler": "campaign.sampling",
     "VisitPlan": "campaign.plan",

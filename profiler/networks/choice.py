@@ -52,6 +52,21 @@ def chosen_network(
     return spec
 
 
+def name_of_network(network: str | Factory | NetworkSpec) -> str:
+    """Return what a network is called, as typed; of a spec or a function, what it comes from.
+
+    Example:
+        >>> name_of_network("lenet5")
+        'lenet5'
+    """
+    if isinstance(network, str):
+        return network
+    if isinstance(network, NetworkSpec):
+        return network.source
+    function = getattr(network, "__qualname__", type(network).__qualname__)
+    return f"{getattr(network, '__module__', None) or '__main__'}:{function}"
+
+
 def _sides(resolution: Resolution) -> tuple[int, ...]:
     return (resolution, resolution) if isinstance(resolution, int) else tuple(resolution)
 

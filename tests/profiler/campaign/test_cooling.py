@@ -15,7 +15,7 @@ from joulemap.device_agents.simulated import simulated_device
 from joulemap.device_agents.simulated.disturbances import Disturbances, Throttling
 from joulemap.profiler import Protocol, networks, profile
 from joulemap.profiler.campaign.advice import advise
-from joulemap.profiler.campaign.run import Silent
+from joulemap.profiler.campaign.observer import Silent
 from joulemap.profiler.command_line import cli
 
 
