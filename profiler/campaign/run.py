@@ -106,7 +106,7 @@ def profile(
         out=out,
         url=url if isinstance(url, str) else None,
         samples=samples,
-        widths=widths,
+        widths=None if widths is None else tuple(widths),
         sampling=sampling,
         seed=seed,
         sources=tuple(source.device_id_ or "unknown" for source in sources),

@@ -14,6 +14,7 @@ from joulemap import InputError
 
 from ...device_agents.registry import check_meters, runtime_entry
 from .protocol import Protocol
+from .sampling import sampler_named
 
 PRECISIONS = ("fp32",)
 # Of a value in a message.
@@ -83,6 +84,7 @@ class CampaignSettings:
             raise InputError("write either samples, a number, or widths, a list of width vectors")
         if self.sources and self.samples is None:
             raise InputError("sources choose what to measure; write samples, a number, not widths")
+        sampler_named(self.sampling)
         runtime_entry(self.runtime)
         if self.url is not None:
             check_meters(self.meter)
@@ -169,17 +171,23 @@ def _text(words: str, example: str) -> Rule:
     return Rule(lambda value: isinstance(value, str) and value != "", words, f'"{example}"')
 
 
-def _is_size(value: object) -> bool:
+def _is_size(value: Any) -> bool:
     sides = value if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
     return 1 <= len(sides) <= 2 and all(_is_whole(side) and side >= 1 for side in sides)
 
 
 def _is_texts(value: object) -> bool:
-    return isinstance(value, Sequence) and all(isinstance(each, (str, PathLike)) for each in value)
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return False
+    return all(isinstance(each, (str, PathLike)) for each in value)
 
 
-def _is_vectors(value: object) -> bool:
+def _is_vectors(value: Any) -> bool:
     """Whether it may be width vectors; the network says later whether it has them."""
+    return _is_list(value) and all(_is_list(vector) for vector in value)
+
+
+def _is_list(value: object) -> bool:
     return hasattr(value, "__iter__") and not isinstance(value, (str, bytes))
 
 

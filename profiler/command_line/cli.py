@@ -125,9 +125,11 @@ def probe(
 
 @app.command()
 def profile(
-    url: options.Url,
-    network: options.Network,
-    out: options.Out,
+    context: typer.Context,
+    url: options.ConfiguredUrl = None,
+    network: options.Network = None,
+    out: options.Out = None,
+    config: options.Config = None,
     samples: options.Samples = 100,
     sampling: options.Sampling = "sobol",
     runtime: options.Runtime = "onnxruntime",
@@ -152,6 +154,7 @@ def profile(
     lock_frequency: options.LockFrequency = False,
     clean: options.Clean = False,
     accept_new_host_key: options.AcceptNewHostKey = False,
+    dry_run: options.DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Measure how a device's cost depends on a network's widths. Continues where it stopped.
@@ -163,48 +166,26 @@ def profile(
     from ...device_agents.interfaces import ConnectOptions
     from ..campaign.advice import advise
     from ..campaign.devices import clean_device
-    from ..campaign.protocol import Protocol
-    from ..campaign.run import profile as run_campaign
+    from ..campaign.run import run
     from ..campaign.transfer_points import load_sources
+    from .asked_settings import asked_settings, typed
 
-    protocol = Protocol(
-        visits=visits,
-        max_visit_s=visit_s,
-        rel_error=rel_error,
-        time_cap_s=time_cap,
-        max_temperature_c=max_temperature,
-        temperature_zone=temperature_zone,
-        energy_rel_error=energy_rel_error,
-        energy_window_s=energy_window_s,
-        max_energy_window_s=max_energy_window_s,
-    )
+    settings = asked_settings(config, typed(context))
+    chosen_by = load_sources(settings.sources)
+    if dry_run:
+        from .dry_run import print_outline
+
+        print_outline(settings, chosen_by, as_json=as_json)
+        return
+    connect = ConnectOptions(accept_new_host_key)
     with console.CampaignProgress() as progress:
-        dataset = run_campaign(
-            url,
-            network,
-            samples=samples,
-            out=out,
-            sampling=sampling,
-            seed=seed,
-            runtime=runtime,
-            batch=batch,
-            resolution=resolution,
-            precision=precision,
-            threads=threads,
-            lock_frequency=lock_frequency,
-            meter=meter,
-            protocol=protocol,
-            observer=progress,
-            sources=load_sources(sources or []),
-            connect=ConnectOptions(accept_new_host_key),
-            layers=layers,
-        )
-    advice = advise(read_journal(out / FILE_NAME))
-    if layers:
-        advice = [*advice, console.layers_text(LayerProfiles.load(out))]
-    if clean:
-        advice = [*advice, *clean_device(url, ConnectOptions(accept_new_host_key))]
-    _print_dataset(dataset, out, as_json=as_json, advice=advice)
+        dataset = run(settings, observer=progress, sources=chosen_by, connect=connect)
+    advice = advise(read_journal(settings.folder / FILE_NAME))
+    if settings.layers:
+        advice = [*advice, console.layers_text(LayerProfiles.load(settings.folder))]
+    if clean and settings.url:
+        advice = [*advice, *clean_device(settings.url, connect)]
+    _print_dataset(dataset, settings.folder, as_json=as_json, advice=advice)
 
 
 @app.command(name="import")

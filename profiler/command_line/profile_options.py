@@ -15,16 +15,39 @@ FROM_HELP = "Predictor file of another device. Repeat for several."
 Url = Annotated[
     str, typer.Argument(help="The device: local:, ssh://user@host, adb:SERIAL or sim:NAME.")
 ]
-Out = Annotated[Path, typer.Option(help="Folder of the campaign; an interrupted one continues.")]
+# The file of --config may give these; then they are missing only where both lack them.
+ConfiguredUrl = Annotated[
+    str | None,
+    typer.Argument(
+        help="The device: local:, ssh://user@host, adb:SERIAL or sim:NAME; else the one in the "
+        "file of --config."
+    ),
+]
+Out = Annotated[
+    Path | None, typer.Option(help="Folder of the campaign; an interrupted one continues.")
+]
+Config = Annotated[
+    Path | None,
+    typer.Option(help="TOML file of settings; options that are given here count before it."),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run", help="Print what would be measured; touch neither device nor folder."
+    ),
+]
 
 Network = Annotated[
-    str,
+    str | None,
     typer.Option(
         help="A network of the zoo, or your own: module:function or FILE.py:function.",
         rich_help_panel=WHAT,
     ),
 ]
-Samples = Annotated[int, typer.Option(help="Width vectors to measure.", rich_help_panel=WHAT)]
+Samples = Annotated[
+    int,
+    typer.Option(help="Width vectors to measure.", rich_help_panel=WHAT),
+]
 Sampling = Annotated[
     str, typer.Option(help="sobol, uniform, lhs, aligned or active.", rich_help_panel=WHAT)
 ]
