@@ -32,11 +32,11 @@ from ..networks.choice import name_of_network
 from .devices import open_device, runs_networks
 from .layers import check_has_layers, time_layers
 from .observer import Observer, Silent
-from .preparation import PreparedCampaign, prepare
 from .protocol import Protocol
 from .settings import CampaignSettings
+from .steps.preparation import PreparedCampaign, prepare
+from .steps.visit_loop import measure
 from .subject import subject_of
-from .visit_loop import measure
 
 if TYPE_CHECKING:
     from ...models import Predictor

@@ -17,8 +17,8 @@ from joulemap.datasets.journal import read_journal
 from joulemap.datasets.store import DEVICE_LINK, held_folder
 from joulemap.device_agents.device import Device
 from joulemap.profiler import profile
-from joulemap.profiler.campaign.link_token import link_token
 from joulemap.profiler.campaign.observer import Silent
+from joulemap.profiler.campaign.steps.link_token import link_token
 from joulemap.profiler.command_line.cli import main
 
 from ..conftest import LIMITS, QUICK, Remote

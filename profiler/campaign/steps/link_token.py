@@ -10,9 +10,9 @@ from pathlib import Path
 from joulemap import InputError
 from joulemap.regular_files import read_text
 
-from ...datasets import Visit
-from ...datasets.journal import FILE_NAME as JOURNAL
-from ...datasets.store import DEVICE_LINK, write_atomically
+from ....datasets import Visit
+from ....datasets.journal import FILE_NAME as JOURNAL
+from ....datasets.store import DEVICE_LINK, write_atomically
 
 MAX_BYTES = 1 << 10
 _TOKEN = re.compile(r"[0-9a-f]{32}\Z")

@@ -8,14 +8,14 @@ from datetime import UTC, datetime
 from joulemap import InputError, JoulemapError, interruption
 from joulemap.showable_text import showable
 
-from ...datasets import Timing, Visit
-from ...device_agents.device import Device
-from ...device_agents.errors import DeviceError, StableDeviceError, TransientDeviceError
+from ....datasets import Timing, Visit
+from ....device_agents.device import Device
+from ....device_agents.errors import DeviceError, StableDeviceError, TransientDeviceError
+from ..metering import energy_fields
+from ..protocol import Protocol
 from .link_token import name_of
-from .metering import energy_fields
 from .noise import NoiseTracker
 from .preparation import PreparedCampaign
-from .protocol import Protocol
 
 # A device that fails so often in a row will not come back by itself.
 MAX_FAILURES_IN_A_ROW = 20

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from joulemap import InputError
 
-from ...datasets.journal import FILE_NAME, CampaignRecord, Journal
-from ...datasets.store import lost_lines
-from ...datasets.verification import UnverifiedWarning
-from .sampling import WidthTuple, sampler_named
-from .subject import LISTED
-from .transfer_points import CHOSEN
+from ....datasets.journal import FILE_NAME, CampaignRecord, Journal
+from ....datasets.store import lost_lines
+from ....datasets.verification import UnverifiedWarning
+from ..sampling import WidthTuple, sampler_named
+from ..subject import LISTED
+from ..transfer_points import CHOSEN
 
 
 def open_journal(folder: Path, campaign: CampaignRecord, variants: Sequence[WidthTuple]) -> Journal:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from ...datasets import Visit
+from ....datasets import Visit
 
 
 class NoiseTracker:

@@ -11,19 +11,19 @@ from typing import Any
 from joulemap import __version__
 from joulemap.showable_text import showable
 
-from ...datasets.journal import CampaignRecord, Journal
-from ...device_agents.device import Device, Preparation, StartGate
-from ..templates.export import cached_template
+from ....datasets.journal import CampaignRecord, Journal
+from ....device_agents.device import Device, Preparation, StartGate
+from ...templates.export import cached_template
+from ..metering import meter_text, metered_visit_s, meters_of, recorded_meters
+from ..observer import Observer
+from ..plan import VisitPlan
+from ..plan_text import plan_text
+from ..protocol import Protocol, reference_widths
+from ..requirements import require_processors, require_runtime
+from ..settings import CampaignSettings
+from ..subject import Subject
 from .continuation import open_journal
 from .link_token import link_token
-from .metering import meter_text, metered_visit_s, meters_of, recorded_meters
-from .observer import Observer
-from .plan import VisitPlan
-from .plan_text import plan_text
-from .protocol import Protocol, reference_widths
-from .requirements import require_processors, require_runtime
-from .settings import CampaignSettings
-from .subject import Subject
 
 
 @dataclass(frozen=True)
