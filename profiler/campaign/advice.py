@@ -24,7 +24,7 @@ NOTABLE_STEAL = 0.01
 NOTABLE_LOAD = 0.5
 # A campaign that is not steady by its noise, and whose common error is above this:
 # of simulated campaigns like that (`benchmarks/protocol.py --preset harsh`) the 95 % intervals of
-# latency cover the truth so often: 94.2 % (91.4 to 96.4) of 69, by docs/figures.md.
+# latency cover the truth so often: 94.4 % (93.6 to 95.3) of 250, by docs/figures.md.
 DISTURBED_COMMON_SD = 0.01
 DISTURBED_COVERAGE = 0.94
 NOTABLE_WARM_UP = 0.03
