@@ -19,6 +19,7 @@ from .errors import (
     TransientDeviceError,
 )
 from .host.keeper_client import LinkLimits
+from .registry import register_meter, register_runtime, register_transport
 
 __all__ = [
     "Device",
@@ -29,6 +30,9 @@ __all__ = [
     "Preparation",
     "StableDeviceError",
     "TransientDeviceError",
+    "register_meter",
+    "register_runtime",
+    "register_transport",
 ]
 
 # Where modules lay before they came into wings: their old names work, with a warning, until 0.3.

@@ -85,13 +85,15 @@ class MeterContract:
     The source lies in a folder that stands in for `/` (or, for a library, wherever `make` puts it).
 
     Attributes:
-        module: The module in `meters/`.
+        module: The module in `meters/`; where `name` is given, the full name of one elsewhere.
+        name: What its meters are called by; left out for a module in `meters/`, which has that name.
         protected: Patterns, relative to the folder, of files that an ordinary user may not read; a
             denial must be told with the file and the remedy. Empty for sources without such files.
         tolerance: Relative error of a reading against what `step` says, rounding included.
     """
 
     module: ClassVar[str]
+    name: ClassVar[str] = ""
     protected: ClassVar[tuple[str, ...]] = ()
     tolerance: ClassVar[float] = 1e-6
 
@@ -125,7 +127,8 @@ class MeterContract:
 
     def find(self, files: Files) -> list[Meter | Missing]:
         """Return what the module finds."""
-        module = importlib.import_module(f"{__package__}.meters.{self.module}")
+        own = f"{__package__}.meters.{self.module}"
+        module = importlib.import_module(self.module if self.name else own)
         return list(module.find(files))
 
     def meter(self, files: Files) -> Meter:
@@ -146,7 +149,7 @@ class MeterContract:
                 continue
             info = item.info
             assert isinstance(info, MeterInfo)
-            assert info.name == self.module
+            assert info.name == (self.name or self.module)
             assert info.kind in (COUNTER, SAMPLER, ESTIMATE)
             assert info.domain
             for name in (info.name, info.channel):
@@ -214,7 +217,7 @@ class MeterContract:
         assert missing
         names = [pattern.rpartition("/")[2].strip("*") for pattern in self.protected]
         for item in missing:
-            assert item.name == self.module
+            assert item.name == (self.name or self.module)
             assert any(name in item.reason for name in names)
             assert item.remedy
             assert "\n" not in item.remedy + item.reason

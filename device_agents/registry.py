@@ -5,14 +5,16 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import cast
 
 from joulemap import InputError
+from joulemap.plug_ins import PlugIns
 
 from ..datasets.field_checks import name_of
 from .interfaces import ConnectOptions, Transport
 from .onboard.energy.meter_options import MeterOptionError, split_url, split_wanted
+from .outside_modules import OutsideModule, OutsideModules
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,90 @@ METERS: Mapping[str, MeterEntry] = MappingProxyType(
     }
 )
 
+OUTSIDE_TRANSPORTS = PlugIns("transports", "transport", {*TRANSPORTS, "sim"})
+OUTSIDE_RUNTIMES = OutsideModules("runtimes", "runtime", RUNTIMES, ("version", "Runtime"))
+OUTSIDE_METERS = OutsideModules("meters", "meter", {*METERS, "auto", "none"}, ("find",))
+# Outside meters come before these: whoever installs one does not want a battery's gauge.
+_LAST_METERS = ("battery", "estimated")
+
+
+def register_transport(name: str, cls: type[Transport]) -> None:
+    """Make a way to reach devices known by the part of their URL before the colon.
+
+    A package says the same for good by an entry point of the group `joulemap.transports`.
+
+    Args:
+        name: Letters, digits, `_` and `-`: URLs are `NAME:REST`.
+        cls: Called with what follows the colon, and with `ConnectOptions` besides if it has
+            `takes_options = True`.
+
+    Raises:
+        InputError: The name is taken, or cannot be one.
+    """
+    OUTSIDE_TRANSPORTS.register(name, cls)
+
+
+def register_runtime(name: str, module: ModuleType | str) -> None:
+    """Make a runtime known by a name, in this process; its module travels to the device.
+
+    A package says the same for good by an entry point of the group `joulemap.runtimes`.
+
+    Args:
+        name: Of a-z, digits and `_`.
+        module: The module, or its name; its `INSTALL` says how to get the runtime.
+
+    Raises:
+        InputError: The name is taken, or cannot be one.
+    """
+    OUTSIDE_RUNTIMES.register(name, module)
+
+
+def register_meter(name: str, module: ModuleType | str) -> None:
+    """Make meters known by a name, in this process; their module travels to the device.
+
+    A package says the same for good by an entry point of the group `joulemap.meters`.
+
+    Args:
+        name: Of a-z, digits and `_`; its meters have it in their `MeterInfo`.
+        module: The module, or its name; its `NEEDS` says in one line what they need.
+
+    Raises:
+        InputError: The name is taken, or cannot be one.
+    """
+    OUTSIDE_METERS.register(name, module)
+
+
+def runtimes() -> dict[str, RuntimeEntry]:
+    """Return all runtimes by name, those of other packages last."""
+    outside = {each.name: _runtime_of(each) for each in OUTSIDE_RUNTIMES.modules()}
+    return {**RUNTIMES, **outside}
+
+
+def meters() -> dict[str, MeterEntry]:
+    """Return all meters by name, in the order in which `--meter auto` prefers them."""
+    first = {name: entry for name, entry in METERS.items() if name not in _LAST_METERS}
+    outside = {
+        each.name: MeterEntry(each.file, each.said("NEEDS") or "see its package")
+        for each in OUTSIDE_METERS.modules()
+    }
+    return {**first, **outside, **{name: METERS[name] for name in _LAST_METERS}}
+
+
+def runtime_module(name: str) -> ModuleType:
+    """Return the module that drives a runtime, imported here.
+
+    Raises:
+        InputError: No runtime of that name.
+    """
+    outside = OUTSIDE_RUNTIMES.module_named(name)
+    if outside is not None:
+        return outside.module
+    return importlib.import_module(f"{__package__}.runtimes.{runtime_entry(name).module}")
+
+
+def _runtime_of(outside: OutsideModule) -> RuntimeEntry:
+    return RuntimeEntry(outside.file, outside.said("INSTALL") or "see its package")
+
 
 def open_transport(url: str, options: ConnectOptions | None = None) -> Transport:
     """Return an open transport for a device's URL.
@@ -90,7 +176,10 @@ def open_transport(url: str, options: ConnectOptions | None = None) -> Transport
     scheme, colon, rest = url.partition(":")
     entry = TRANSPORTS.get(scheme) if colon else None
     if entry is None:
-        forms = ", ".join([*(entry.url_form for entry in TRANSPORTS.values()), SIMULATED_FORM])
+        if colon and (outside := _outside_transport(scheme, rest, options)) is not None:
+            return outside
+        own = [*(entry.url_form for entry in TRANSPORTS.values()), SIMULATED_FORM]
+        forms = ", ".join([*own, *(f"{name}:..." for name in OUTSIDE_TRANSPORTS.names())])
         raise InputError(f"device '{url}' has no known form; write one of: {forms}")
     module = importlib.import_module(f"{__package__}.transports.{entry.module}")
     make = getattr(module, entry.class_name)
@@ -114,10 +203,10 @@ def check_meters(wanted: str) -> None:
     if plain in ("auto", "none"):
         return
     for name in plain.split(","):
-        if name.partition(":")[0] not in METERS:
-            raise InputError(
-                f"unknown meter '{name}'; write auto, none, or one of: {', '.join(METERS)}"
-            )
+        backend = name.partition(":")[0]
+        if backend not in METERS and OUTSIDE_METERS.module_named(backend) is None:
+            known = ", ".join((*METERS, *OUTSIDE_METERS.names()))
+            raise InputError(f"unknown meter '{name}'; write auto, none, or one of: {known}")
 
 
 def plain_url(url: str) -> tuple[str, dict[str, dict[str, str]]]:
@@ -138,9 +227,28 @@ def runtime_entry(name: str) -> RuntimeEntry:
     """Return the registry's line for a runtime.
 
     Raises:
-        InputError: No runtime of that name.
+        InputError: No runtime of that name, or a package's cannot be used.
     """
-    try:
+    if name in RUNTIMES:
         return RUNTIMES[name]
-    except KeyError:
-        raise InputError(f"unknown runtime '{name}'; known: {', '.join(RUNTIMES)}") from None
+    outside = OUTSIDE_RUNTIMES.module_named(name)
+    if outside is None:
+        known = ", ".join((*RUNTIMES, *OUTSIDE_RUNTIMES.names()))
+        raise InputError(f"unknown runtime '{name}'; known: {known}")
+    return _runtime_of(outside)
+
+
+def _outside_transport(scheme: str, rest: str, options: ConnectOptions | None) -> Transport | None:
+    """Return an open transport that another package brings; None if none has this scheme.
+
+    Raises:
+        InputError: It cannot be loaded, or cannot read the URL.
+    """
+    plug_in = OUTSIDE_TRANSPORTS.find(scheme)
+    if plug_in is None:
+        return None
+    make = OUTSIDE_TRANSPORTS.load(plug_in)
+    if not callable(make):
+        raise OUTSIDE_TRANSPORTS.unusable(plug_in, "a class of transports")
+    arguments = (options or ConnectOptions(),) if getattr(make, "takes_options", False) else ()
+    return cast(Transport, make(rest, *arguments))

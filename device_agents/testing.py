@@ -18,7 +18,7 @@ from .errors import DeviceError, StableDeviceError, TransientDeviceError
 from .interfaces import Process, Transport
 from .meter_contract import FaultyFiles as FaultyFiles  # noqa: PLC0414 - offered from here
 from .meter_contract import MeterContract as MeterContract  # noqa: PLC0414 - offered from here
-from .registry import RUNTIMES
+from .registry import runtime_entry, runtime_module
 
 # Programs that the contract runs on the device; Python's standard library is all there is.
 _ECHO = """
@@ -317,7 +317,7 @@ class RuntimeContract:
     @pytest.fixture
     def module(self) -> ModuleType:
         """Return the runtime's module."""
-        return importlib.import_module(f"{__package__}.runtimes.{RUNTIMES[self.name].module}")
+        return runtime_module(self.name)
 
     def test_version_is_a_text(self, module: ModuleType) -> None:
         assert module.version()
@@ -340,7 +340,7 @@ class RuntimeContract:
             fresh.Runtime(threads=1)
 
     def test_the_registry_says_how_to_get_it(self) -> None:
-        assert "install" in RUNTIMES[self.name].install
+        assert "install" in runtime_entry(self.name).install
 
     def test_a_loaded_model_runs_again_and_again(self, module: ModuleType) -> None:
         run = module.Runtime(threads=1).load(*self.model(8))

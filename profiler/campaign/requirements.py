@@ -10,7 +10,7 @@ from joulemap.showable_text import showable_answer
 
 from ...device_agents.errors import StableDeviceError
 from ...device_agents.host.install_advice import board_of_fingerprint, runtime_line
-from ...device_agents.registry import RUNTIMES
+from ...device_agents.registry import runtime_entry
 
 # Of one text that a device says.
 MAX_TEXT = 500
@@ -20,7 +20,7 @@ MAX_THREADS_PER_CPU = 2
 
 def install_line(fingerprint: Mapping[str, Any], runtime: str) -> str:
     """Return the command that installs a runtime on the device that a probe describes."""
-    package = RUNTIMES[runtime].install.removeprefix("pip install ")
+    package = runtime_entry(runtime).install.removeprefix("pip install ")
     board = board_of_fingerprint(fingerprint)
     return runtime_line(board, package, str(fingerprint.get("python_path") or "python3"))
 

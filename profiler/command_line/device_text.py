@@ -8,7 +8,7 @@ from typing import Any
 from joulemap.showable_text import showable_answer
 
 from ...datasets.answer_bounds import cleaned
-from ...device_agents.registry import METERS, RUNTIMES
+from ...device_agents import registry
 from ..campaign.requirements import install_line
 from ..report.fingerprint_rows import fingerprint_rows
 from . import console
@@ -67,7 +67,7 @@ def print_probe(
         console.RESULTS.print(meterless)
     if not measuring and runs_networks:
         console.RESULTS.print("Meters that are known need:")
-        console.print_list([f"{name}: {entry.needs}" for name, entry in METERS.items()])
+        console.print_list([f"{name}: {entry.needs}" for name, entry in registry.meters().items()])
     sentences = meter_sentences(meters)
     if sentences:
         console.RESULTS.print()
@@ -203,7 +203,7 @@ def runtime_rows(fingerprint: Mapping[str, Any]) -> list[list[str]]:
                 str(each).removesuffix("ExecutionProvider") for each in _items(providers.get(name))
             ),
         ]
-        for name in RUNTIMES
+        for name in registry.runtimes()
     ]
 
 

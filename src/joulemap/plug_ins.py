@@ -179,11 +179,14 @@ class PlugIns:
                 found[plug_in.name].append(plug_in)
         return {name: tuple(several) for name, several in found.items()}
 
-    def _tell(self, plug_in: PlugIn, why: str) -> None:
-        text = f"the {self.kind} {plug_in.name[:60]!r} {plug_in.origin} is not used: {why}"
+    def tell(self, text: str) -> None:
+        """Warn that a part is not used, once."""
         if text not in self._told:
             self._told.add(text)
             warnings.warn(text, PlugInWarning, stacklevel=4)
+
+    def _tell(self, plug_in: PlugIn, why: str) -> None:
+        self.tell(f"the {self.kind} {plug_in.name[:60]!r} {plug_in.origin} is not used: {why}")
 
 
 def _path_of(target: object) -> object:

@@ -16,7 +16,7 @@ from joulemap import InputError
 from joulemap.datasets import Timing
 from joulemap.device_agents.device import Device, Preparation, StartGate
 from joulemap.device_agents.errors import StableDeviceError
-from joulemap.device_agents.host.agent_archive import agent_archive
+from joulemap.device_agents.host.agent_archive import _built, agent_archive
 from joulemap.profiler import Protocol, networks
 from joulemap.profiler.campaign.protocol import reference_widths
 from joulemap.profiler.templates.export import cached_template
@@ -146,7 +146,7 @@ def test_the_agent_ends_when_its_host_is_gone(preparation: Preparation, tmp_path
 
 def test_the_archive_is_reproducible_and_needs_nothing_of_joulemap(tmp_path: Path) -> None:
     name, content = agent_archive()
-    agent_archive.cache_clear()
+    _built.cache_clear()
     assert agent_archive() == (name, content)
     path = tmp_path / name
     path.write_bytes(content)
