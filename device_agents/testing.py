@@ -1,4 +1,8 @@
-"""The contracts of transports, runtimes and meters as pytest classes; new ones' tests subclass them."""
+"""The contracts of transports, runtimes and meters as pytest classes; new ones' tests subclass them.
+
+Beside them stands what tests of a device need in place of hardware: a link that is cut, stalls and
+delays on demand, a runtime whose calls take a fixed time, and the library of a made-up NVIDIA card.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +23,12 @@ from .interfaces import Process, Transport
 from .meter_contract import FaultyFiles as FaultyFiles  # noqa: PLC0414 - offered from here
 from .meter_contract import MeterContract as MeterContract  # noqa: PLC0414 - offered from here
 from .registry import runtime_entry, runtime_module
+from .simulated.loopback import LoopbackProcess as LoopbackProcess  # noqa: PLC0414
+from .simulated.loopback import LoopbackTransport as LoopbackTransport  # noqa: PLC0414
+from .simulated.loopback import (
+    write_fixed_time_runtime as write_fixed_time_runtime,  # noqa: PLC0414
+)
+from .simulated.nvml_library import build_nvml as build_nvml  # noqa: PLC0414
 
 # Programs that the contract runs on the device; Python's standard library is all there is.
 _ECHO = """

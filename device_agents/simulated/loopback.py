@@ -6,7 +6,6 @@ link does to them is on demand, which no cable does.
 
 from __future__ import annotations
 
-import random
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -158,10 +157,6 @@ class LoopbackTransport(LocalTransport):
         """Cut the link now."""
         self.bytes_to_cut = 0
         self.processes[-1].end()
-
-    def cut_within(self, number: int, rng: random.Random) -> None:
-        """Cut the link at a random one of the next bytes."""
-        self.bytes_to_cut = rng.randrange(number)
 
     def _check(self) -> None:
         if self.is_down:

@@ -16,7 +16,7 @@ import pytest
 from joulemap.datasets import Timing
 from joulemap.device_agents.device import Device, Preparation
 from joulemap.device_agents.host.keeper_client import KeeperClient, LinkLimits
-from joulemap.device_agents.simulated.loopback import LoopbackTransport, write_fixed_time_runtime
+from joulemap.device_agents.testing import LoopbackTransport, write_fixed_time_runtime
 from joulemap.profiler import Protocol, networks
 from joulemap.profiler.campaign.protocol import reference_widths
 from joulemap.profiler.templates.export import cached_template

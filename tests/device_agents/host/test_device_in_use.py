@@ -22,7 +22,7 @@ from joulemap.device_agents import DeviceInUseError, StableDeviceError
 from joulemap.device_agents import device as device_module
 from joulemap.device_agents.device import Device, Preparation
 from joulemap.device_agents.onboard.keeper import device_lock
-from joulemap.device_agents.simulated.loopback import LoopbackTransport, write_fixed_time_runtime
+from joulemap.device_agents.testing import LoopbackTransport, write_fixed_time_runtime
 from joulemap.profiler import profile, profile_layers
 from joulemap.profiler.campaign.observer import Silent
 from joulemap.profiler.templates import export as template_module

@@ -14,7 +14,7 @@ from joulemap.device_agents.errors import DeviceError, LinkLostError, StableDevi
 from joulemap.device_agents.host.answers import preparation_digest
 from joulemap.device_agents.host.keeper_client import KeeperClient, LinkLimits
 from joulemap.device_agents.interfaces import VisitRequest
-from joulemap.device_agents.simulated.loopback import LoopbackProcess, LoopbackTransport
+from joulemap.device_agents.testing import LoopbackProcess, LoopbackTransport
 from joulemap.profiler.command_line.device_text import print_probe
 
 LIMITS = LinkLimits(

@@ -17,7 +17,7 @@ from joulemap.datasets import Timing
 from joulemap.device_agents.device import Device, Preparation
 from joulemap.device_agents.errors import LinkLostError, StableDeviceError, TransientDeviceError
 from joulemap.device_agents.host.keeper_client import KeeperClient
-from joulemap.device_agents.simulated.loopback import write_fixed_time_runtime
+from joulemap.device_agents.testing import write_fixed_time_runtime
 
 from ..conftest import LIMITS, QUICK, WIDTHS, Remote, collect, visits
 from ..sshd import SshClientHome, running_sshd
@@ -65,7 +65,7 @@ def test_a_link_that_is_cut_at_any_byte_costs_nothing(remote: Remote, seed: int)
     device.prepare(remote.preparation)
     keys: list[str] = []
     for key, widths in visits(12):
-        remote.link.cut_within(6000, rng)
+        remote.link.bytes_to_cut = rng.randrange(6000)
         device.send_ahead([(key, widths), *visits(12)[len(keys) + 1 :][:2]], remote.protocol, 3.0)
         Timing.from_dict(device.visit(widths, remote.protocol, key))
         keys.append(key)

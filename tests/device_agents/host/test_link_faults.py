@@ -58,7 +58,7 @@ class Link(LoopbackTransport):
     def start(self, command):
         process = super().start(command)
         if self.rng.random() < 0.5:
-            self.cut_within(60000, self.rng)
+            self.bytes_to_cut = self.rng.randrange(60000)
         return process
 
 for line in sys.stdin:

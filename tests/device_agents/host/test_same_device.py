@@ -14,7 +14,7 @@ from joulemap.device_agents.device import Device, Preparation
 from joulemap.device_agents.errors import LinkLostError
 from joulemap.device_agents.host.same_device import differences
 from joulemap.device_agents.onboard.machine.identity import identity
-from joulemap.device_agents.simulated.loopback import write_fixed_time_runtime
+from joulemap.device_agents.testing import write_fixed_time_runtime
 
 from ..conftest import LIMITS, QUICK, WIDTHS, Remote
 from ..sshd import SshClientHome, Sshd

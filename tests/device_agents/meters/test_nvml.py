@@ -22,8 +22,8 @@ from joulemap.device_agents.onboard.energy.power_log import Recorder
 from joulemap.device_agents.onboard.files import Files
 from joulemap.device_agents.onboard.machine.clock import MachineClock
 from joulemap.device_agents.onboard.visit import Stopwatch, measure
-from joulemap.device_agents.simulated.nvml_library import LIBRARY, SETTINGS_VARIABLE, build_nvml
-from joulemap.device_agents.testing import FaultyFiles, MeterContract
+from joulemap.device_agents.simulated.nvml_library import LIBRARY, SETTINGS_VARIABLE
+from joulemap.device_agents.testing import FaultyFiles, MeterContract, build_nvml
 from joulemap.profiler import Protocol
 
 from ..watched_visit import WatchedVisit
