@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from sklearn.isotonic import IsotonicRegression
 
 from joulemap.datasets import CostDataset, NetworkSpec
-from joulemap.models import AlignedBilinearPredictor, SystolicArrayModel
+from joulemap.models import AlignedBilinearPredictor, SystolicArrayModel, Training
 from joulemap.models.learning_curve import fit_rows
 from joulemap.profiler import Protocol, networks, profile, sample
 from joulemap.profiler.command_line.console import CampaignProgress
@@ -98,7 +98,7 @@ def curve(
         ordered = ordered.reshape(-1, tests.shape[1])
         for place, count in enumerate(counts):
             X = ordered[:count]
-            fitted = fit_rows(model, X, cost(X), np.ones(count))
+            fitted = fit_rows(model, Training(X, cost(X), np.ones(count)))
             errors[place, seed] = np.abs(fitted.predict_arrays(tests) / truth - 1)
     return Curve(tuple(counts), errors)
 

@@ -35,6 +35,7 @@ from joulemap import InputError
 from joulemap.datasets import CostTable, public
 from joulemap.datasets.metrics import kendall, mape, share_within, spearman
 from joulemap.models import GaussianProcessPredictor, farthest_points, registry
+from joulemap.models.base.training import Training
 from joulemap.models.linear.predictor import fit_nonnegative
 from joulemap.models.testing import draw_widths
 
@@ -382,7 +383,9 @@ def without_regimes(seeds: int) -> Iterator[Row]:
                 noise = np.random.default_rng([seed, 1]).standard_normal(len(X))
                 predictor = registry.predictor_class(model)(device.spec)
                 predictor.bind(device.spec.width_names, unit="", target="cost")
-                predictor.fit_arrays(X, device.cost(X) * np.exp(0.02 * noise), np.ones(len(X)))
+                predictor.fit_arrays(
+                    Training(X, device.cost(X) * np.exp(0.02 * noise), np.ones(len(X)))
+                )
                 found.append(judged(truth, predictor.predict_arrays(test)))
             seconds = (time.perf_counter() - began) / seeds
             errors = [float(figures[0]) for figures in found]

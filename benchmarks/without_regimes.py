@@ -28,6 +28,7 @@ from joulemap.models import (
     SystolicArrayModel,
 )
 from joulemap.models.base.intervals import FloatArray
+from joulemap.models.base.training import Training
 from joulemap.models.testing import draw_widths
 from joulemap.profiler import networks
 
@@ -106,7 +107,7 @@ def judge(device: Device, samples: int, seed: int) -> Figures:
         predictor = make(device.spec)
         predictor.bind(device.spec.width_names, unit="", target="cost")
         predictor.width_ranges_ = np.stack([X.min(axis=0), X.max(axis=0)])
-        predictor.fit_arrays(X, y, np.ones(samples))
+        predictor.fit_arrays(Training(X, y, np.ones(samples)))
         errors[name] = mape(truth, predictor.predict_arrays(test))
         if isinstance(predictor, AlignedBilinearPredictor):
             aligned = predictor

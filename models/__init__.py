@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .base.predictor import Predictor
     from .base.selection import farthest_points
     from .base.surrogate import SurrogateWarning
+    from .base.training import Training
     from .budgets.budget import Budget
     from .evaluation import Evaluation, evaluate
     from .export import to_onnx_file, to_torch_file
@@ -64,6 +65,7 @@ __all__ = [
     "SurrogateWarning",
     "SystolicArrayModel",
     "SystolicHardware",
+    "Training",
     "TransferPredictor",
     "TreesPredictor",
     "UnmeasuredLayersWarning",
@@ -89,6 +91,7 @@ _MODULES = {
     "Predictor": "base.predictor",
     "SurrogateWarning": "base.surrogate",
     "SystolicHardware": "systolic.hardware",
+    "Training": "base.training",
     "UnmeasuredLayersWarning": "layers.layerwise",
     "cross_validate": "fitting",
     "evaluate": "evaluation",
@@ -142,7 +145,7 @@ moved_modules.keep_old_names(
         "neural_features": "learned.neural_features",
         "neural_fit": "learned.neural_fit",
         "neural_module": "learned.neural_module",
-        "paired_choice": "base.paired_choice",
+        "paired_choice": "aligned.paired_choice",
         "pairwise_cost": "budgets.pairwise_cost",
         "polynomial": "base.polynomial",
         "predictor": "base.predictor",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from math import ceil
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 
@@ -16,10 +16,10 @@ from . import registry
 from .aligned.fit import scale_of
 from .auto_words import Choice, describe, reasons_from, reasons_to
 from .base.cost_module import CostModule
-from .base.fittable import FittableDataset
 from .base.intervals import FOLDS, FloatArray, assign_folds
 from .base.predictor import Predictor
 from .base.repeated_rows import merge_repeated
+from .base.training import Training
 from .linear.predictor import relative_weights
 
 # By what has to be believed: a number, one per product of widths, a few per kind of layer, a table
@@ -68,7 +68,6 @@ class AutoPredictor(Predictor):
     table_: FloatArray
     reasons_: FloatArray
     num_compared_: FloatArray
-    _has_variances = False
 
     def __init__(
         self,
@@ -134,49 +133,38 @@ class AutoPredictor(Predictor):
 
     # -- fitting ---------------------------------------------------------------------------------
 
-    def fit_dataset(self, ds: FittableDataset, target: str = "latency_s") -> Self:
-        """Fit to one target of a dataset, and return self; see `Predictor.fit_dataset`."""
-        self._has_variances = True
-        super().fit_dataset(ds, target)
-        self._has_variances = False
-        return self
-
-    def predict_held_out(self, ds: FittableDataset, target: str, folds: np.ndarray) -> FloatArray:
-        """Return a prediction for every row by choices on the other folds; see `Predictor`."""
-        self._has_variances = True
-        return super().predict_held_out(ds, target, folds)
-
-    def fit_arrays(self, X: FloatArray, y: FloatArray, weights: FloatArray) -> None:
+    def fit_arrays(self, training: Training) -> None:
         """Compare the candidates on some of the rows, and fit the chosen one to all."""
-        rows, folds = self.rows_to_choose_on(X)
+        rows, folds = self.rows_to_choose_on(training.X)
+        shown = training.rows(rows)
         errors: dict[str, FloatArray] = {}
         reasons: dict[str, str] = {}
         for name in self.names:
             try:
-                predicted = self._held_out(name, X[rows], y[rows], weights[rows], folds)
+                predicted = self._held_out(name, shown, folds)
             except InputError as error:
                 reasons[name] = str(error)
                 continue
             # Bounded: one absurd label must not decide.
-            scale = scale_of(y[rows], weights[rows])
-            errors[name] = np.minimum(np.abs(predicted - y[rows]) / scale, 1.0)
+            scale = scale_of(shown.y, shown.weights)
+            errors[name] = np.minimum(np.abs(predicted - shown.y) / scale, 1.0)
         if not errors:
             raise InputError(
                 "none of the candidates can be fitted: "
                 + "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
             )
-        shares = weights[rows]
-        if self._has_variances:
-            shares = relative_weights(scale_of(y[rows], shares), shares)
+        shares = shown.weights
+        if training.has_variances:
+            shares = relative_weights(scale_of(shown.y, shares), shares)
         # Visits of one variant are no evidence of each other.
         variants = {
-            name: merge_repeated(X[rows], error, shares)[1:] for name, error in errors.items()
+            name: merge_repeated(shown.X, error, shares)[1:] for name, error in errors.items()
         }
         self.table_ = compared([variants.get(name) for name in self.names])
         self.reasons_ = reasons_to(reasons)
         self.num_compared_ = np.array([len(rows), folds.max() + 1], dtype=np.float64)
         name = self.names[choice(self.table_)]
-        self.chosen_ = (self._fit_candidate(name, X, y, weights),)
+        self.chosen_ = (self._fit_candidate(name, training),)
 
     def rows_to_choose_on(self, X: FloatArray) -> tuple[np.ndarray, np.ndarray]:
         """Return which rows the choice is made on, all visits of a variant or none, and their folds.
@@ -192,28 +180,24 @@ class AutoPredictor(Predictor):
         folds, _ = assign_folds(X[rows], num_folds, seed=1)
         return rows, folds
 
-    def _held_out(
-        self, name: str, X: FloatArray, y: FloatArray, weights: FloatArray, folds: np.ndarray
-    ) -> FloatArray:
+    def _held_out(self, name: str, training: Training, folds: np.ndarray) -> FloatArray:
         """Return a candidate's predictions by fits on the other folds, shape (n,)."""
         candidate = self._candidate(name)
-        weights = candidate.weights_of(y, weights) if self._has_variances else weights
-        predicted = np.empty_like(y)
+        training = _weighted_for(candidate, training)
+        predicted = np.empty_like(training.y)
         for fold in range(int(folds.max()) + 1):
             test = folds == fold
-            distinct, needed = len(np.unique(X[~test], axis=0)), candidate.num_needed(X.shape[1])
+            rest = training.rows(~test)
+            distinct, needed = len(np.unique(rest.X, axis=0)), candidate.num_needed(rest.X.shape[1])
             if distinct < needed:
                 raise InputError(f"needs {needed} variants beside those held out, of {distinct}")
-            candidate.fit_arrays(X[~test], y[~test], weights[~test])
-            predicted[test] = candidate.predict_arrays(X[test])
+            candidate.fit_arrays(rest)
+            predicted[test] = candidate.predict_arrays(training.X[test])
         return predicted
 
-    def _fit_candidate(
-        self, name: str, X: FloatArray, y: FloatArray, weights: FloatArray
-    ) -> Predictor:
+    def _fit_candidate(self, name: str, training: Training) -> Predictor:
         candidate = self._candidate(name)
-        weights = candidate.weights_of(y, weights) if self._has_variances else weights
-        candidate.fit_arrays(X, y, weights)
+        candidate.fit_arrays(_weighted_for(candidate, training))
         return candidate
 
     def _candidate(self, name: str) -> Predictor:
@@ -291,6 +275,13 @@ class AutoPredictor(Predictor):
         if registry.name_of(self.chosen_[0]) not in self.names:
             raise InputError("chosen_ is none of the candidates")
         reasons_from(self.reasons_)
+
+
+def _weighted_for(candidate: Predictor, training: Training) -> Training:
+    """Return the rows with the weights that a candidate takes for a dataset's variances."""
+    if not training.has_variances:
+        return training
+    return training.with_weights(candidate.weights_of(training.y, training.weights))
 
 
 def _without_one_part(number: int) -> int:

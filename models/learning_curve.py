@@ -15,6 +15,7 @@ from . import registry
 from .base.fittable import FittableDataset
 from .base.intervals import FloatArray, assign_folds
 from .base.predictor import Predictor
+from .base.training import Training
 
 FOLDS = 5
 
@@ -80,6 +81,7 @@ def learning_curves(
         np.random.default_rng([seed, fold]).permutation(np.flatnonzero(folds != fold))
         for fold in range(FOLDS)
     ]
+    training = Training(X, y, weights, predictor.unit_, predictor.target_)
     models = {_name(predictor): predictor}
     for name in baselines:
         model = registry.predictor_class(name)(ds.spec)
@@ -93,7 +95,7 @@ def learning_curves(
             for fold, order in enumerate(orders):
                 used = order[:count]
                 try:
-                    fitted = fit_rows(model, X[used], y[used], weights[used])
+                    fitted = fit_rows(model, training.rows(used))
                 except InputError:
                     break  # too few different widths among so few rows
                 if model is predictor and count == counts[-1]:
@@ -108,22 +110,20 @@ def learning_curves(
     return curves, largest
 
 
-def fit_rows(model: Predictor, X: FloatArray, y: FloatArray, weights: FloatArray) -> Predictor:
+def fit_rows(model: Predictor, training: Training) -> Predictor:
     """Return a copy of a bound predictor, fitted to some rows without holding any out.
 
     Args:
         model: The predictor; it is not changed.
-        X: Widths in channels, shape (n, k).
-        y: Cost, shape (n,).
-        weights: Positive, shape (n,).
+        training: The rows.
 
     Raises:
         InputError: Too few rows of different widths.
     """
-    if len(np.unique(X, axis=0)) < model.num_needed(X.shape[1]):
-        raise InputError(f"{len(X)} rows are too few for {type(model).__name__}")
+    if len(np.unique(training.X, axis=0)) < model.num_needed(training.X.shape[1]):
+        raise InputError(f"{len(training.X)} rows are too few for {type(model).__name__}")
     fitted = copy.copy(model)
-    fitted.fit_arrays(X, y, weights)
+    fitted.fit_arrays(training)
     return fitted
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from joulemap.datasets import LayerSpec, NetworkSpec, Width
 from joulemap.models import AlignedBilinearPredictor, SystolicArrayModel
 from joulemap.models.base.intervals import FloatArray
+from joulemap.models.base.training import Training
 from joulemap.profiler import networks
 from trials import Outcome, Trial
 
@@ -128,7 +129,7 @@ def attack(seed: int, device: Device, draw: random.Random) -> Outcome:
     predictor = AlignedBilinearPredictor(device.spec)
     predictor.bind(device.spec.width_names, unit="s", target="latency_s")
     predictor.width_ranges_ = np.stack([X.min(axis=0), X.max(axis=0)])
-    predictor.fit_arrays(X, y, np.ones(count))
+    predictor.fit_arrays(Training(X, y, np.ones(count)))
     said = " ".join(predictor.describe())
     test = widths_of(device.spec, NUM_TEST, rng, 0.0)
     rounded = predictor.round_widths(test).astype(np.float64)

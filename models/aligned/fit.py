@@ -11,8 +11,8 @@ from scipy.optimize import nnls
 from joulemap import InputError
 
 from ..base.intervals import FOLDS, SMALLEST_SCALE, FloatArray, assign_folds
-from ..base.paired_choice import PairedErrors
 from ..linear.predictor import fit_nonnegative
+from .paired_choice import PairedErrors
 from .terms import COMPLEXITIES, TermTable, columns_of, functions_of
 
 # ECC's bilinear model, with squared relative errors and with squared absolute ones.

@@ -18,6 +18,7 @@ from ..base.cost_module import CostModule
 from ..base.intervals import FloatArray
 from ..base.polynomial import PolynomialCostModule
 from ..base.predictor import Predictor
+from ..base.training import Training
 from ..linear.predictor import relative_weights
 from .advice import Advice, Fitted, advice_of, round_up
 from .fit import BILINEAR_ABSOLUTE, BILINEAR_RELATIVE, Design, fit_candidate, scale_of, select
@@ -218,8 +219,9 @@ class AlignedBilinearPredictor(Predictor):
         """Return weights of squared relative errors from those of squared absolute ones."""
         return relative_weights(scale_of(y, weights), weights)
 
-    def fit_arrays(self, X: FloatArray, y: FloatArray, weights: FloatArray) -> None:
+    def fit_arrays(self, training: Training) -> None:
         """Choose divisor, block and complexity, and set the rates, from checked arrays."""
+        X, y, weights = training.X, training.y, training.weights
         table = self.terms()
         design = Design(table, X)
         indices = {BILINEAR: (BILINEAR_RELATIVE, BILINEAR_ABSOLUTE)} | {

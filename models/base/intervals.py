@@ -29,9 +29,7 @@ from .error_scale import ErrorScale
 
 FloatArray: TypeAlias = NDArray[np.float64]
 
-FitPredict: TypeAlias = Callable[
-    [FloatArray, FloatArray, FloatArray, FloatArray], tuple[FloatArray, FloatArray | None]
-]
+PredictWithout: TypeAlias = Callable[[NDArray[np.bool_]], tuple[FloatArray, FloatArray | None]]
 
 FOLDS = 5
 # Errors are relative to the prediction, or to this share of the mean cost where it is larger.
@@ -198,7 +196,7 @@ def hold_out(
     X: FloatArray,
     y: FloatArray,
     weights: FloatArray,
-    fit_predict: FitPredict,
+    predict_without: PredictWithout,
 ) -> HeldOut:
     """Return predictions for every row by fits on the other folds.
 
@@ -209,14 +207,14 @@ def hold_out(
         X: Widths and conditions, shape (n, m), at least two different rows.
         y: Cost, shape (n,).
         weights: Positive weights, shape (n,).
-        fit_predict: Takes X, y and weights of the training rows and X of the test rows, returns
-            predictions for the test rows, and their spread or None.
+        predict_without: Takes which rows are left out, shape (n,), and returns predictions for
+            them by a fit to the others, and their spread or None.
     """
     folds, num_distinct = assign_folds(X, FOLDS)
     predicted, spread = np.empty_like(y), np.full_like(y, np.nan)
     for fold in range(folds.max() + 1):
         test = folds == fold
-        predicted[test], found = fit_predict(X[~test], y[~test], weights[~test], X[test])
+        predicted[test], found = predict_without(test)
         spread[test] = np.nan if found is None else found
     is_known = bool(np.all(np.isfinite(spread)))
     return HeldOut(y, predicted, weights, num_distinct, spread if is_known else None)

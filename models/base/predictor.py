@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_array, check_is_fitted, check_X_y, validate_data
 
 from joulemap import InputError
 
-from ...datasets import NetworkSpec
+from ...datasets import LayerProfiles, NetworkSpec
 from ...datasets.device_identity import device_of, ids_of
 from ...datasets.metrics import NoiseFloor
 from .contradictions import check_contradictions
@@ -39,6 +39,7 @@ from .intervals import FloatArray, HeldOut, hold_out
 from .measured_under import row_digests
 from .plots import plot_error, plot_width
 from .surrogate import warn_far_off
+from .training import Training, take_training
 from .whole_calls import make_calls_whole
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        take_training(cls)
         make_calls_whole(cls)
 
     def __init__(self, spec: NetworkSpec | None = None) -> None:
@@ -98,13 +100,11 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
     # -- what a subclass defines -----------------------------------------------------------------
 
     @abstractmethod
-    def fit_arrays(self, X: FloatArray, y: FloatArray, weights: FloatArray) -> None:
+    def fit_arrays(self, training: Training) -> None:
         """Set the attributes of `state_names`, as new arrays.
 
         Args:
-            X: Widths, shape (n, k), finite.
-            y: Cost, shape (n,), finite.
-            weights: Positive, shape (n,).
+            training: Checked rows, and what is known about them. It is not changed.
         """
 
     @abstractmethod
@@ -164,6 +164,20 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
                 same widths that contradict each other; a cost that is not positive or a width
                 that no network has, with its row.
         """
+        return self._fit(X, y, sample_weight)
+
+    def _fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None,
+        *,
+        unit: str = "",
+        target: str = "cost",
+        has_variances: bool = False,
+        profiles: LayerProfiles | None = None,
+    ) -> Self:
+        """Fit as `fit` does, with what a dataset knows besides; see `Training`."""
         self.check_parameters()
         conditions = self._conditions_of(X)
         X, y = self._checked_training(X, y)
@@ -171,13 +185,19 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
         X, y, weights = X[weights > 0], y[weights > 0], weights[weights > 0]
         self._refuse_too_few(X)
         names = self.spec.width_names if self.spec else self._column_names(X.shape[1])
-        check_contradictions(X, y, names, is_network=self.spec is not None, stacklevel=2)
+        check_contradictions(X, y, names, is_network=self.spec is not None, stacklevel=3)
         self.bind(names, unit="", target="cost", conditions=conditions)
         self.training_rows_ = frozenset(row_digests(X, y))
         self.num_samples_ = len(y)
         self.width_ranges_ = np.stack([X.min(axis=0), X.max(axis=0)])
-        self.held_out_ = hold_out(X, y, weights, self._fit_predict)
-        self.fit_arrays(X, y, weights)
+        training = Training(X, y, weights, unit, target, has_variances, profiles)
+
+        def predict_without(test: NDArray[np.bool_]) -> tuple[FloatArray, FloatArray | None]:
+            other = self._fitted_to(training.rows(~test))
+            return other.predict_arrays(X[test]), other.spread_arrays(X[test])
+
+        self.held_out_ = hold_out(X, y, weights, predict_without)
+        self.fit_arrays(training)
         return self
 
     def fit_dataset(self, ds: FittableDataset, target: str = "latency_s") -> Self:
@@ -192,10 +212,24 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
         Raises:
             InputError: As `fit`, or the predictor was made for another network.
         """
+        return self._fit_dataset(ds, target)
+
+    def _fit_dataset(
+        self, ds: FittableDataset, target: str, profiles: LayerProfiles | None = None
+    ) -> Self:
+        """Fit as `fit_dataset` does, with profiles of the network's layers where there are any."""
         self._adopt(ds)
         X, y, weights = ds.xyw(target)
         named = X if ds.spec is not None else pd.DataFrame(X, columns=list(ds.width_names))
-        self.fit(named, y, sample_weight=self.weights_of(y, weights))
+        self._fit(
+            named,
+            y,
+            self.weights_of(y, weights),
+            unit=ds.unit(target),
+            target=target,
+            has_variances=True,
+            profiles=profiles,
+        )
         self.unit_, self.target_ = ds.unit(target), target
         self.noise_floor_ = ds.noise_floor(target)
         self.conditions_ = {
@@ -224,12 +258,13 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
         X, y = self._checked_training(X, y)
         weights = self.weights_of(y, weights)
         self.bind(ds.width_names, unit=ds.unit(target), target=target)
+        training = Training(X, y, weights, self.unit_, target, has_variances=True)
         predicted = np.empty_like(y)
         for fold in range(int(folds.max()) + 1):
             test = folds == fold
-            rest = X[~test], y[~test], weights[~test]
-            self._refuse_too_few(rest[0])
-            predicted[test] = self._fitted_to(*rest).predict_arrays(X[test])
+            rest = training.rows(~test)
+            self._refuse_too_few(rest.X)
+            predicted[test] = self._fitted_to(rest).predict_arrays(X[test])
         return predicted
 
     def weights_of(self, y: FloatArray, weights: FloatArray) -> FloatArray:
@@ -476,16 +511,10 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
             warn_outside(widths, self.spec, self.width_ranges_, self.num_samples_, stacklevel)
         return widths
 
-    def _fitted_to(self, X: FloatArray, y: FloatArray, weights: FloatArray) -> Self:
+    def _fitted_to(self, training: Training) -> Self:
         other = copy.copy(self)
-        other.fit_arrays(X, y, weights)
+        other.fit_arrays(training)
         return other
-
-    def _fit_predict(
-        self, X: FloatArray, y: FloatArray, weights: FloatArray, X_test: FloatArray
-    ) -> tuple[FloatArray, FloatArray | None]:
-        other = self._fitted_to(X, y, weights)
-        return other.predict_arrays(X_test), other.spread_arrays(X_test)
 
     def _checked_training(self, X: Any, y: Any) -> tuple[FloatArray, FloatArray]:
         try:

@@ -24,6 +24,7 @@ from ..base.fittable import FittableDataset
 from ..base.input_checks import refuse_odd_costs, refuse_odd_widths
 from ..base.intervals import FloatArray, HeldOut
 from ..base.measured_under import row_digests
+from ..base.training import Training
 from ..linear.predictor import relative_weights
 from .layerwise_fit import (
     Source,
@@ -351,9 +352,9 @@ class LayerwisePredictor(AlignedBilinearPredictor):
         """Return weights of squared relative errors from those of squared absolute ones."""
         return relative_weights(scale_of(y, weights), weights)
 
-    def fit_arrays(self, X: FloatArray, y: FloatArray, weights: FloatArray) -> None:
+    def fit_arrays(self, training: Training) -> None:
         """Choose divisor and block, and set the rates, from variants of one network."""
-        self._fit_sources([Source(self._network(), X, y, weights)])
+        self._fit_sources([Source(self._network(), training.X, training.y, training.weights)])
 
     def num_needed(self, num_widths: int) -> int:
         """Return the least number of different rows; two without a spec."""

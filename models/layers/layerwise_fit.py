@@ -17,9 +17,9 @@ from ..aligned.fit import (
     fit_robust,
     independent,
 )
+from ..aligned.paired_choice import PairedErrors
 from ..aligned.terms import columns_of, functions_of
 from ..base.intervals import FOLDS, FloatArray, assign_folds
-from ..base.paired_choice import PairedErrors
 from .terms import KEYS, PLACES, QUANTITIES, REGIMES, RELATIVES, LayerTermTable
 
 UNSEEN = -1.0

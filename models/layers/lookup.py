@@ -17,6 +17,7 @@ from ..base.cost_module import CostModule
 from ..base.fittable import FittableDataset
 from ..base.intervals import FloatArray
 from ..base.predictor import Predictor
+from ..base.training import Training
 from ..linear.predictor import relative_weights
 from .layerwise_fit import Source, fit_rates, select_structure
 from .lookup_fit import TableFit
@@ -74,7 +75,6 @@ class LookupTablePredictor(Predictor):
     bounds_: FloatArray
     penalty_: float
     divisor_: float
-    _profiled: ProfiledDataset | None = None
 
     def __init__(
         self,
@@ -110,10 +110,7 @@ class LookupTablePredictor(Predictor):
         profile = joined(profiles)
         if profile is not None:
             ds = ProfiledDataset(ds, profile, target)
-            self._profiled = ds
-        super().fit_dataset(ds, target)
-        self._profiled = None
-        return self
+        return self._fit_dataset(ds, target, profile)
 
     def fit_profiles(self, profiles: LayerProfiles | Sequence[LayerProfiles]) -> Self:
         """Fit to what layers took in runs of some variants, and to those runs; return self.
@@ -127,24 +124,21 @@ class LookupTablePredictor(Predictor):
         profile = joined(profiles)
         if profile is None:
             raise InputError("there are no profiles to fit to")
-        self._profiled = ProfiledDataset(None, profile, "latency_s")
-        super().fit_dataset(self._profiled, "latency_s")
-        self._profiled = None
-        return self
+        return self._fit_dataset(ProfiledDataset(None, profile, "latency_s"), "latency_s", profile)
 
     def weights_of(self, y: FloatArray, weights: FloatArray) -> FloatArray:
         """Return weights of squared relative errors from those of squared absolute ones."""
         return relative_weights(scale_of(y, weights), weights)
 
-    def fit_arrays(self, X: FloatArray, y: FloatArray, weights: FloatArray) -> None:
+    def fit_arrays(self, training: Training) -> None:
         """Choose the penalty and set the tables, from checked arrays."""
+        X, y, weights = training.X, training.y, training.weights
         spec = self._network()
         if self.spec is not None:
             self.bounds_ = np.array([spec.min_widths, spec.max_widths], dtype=np.float64)
         else:
             self.bounds_ = np.stack([X.min(axis=0), X.max(axis=0)])
-        profile = self._profiled.trained_on(X) if self._profiled is not None else None
-        source = Source(spec, X, y, weights, profile)
+        source = Source(spec, X, y, weights, training.profiles)
         divisor = self._best_divisor(source) if self.divisor is None else self.divisor
         self.divisor_ = float(divisor)
         rates = fit_rates([source.whole(divisor, 1), source.parts(divisor, 1)])

@@ -14,7 +14,6 @@ from ...datasets import LayerProfiles, NetworkSpec
 from ...datasets.device_identity import device_of, is_same_device
 from ...datasets.metrics import NoiseFloor
 from ..base.fittable import FittableDataset
-from ..base.intervals import FloatArray
 from ..base.measured_under import MeasuredUnder, refuse_unlike
 
 
@@ -32,7 +31,6 @@ class ProfiledDataset:
 
     def __init__(self, ds: FittableDataset | None, profiles: LayerProfiles, target: str) -> None:
         self._ds, self.profiles = ds, profiles
-        self._known: set[tuple[int, ...]] = {variant.widths for variant in profiles.variants}
         if ds is None:
             return
         if ds.spec is None or ds.spec.fingerprint != profiles.spec.fingerprint:
@@ -50,25 +48,6 @@ class ProfiledDataset:
             "the dataset and the profiles",
             can_be_allowed=False,
         )
-        self._known = {tuple(int(v) for v in row) for row in ds.xyw(target)[0]}
-
-    def trained_on(self, X: FloatArray) -> LayerProfiles | None:
-        """Return the profiles without those of variants that are known but not among the rows.
-
-        So a fold's profiles never tell about the variants that it leaves out.
-
-        Args:
-            X: Widths that are fitted to, shape (n, k).
-        """
-        rows = {tuple(int(v) for v in row) for row in X}
-        kept = tuple(
-            variant
-            for variant in self.profiles.variants
-            if variant.widths in rows or variant.widths not in self._known
-        )
-        if not kept:
-            return None
-        return LayerProfiles(self.profiles.spec, kept, device=self.profiles.device)
 
     @property
     def spec(self) -> NetworkSpec:

@@ -18,6 +18,7 @@ from ..base.intervals import FloatArray
 from ..base.kernel import Columns, GaussianKernel
 from ..base.predictor import Predictor
 from ..base.repeated_rows import merge_repeated
+from ..base.training import Training
 from ..linear.predictor import relative_weights
 from .trend import Trend, TrendModule
 
@@ -91,8 +92,9 @@ class GaussianProcessPredictor(Predictor):
         """Return weights of squared relative errors from those of squared absolute ones."""
         return relative_weights(y, weights)
 
-    def fit_arrays(self, X: FloatArray, y: FloatArray, weights: FloatArray) -> None:
+    def fit_arrays(self, training: Training) -> None:
         """Set the known part, the hyperparameters and what predictions need of the rows."""
+        X, y, weights = training.X, training.y, training.weights
         is_log = bool(np.all(y > 0))
         trend = Trend.fit(self.spec, self.width_names_, X, y, weights)
         self.mean_structure_, self.mean_coef_ = trend.structure, trend.coef

@@ -17,16 +17,17 @@ from ..base.intervals import FloatArray, assign_folds
 from ..base.kernel import Columns
 from ..base.predictor import Predictor
 from ..base.repeated_rows import merge_repeated
+from ..base.training import Training
 from ..linear.bilinear import BilinearPredictor
 from ..linear.predictor import relative_weights
 from .neural_features import BilinearFeatures, LayerFeatures, knots_of
-from .neural_fit import Training, train
+from .neural_fit import Schedule, train
 from .neural_module import WEIGHTS, NeuralModule
 from .trend import NO_MEAN, Trend
 
 ARCHITECTURES = {
-    "ecc": Training(hidden=64, activation="selu", is_robust=False, learning_rate=1e-2),
-    "ensemble": Training(hidden=64, activation="silu"),
+    "ecc": Schedule(hidden=64, activation="selu", is_robust=False, learning_rate=1e-2),
+    "ensemble": Schedule(hidden=64, activation="silu"),
 }
 # Members hold out one of so many parts of the rows.
 PARTS = 5
@@ -98,8 +99,9 @@ class NeuralPredictor(Predictor):
         """Return weights of squared relative errors from those of squared absolute ones."""
         return weights if self._is_ecc() else relative_weights(y, weights)
 
-    def fit_arrays(self, X: FloatArray, y: FloatArray, weights: FloatArray) -> None:
+    def fit_arrays(self, training: Training) -> None:
         """Set the trend, what the members see, and their weights."""
+        X, y, weights = training.X, training.y, training.weights
         is_log = bool(np.all(y > 0)) and not self._is_ecc()
         trend = Trend(self.spec, self.width_names_, np.array([float(NO_MEAN)]), np.zeros(0))
         if is_log:
@@ -120,12 +122,12 @@ class NeuralPredictor(Predictor):
         is_constant = deviation <= 1e-9 * np.maximum(1.0, np.abs(features).max(axis=0))
         self.scaling_ = np.stack([features.mean(axis=0), np.where(is_constant, 1.0, deviation)])
         scaled = np.where(is_constant, 0.0, (features - self.scaling_[0]) / self.scaling_[1])
-        training = replace(ARCHITECTURES[self.architecture], epochs=self.epochs)
-        center, scale = _center_and_scale(z, weight, is_robust=training.is_robust)
+        schedule = replace(ARCHITECTURES[self.architecture], epochs=self.epochs)
+        center, scale = _center_and_scale(z, weight, is_robust=schedule.is_robust)
         folds, _ = assign_folds(points, PARTS, self.seed)
         number = 1 if self._is_ecc() else self.members
         held_out = np.stack([folds == member % (folds.max() + 1) for member in range(number)])
-        arrays, typical = train(scaled, (z - center) / scale, weight, held_out, training, self.seed)
+        arrays, typical = train(scaled, (z - center) / scale, weight, held_out, schedule, self.seed)
         for name in WEIGHTS:
             setattr(self, f"{name}_", arrays[name])
         self.outcome_ = np.array([center, scale, typical, float(is_log)])

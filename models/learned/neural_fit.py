@@ -15,7 +15,7 @@ HUBER = 1.345
 
 
 @dataclass(frozen=True)
-class Training:
+class Schedule:
     """How members are trained.
 
     Attributes:
@@ -42,7 +42,7 @@ def train(
     z: FloatArray,
     weights: FloatArray,
     held_out: np.ndarray,
-    training: Training,
+    training: Schedule,
     seed: int,
 ) -> tuple[dict[str, FloatArray], float]:
     """Return the members' weights, and their error on held-out rows.

@@ -15,6 +15,7 @@ from ..base.intervals import FloatArray
 from ..base.polynomial import network_quantity
 from ..base.predictor import Predictor
 from ..base.repeated_rows import merge_repeated
+from ..base.training import Training
 from ..linear.predictor import relative_weights
 
 QUANTITIES = ("macs", "params")
@@ -59,8 +60,9 @@ class TreesPredictor(Predictor):
         """Return weights of squared relative errors from those of squared absolute ones."""
         return relative_weights(y, weights)
 
-    def fit_arrays(self, X: FloatArray, y: FloatArray, weights: FloatArray) -> None:
+    def fit_arrays(self, training: Training) -> None:
         """Grow the trees."""
+        X, y, weights = training.X, training.y, training.weights
         is_log = bool(np.all(y > 0))
         X, z, weights = merge_repeated(X, np.log(y) if is_log else y, weights)
         center = float(np.average(z, weights=weights))

@@ -20,6 +20,7 @@ from ...datasets import NetworkSpec
 from ..aligned.predictor import AlignedBilinearPredictor
 from ..base.cost_module import CostModule
 from ..base.intervals import FloatArray, assign_folds
+from ..base.training import Training
 
 # Up to so many columns the sum also has their products.
 MAX_PRODUCT_COLUMNS = 4
@@ -71,7 +72,7 @@ class Trend:
             aligned = nothing.aligned()
             if len(np.unique(X, axis=0)) < aligned.num_needed(X.shape[1]):
                 return nothing
-            aligned.fit_arrays(X, y, weights)
+            aligned.fit_arrays(Training(X, y, weights))
             return cls(spec, names, np.array([ALIGNED, *aligned.structure_]), aligned.coef_)
         kind = _best_sum(X, y, weights)
         if kind == NO_MEAN:

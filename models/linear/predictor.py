@@ -14,6 +14,7 @@ from ..base.cost_module import CostModule
 from ..base.intervals import FloatArray
 from ..base.polynomial import Polynomial, PolynomialCostModule
 from ..base.predictor import Predictor
+from ..base.training import Training
 
 
 def fit_nonnegative(
@@ -144,8 +145,9 @@ class PolynomialPredictor(Predictor):
     ) -> tuple[float, FloatArray]:
         """Return the intercept and the coefficients (p,) of features (n, p), weights (n,)."""
 
-    def fit_arrays(self, X: FloatArray, y: FloatArray, weights: FloatArray) -> None:
+    def fit_arrays(self, training: Training) -> None:
         """Set the coefficients from checked arrays."""
+        X, y, weights = training.X, training.y, training.weights
         if self.spec is not None:
             self.upper_bounds_ = np.array(self.spec.max_widths, dtype=np.float64)
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
@@ -16,9 +16,9 @@ from joulemap import InputError
 from ...datasets import LayerSpec, NetworkSpec
 from ...datasets.layer_spec import ResolvedLayer
 from ..base.cost_module import CostModule
-from ..base.fittable import FittableDataset
 from ..base.intervals import FloatArray
 from ..base.predictor import Predictor
+from ..base.training import Training
 from ..linear.predictor import check_loss, fit_nonnegative, loss_weights
 from .energy import ConvGeometry, LayerEnergy, conv_energy, linear_energy
 from .hardware import PRESETS, SystolicHardware, hardware_named
@@ -65,7 +65,6 @@ class SystolicArrayModel(Predictor):
     intercept_: float
     constants_: FloatArray
     quantity_: Quantity
-    _target_unit = ""
     _array_module: SystolicCostModule
 
     def __init__(
@@ -106,21 +105,10 @@ class SystolicArrayModel(Predictor):
         self._array_module = self._module()
         self._ready_for = self._parameters()
 
-    def fit_dataset(self, ds: FittableDataset, target: str = "latency_s") -> Self:
-        """Fit a_0 and a_1 to one target of a dataset, and return self; see `Predictor`."""
-        self._target_unit = ds.unit(target)
-        super().fit_dataset(ds, target)
-        self._target_unit = ""
-        return self
-
-    def predict_held_out(self, ds: FittableDataset, target: str, folds: np.ndarray) -> FloatArray:
-        """Return a prediction for every row by fits on the other folds; see `Predictor`."""
-        self._target_unit = ds.unit(target)
-        return super().predict_held_out(ds, target, folds)
-
-    def fit_arrays(self, X: FloatArray, y: FloatArray, weights: FloatArray) -> None:
+    def fit_arrays(self, training: Training) -> None:
         """Set a_0 and a_1."""
-        self.quantity_ = self._quantity_for(self._target_unit)
+        X, y, weights = training.X, training.y, training.weights
+        self.quantity_ = self._quantity_for(training.unit)
         self.constants_ = _constants(self.array)
         self._array_module = self._module()
         weights = loss_weights(self.loss, y, weights)

@@ -18,6 +18,7 @@ from ..base.cost_module import CostInfo, CostModule
 from ..base.fittable import FittableDataset
 from ..base.intervals import FloatArray, assign_folds
 from ..base.predictor import Predictor
+from ..base.training import Training
 from ..linear.predictor import fit_ridge, relative_weights
 from .source_stacker import (
     SourceStacker,
@@ -104,11 +105,12 @@ class TransferPredictor(Predictor):
 
     # -- fitting ---------------------------------------------------------------------------------
 
-    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
-        """Fit to costs in the sources' unit, and return self; see `Predictor.fit`."""
+    def _fit(
+        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, **about: Any
+    ) -> Self:
         self.check_parameters()
         self._adopt_network()
-        super().fit(X, y, sample_weight)
+        super()._fit(X, y, sample_weight, **about)
         # Between the few points it relies on sources: it leaves what is known where they do.
         known = [s.width_ranges_ for s in self.sources if s.width_ranges_ is not None]
         if len(known) == len(self.sources) and self.width_ranges_ is not None:
@@ -135,8 +137,9 @@ class TransferPredictor(Predictor):
         self._check_unit(ds.unit(target), target)
         return super().predict_held_out(ds, target, folds)
 
-    def fit_arrays(self, X: FloatArray, y: FloatArray, weights: FloatArray) -> None:
+    def fit_arrays(self, training: Training) -> None:
         """Set the combination of sources, and the residual where it helps."""
+        X, y, weights = training.X, training.y, training.weights
         if np.any(y <= 0):
             raise InputError(
                 f"y has the cost {float(y.min())}; TransferPredictor compares devices by ratios, "
@@ -205,13 +208,13 @@ class TransferPredictor(Predictor):
             if self.residual_coef_.any():
                 found = _fit_quadratic(X[rest], left, weights[rest], RIDGES[1])
                 together = together * np.exp(_quadratic(found, X))
-            own.fit_arrays(X[rest], y[rest], weights[rest])
+            own.fit_arrays(Training(X[rest], y[rest], weights[rest]))
             alone = np.maximum(own.predict_arrays(X), FLOOR * together)
             errors[:, test] = np.log(np.stack([together, alone])[:, test] / y[test])
         share = float(weights_by_errors(errors, weights)[1])
         if share < LEAST_SHARE:
             return (), 0.0
-        own.fit_arrays(X, y, weights)
+        own.fit_arrays(Training(X, y, weights))
         return (own,), share
 
     # -- choosing what to measure ----------------------------------------------------------------

@@ -21,6 +21,7 @@ from joulemap.models import (
 from joulemap.models.auto import choice, compared
 from joulemap.models.base.contradictions import ContradictionWarning
 from joulemap.models.base.intervals import FOLDS, assign_folds
+from joulemap.models.base.training import Training
 from joulemap.models.testing import ArrayDataset, PredictorContract, draw_widths
 
 
@@ -185,7 +186,7 @@ def test_costs_that_no_candidate_takes_are_refused(chain: NetworkSpec) -> None:
     auto = AutoPredictor(chain, candidates=["aligned"])
     auto.bind(chain.width_names, unit="", target="cost")
     with pytest.raises(InputError, match=r"none of the candidates .* aligned: needs 6"):
-        auto.fit_arrays(X, line(X), np.ones(4))
+        auto.fit_arrays(Training(X, line(X), np.ones(4)))
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ from joulemap.models import (
 from joulemap.models.base import files
 from joulemap.models.base.intervals import FloatArray
 from joulemap.models.base.predictor import Predictor
+from joulemap.models.base.training import Training
 from joulemap.models.registry import OUTSIDE
 from joulemap.models.testing import ArrayDataset
 
@@ -387,8 +388,9 @@ class Mean(Predictor):
         super().__init__(spec)
         self.sources = sources
 
-    def fit_arrays(self, X: FloatArray, y: FloatArray, weights: FloatArray) -> None:
-        self.own_ = (FlopsPredictor(self.spec).fit(X, y, weights),)
+    def fit_arrays(self, training: Training) -> None:
+        own = FlopsPredictor(self.spec).fit(training.X, training.y, training.weights)
+        self.own_ = (own,)
 
     def predict_arrays(self, X: FloatArray) -> FloatArray:
         several = [part.predict_arrays(X) for part in (*self.sources, *self.own_)]

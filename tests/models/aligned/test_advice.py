@@ -14,9 +14,10 @@ from joulemap.models import (
     load,
 )
 from joulemap.models.aligned.advice import round_up
+from joulemap.models.aligned.paired_choice import PairedErrors
 from joulemap.models.base.intervals import FloatArray
-from joulemap.models.base.paired_choice import PairedErrors
 from joulemap.models.base.surrogate import warn_far_off
+from joulemap.models.base.training import Training
 from joulemap.models.testing import draw_widths
 from joulemap.profiler import networks
 
@@ -39,7 +40,7 @@ def fitted(spec: NetworkSpec, X: FloatArray, y: FloatArray) -> AlignedBilinearPr
     predictor = AlignedBilinearPredictor(spec)
     predictor.bind(spec.width_names, unit="s", target="latency_s")
     predictor.width_ranges_ = np.stack([X.min(axis=0), X.max(axis=0)])
-    predictor.fit_arrays(X, y * noise, np.ones(len(y)))
+    predictor.fit_arrays(Training(X, y * noise, np.ones(len(y))))
     return predictor
 
 

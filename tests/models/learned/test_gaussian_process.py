@@ -9,6 +9,7 @@ from joulemap import InputError
 from joulemap.datasets import LayerSpec, NetworkSpec, Width, public
 from joulemap.models import AlignedBilinearPredictor, GaussianProcessPredictor, Predictor, load
 from joulemap.models.base.kernel import Columns, GaussianKernel
+from joulemap.models.base.training import Training
 from joulemap.models.testing import ArrayDataset, PredictorContract, draw_widths
 
 
@@ -164,5 +165,5 @@ def test_roughness_is_not_taken_for_noise() -> None:
     train, test = order[:800], order[800:1200]
     predictor = GaussianProcessPredictor(learning_rows=200)
     predictor.bind(table.width_names, unit="s", target="latency_s")
-    predictor.fit_arrays(X[train], y[train], predictor.weights_of(y, weights)[train])
+    predictor.fit_arrays(Training(X[train], y[train], predictor.weights_of(y, weights)[train]))
     assert np.mean(np.abs(predictor.predict_arrays(X[test]) / y[test] - 1)) < 0.03

@@ -9,6 +9,7 @@ import torch
 from joulemap import InputError
 from joulemap.datasets import LayerSpec, NetworkSpec, Width
 from joulemap.models import AlignedBilinearPredictor, NeuralPredictor, Predictor, load
+from joulemap.models.base.training import Training
 from joulemap.models.learned.neural_features import LayerShares
 from joulemap.models.learned.trend import Trend
 from joulemap.models.testing import PredictorContract, draw_widths
@@ -52,7 +53,7 @@ def fitted(predictor: Predictor, X: np.ndarray, y: np.ndarray) -> Predictor:
     names = predictor.spec.width_names if predictor.spec else ("x0", "x1")
     predictor.bind(names, unit="", target="cost")
     predictor.width_ranges_ = np.stack([X.min(axis=0), X.max(axis=0)])
-    predictor.fit_arrays(X, y, np.ones(len(y)))
+    predictor.fit_arrays(Training(X, y, np.ones(len(y))))
     return predictor
 
 

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from joulemap.datasets import NetworkSpec
-from joulemap.models import CostModule, Predictor
+from joulemap.models import CostModule, Predictor, Training
 
 
 class AdditiveModule(CostModule):
@@ -43,9 +43,8 @@ class AdditivePredictor(Predictor):
         super().__init__(spec)
         self.ridge = ridge
 
-    def fit_arrays(
-        self, X: NDArray[np.float64], y: NDArray[np.float64], weights: NDArray[np.float64]
-    ) -> None:
+    def fit_arrays(self, training: Training) -> None:
+        X, y, weights = training.X, training.y, training.weights
         center, mean = np.average(X, axis=0, weights=weights), np.average(y, weights=weights)
         scale = np.maximum(X.std(axis=0), 1.0)
         design = (X - center) / scale * np.sqrt(weights)[:, None]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from joulemap import InputError
 from joulemap.datasets import LayerSpec, NetworkSpec, Width
 from joulemap.datasets.metrics import mape
-from joulemap.models import AlignedBilinearPredictor
+from joulemap.models import AlignedBilinearPredictor, Training
 from joulemap.models.learning_curve import fit_rows
 from joulemap.models.testing import draw_widths
 from joulemap.profiler import networks, sample
@@ -109,7 +109,7 @@ def test_active_samples_need_fewer_vectors_than_sobol() -> None:
         for seed in range(3):
             X = np.array(sample(spec, count, sampling=name, seed=seed), dtype=np.float64)
             noise = 1 + 0.03 * np.random.default_rng(seed).standard_normal(count)
-            fitted = fit_rows(model, X, device.predict_arrays(X) * noise, np.ones(count))
+            fitted = fit_rows(model, Training(X, device.predict_arrays(X) * noise, np.ones(count)))
             errors[name].append(mape(truth, fitted.predict_arrays(tests)))
     assert np.mean(errors["active"]) < np.mean(errors["sobol"])
 

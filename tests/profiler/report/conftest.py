@@ -14,6 +14,7 @@ import pytest
 from joulemap.datasets import CostDataset
 from joulemap.device_agents.simulated import PRESETS, simulated_device
 from joulemap.models import BilinearPredictor
+from joulemap.models.base.training import Training
 from joulemap.profiler import Protocol, networks, profile, sample
 
 FloatArray = npt.NDArray[np.float64]
@@ -24,8 +25,8 @@ class AlignedStandIn(BilinearPredictor):
 
     alignment_ = 4
 
-    def fit_arrays(self, X: FloatArray, y: FloatArray, weights: FloatArray) -> None:
-        super().fit_arrays(X, y / self._slowdown(X), weights)
+    def fit_arrays(self, training: Training) -> None:
+        super().fit_arrays(training.with_costs(training.y / self._slowdown(training.X)))
 
     def predict_arrays(self, X: FloatArray) -> FloatArray:
         return np.asarray(super().predict_arrays(X) * self._slowdown(X))

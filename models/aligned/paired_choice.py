@@ -15,7 +15,7 @@ from functools import lru_cache
 import numpy as np
 from scipy import stats
 
-from .intervals import FOLDS, FloatArray
+from ..base.intervals import FOLDS, FloatArray
 
 # Of a mean over K folds the variance is 1 + K / (K - 1) times that of independent rows.
 OVERLAP = float(np.sqrt(1 + FOLDS / (FOLDS - 1)))
