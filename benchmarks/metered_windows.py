@@ -147,7 +147,7 @@ class Metering:
         self.make_recorder = make_recorder
         self.truth = truth
         most_s = max(MAX_WINDOW_S, MAX_WINDOW_UPDATES * self.chosen.period_s)
-        self.protocol = Protocol(max_energy_window_s=most_s).to_dict()
+        self.settings = Protocol(max_energy_window_s=most_s).visit_settings
 
     def windows(
         self, run: Callable[[], None], number: int, seed: int, most_s: float = float("inf")
@@ -163,7 +163,7 @@ class Metering:
         )
 
     def _window(self, run: Callable[[], None], seed: str) -> Window | str:
-        visit = EnergyVisit([self.chosen], self.clock, self.make_recorder, self.protocol, seed)
+        visit = EnergyVisit([self.chosen], self.clock, self.make_recorder, self.settings, seed)
         calls = 0
         try:
             visit.before(run)

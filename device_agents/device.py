@@ -21,6 +21,7 @@ from .host.keeper_client import KeeperClient, LinkLimits
 from .host.turn import acquire, unkept, wait_here, when_free
 from .interfaces import Session, Transport, VisitRequest
 from .onboard.energy.meter import remembered
+from .onboard.visit_settings import VisitSettings
 from .registry import open_transport, plain_url, runtime_entry
 
 T = TypeVar("T")
@@ -36,8 +37,6 @@ MAX_SENT_AHEAD = 16
 CLEAN_TIMEOUT_S = 60.0
 # Beyond the time that the start gate means to take.
 READY_GRACE_S = 30.0
-# For another campaign to end, where the protocol does not say how long the start may take.
-IN_USE_WAIT_S = 20.0
 # Of a text that an agent tells.
 MAX_WORDS = 500
 _CLEANED = ("removed", "kept")
@@ -54,7 +53,7 @@ class Preparation:
         threads: Threads inside one operator.
         lock_frequency: Whether to hold the CPUs' frequency while the agent lives, where permitted.
         meter: What is read: `auto`, `none` or `NAME[:CHANNEL][?OPTIONS][,NAME[:CHANNEL]]`.
-        protocol: The protocol's on-device settings; needed with a meter.
+        protocol: How visits are made; a mapping is read by `VisitSettings.of`.
     """
 
     template: bytes
@@ -63,7 +62,7 @@ class Preparation:
     threads: int = 1
     lock_frequency: bool = False
     meter: str = "none"
-    protocol: Mapping[str, Any] = field(default_factory=dict)
+    protocol: VisitSettings | Mapping[str, Any] = field(default_factory=VisitSettings)
 
 
 @dataclass(frozen=True)
@@ -96,11 +95,11 @@ class StartGate:
             raise InputError(f"interval_s {self.interval_s} is not between 0.05 and 60 s")
 
 
-def visit_limit_s(protocol: Mapping[str, Any]) -> float:
+def visit_limit_s(settings: VisitSettings) -> float:
     """Return how long a visit may take at most in seconds, cooling down included."""
-    is_cooled = protocol.get("max_temperature_c") is not None
-    cooling_s = float(protocol.get("start_timeout_s") or 0) if is_cooled else 0.0
-    return float(protocol["max_visit_s"]) * 2 + VISIT_GRACE_S + cooling_s
+    is_cooled = settings.max_temperature_c is not None
+    cooling_s = settings.start_timeout_s if is_cooled else 0.0
+    return settings.max_visit_s * 2 + VISIT_GRACE_S + cooling_s
 
 
 class Device:
@@ -234,13 +233,16 @@ class Device:
         )
 
     def visit(
-        self, widths: Sequence[int], protocol: Mapping[str, Any], key: str | None = None
+        self,
+        widths: Sequence[int],
+        protocol: VisitSettings | Mapping[str, Any],
+        key: str | None = None,
     ) -> dict[str, Any]:
         """Return the raw times of one visit of a variant (see `onboard.visit`).
 
         Args:
             widths: Channels, in the spec's order.
-            protocol: The protocol's on-device settings.
+            protocol: How it is made; a mapping is read by `VisitSettings.of`.
             key: Names the visit: a remote device measures the same one once, and keeps its answer
                 until `acknowledge`. None for a visit that is always made.
 
@@ -251,7 +253,8 @@ class Device:
         session = self._prepared_agent()
         # A keeper counts its agents' visits itself.
         self._visits += not self.is_remote
-        visit = self._visit_request(key or secrets.token_hex(16), widths, protocol)
+        settings = VisitSettings.of(protocol)
+        visit = self._visit_request(key or secrets.token_hex(16), widths, settings)
         if not session.is_known(visit.key):
             session.send([visit])
         answer = session.collect(visit.key)
@@ -270,14 +273,14 @@ class Device:
     def send_ahead(
         self,
         visits: Sequence[tuple[str, Sequence[int]]],
-        protocol: Mapping[str, Any],
+        protocol: VisitSettings | Mapping[str, Any],
         visit_s: float,
     ) -> None:
         """Let a remote device work on visits that will be asked for, unless it still has work.
 
         Args:
             visits: Keys and widths, in the order in which they will be asked for.
-            protocol: The protocol's on-device settings.
+            protocol: How they are made; a mapping is read by `VisitSettings.of`.
             visit_s: What one takes, roughly.
 
         Raises:
@@ -286,9 +289,10 @@ class Device:
         session = self._prepared_agent() if visits else None
         if session is not None and not session.num_outstanding:
             new = [(key, widths) for key, widths in visits if not session.is_known(key)]
+            settings = VisitSettings.of(protocol)
             session.send(
                 [
-                    self._visit_request(key, widths, protocol)
+                    self._visit_request(key, widths, settings)
                     for key, widths in new[: _chunk(visit_s)]
                 ]
             )
@@ -394,7 +398,7 @@ class Device:
             "lock_frequency": wanted.lock_frequency,
             "meter": wanted.meter,
             "meter_options": self._meter_options,
-            "protocol": dict(wanted.protocol),
+            "protocol": VisitSettings.of(wanted.protocol).to_dict(),
             "meters_before": self._meters_before,
         }
         self._hold()
@@ -438,15 +442,15 @@ class Device:
             self.on_message(warning)
 
     def _when_free(self, attempt: Callable[[], T], wait: Callable[[float], object]) -> T:
-        protocol = self._preparation.protocol if self._preparation else {}
-        limit_s = float(protocol.get("start_timeout_s", IN_USE_WAIT_S))
+        told = self._preparation.protocol if self._preparation else VisitSettings()
+        limit_s = VisitSettings.of(told).start_timeout_s
         return when_free(attempt, wait, limit_s, self.on_message)
 
-    def _visit_limit_s(self, protocol: Mapping[str, Any]) -> float:
+    def _visit_limit_s(self, settings: VisitSettings) -> float:
         """Return how long a visit may take, idle times and window of a meter included, in seconds."""
         is_metered = bool(self.meters.get("chosen"))
-        metering_s = 3.0 * float(protocol["max_energy_window_s"]) if is_metered else 0.0
-        return visit_limit_s(protocol) + metering_s
+        metering_s = 3.0 * settings.max_energy_window_s if is_metered else 0.0
+        return visit_limit_s(settings) + metering_s
 
     def _agent(self) -> Session:
         """Return the session, begun anew where there is none that can be used."""
@@ -472,10 +476,10 @@ class Device:
         return [self._transport.python(), "-B", path]
 
     def _visit_request(
-        self, key: str, widths: Sequence[int], protocol: Mapping[str, Any]
+        self, key: str, widths: Sequence[int], settings: VisitSettings
     ) -> VisitRequest:
-        request = {"widths": list(widths), "protocol": dict(protocol)}
-        return VisitRequest(key, request, self._visit_limit_s(protocol))
+        request = {"widths": list(widths), "protocol": settings.to_dict()}
+        return VisitRequest(key, request, self._visit_limit_s(settings))
 
     def _stop_agent(self) -> None:
         if self._session is not None:

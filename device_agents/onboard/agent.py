@@ -48,6 +48,7 @@ from .machine.host_state import HostState, over_visit
 from .machine.readiness import wait_until_ready
 from .machine.thermal_zones import UnknownZoneError
 from .model.materialise import Materialiser
+from .visit_settings import VisitSettings
 
 _MODULE_NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 # The folder beside `onboard` that holds the runtimes, both here and in the archive.
@@ -162,7 +163,9 @@ class Agent:
             version = module.version()
         except ImportError as error:
             raise RequestError(f"{name} cannot be imported on the device: {error}") from error
-        temperature_zone = self.choose_zone(request.get("protocol") or {})
+        told = request.get("protocol")
+        settings = VisitSettings.from_dict(told) if told else VisitSettings()
+        temperature_zone = self.choose_zone(settings)
         threads = int(request["threads"])
         self.cpus, unbound = self.bind_cpus(threads)
         frequency_lock: dict[str, Any] = {"is_locked": False, "reason": None}
@@ -174,7 +177,7 @@ class Agent:
         # Fails here, not at the first visit, if the runtime cannot run it.
         run_reference = self.runtime.load(self.reference, self.materialiser.make_inputs())
         run_reference()
-        meters = self.choose_meters(request, run_reference)
+        meters = self.choose_meters(request, settings, run_reference)
         return {
             "meters": meters,
             "runtime_version": version,
@@ -185,10 +188,9 @@ class Agent:
             "pid": self.pid,
         }
 
-    def choose_zone(self, protocol: dict[str, Any]) -> str | None:
-        """Take the thermal zone that the protocol names, or those of the processor; return which."""
-        wanted = protocol.get("temperature_zone")
-        self.host = HostState(self.files.root, None if wanted is None else str(wanted))
+    def choose_zone(self, settings: VisitSettings) -> str | None:
+        """Take the thermal zone that the settings name, or those of the processor; return which."""
+        self.host = HostState(self.files.root, settings.temperature_zone)
         try:
             self.host.zones.check()
         except UnknownZoneError as error:
@@ -196,7 +198,7 @@ class Agent:
         return self.host.zones.in_words()
 
     def choose_meters(
-        self, request: dict[str, Any], run_reference: Callable[[], None]
+        self, request: dict[str, Any], settings: VisitSettings, run_reference: Callable[[], None]
     ) -> dict[str, Any]:
         """Find, choose, calibrate and watch the meters that visits read.
 
@@ -224,7 +226,7 @@ class Agent:
             return meter_choice.enrol(meter, self.clock, self.is_cancelled)
 
         try:
-            chosen, why = meter_choice.choose_usable(wanted, found, use, request["protocol"])
+            chosen, why = meter_choice.choose_usable(wanted, found, use, settings)
         except meter_choice.MeterChoiceError as error:
             self.close_meters(found)
             raise RequestError(str(error)) from error
@@ -283,7 +285,8 @@ class Agent:
         """Materialise the variant, load it, measure it, forget it."""
         if self.materialiser is None or self.runtime is None:
             raise RequestError("visit came before prepare")
-        cooled = self.cool_down(request["protocol"])
+        settings = VisitSettings.from_dict(request["protocol"])
+        cooled = self.cool_down(settings)
         before = self.machine_state()
         began = self.clock.monotonic_s()
         model = self.materialiser.materialise(request["widths"])
@@ -297,14 +300,12 @@ class Agent:
         energy = None
         if self.chosen:
             seed = f"{self.pid}/{self.num_visits}"
-            energy = EnergyVisit(
-                self.chosen, self.clock, self.make_recorder, request["protocol"], seed
-            )
+            energy = EnergyVisit(self.chosen, self.clock, self.make_recorder, settings, seed)
         try:
             result = visit.measure(
                 run,
                 run_reference,
-                request["protocol"],
+                settings,
                 visit.Stopwatch(self.clock, self.cpus),
                 self.is_cancelled,
                 energy,
@@ -374,10 +375,13 @@ class Agent:
         """Return the readable conditions of the machine (see `host_state.HostState`)."""
         return self.host.snapshot(self.cpus)
 
-    def cool_down(self, protocol: dict[str, Any]) -> dict[str, float | None]:
+    def cool_down(self, settings: VisitSettings) -> dict[str, float | None]:
         """Wait until the machine is cool enough for a visit; return what to record of it."""
         return cooling.cool_down(
-            self.host.hottest_c, *cooling.settings(protocol), is_cancelled=self.is_cancelled
+            self.host.hottest_c,
+            settings.max_temperature_c,
+            settings.start_timeout_s,
+            is_cancelled=self.is_cancelled,
         )
 
     def close(self) -> None:

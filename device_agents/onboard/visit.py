@@ -22,6 +22,7 @@ from typing import Any
 
 from .energy.visit import EnergyVisit
 from .machine.clock import MachineClock
+from .visit_settings import VisitSettings
 from .warm_up import steady_from
 
 MIN_WARM_UP_RUNS = 5
@@ -119,7 +120,7 @@ def still_warming(blocks: list[dict[str, Any]], min_blocks: int) -> int:
 def measure(
     run_variant: Callable[[], None],
     run_reference: Callable[[], None],
-    protocol: dict[str, Any],
+    settings: VisitSettings,
     stopwatch: Stopwatch,
     is_cancelled: Callable[[], bool],
     energy: EnergyVisit | None = None,
@@ -129,36 +130,35 @@ def measure(
     Args:
         run_variant: Calls the variant once.
         run_reference: Calls the reference variant once.
-        protocol: `max_visit_s`, `max_warm_up_s`, `block_s`, `min_blocks`, `min_run_s`,
-            `reference_s`.
+        settings: How the visit is made.
         stopwatch: Times the runs.
         is_cancelled: Asked between blocks; when true the visit ends with `SystemExit`.
         energy: Reads the meters; None without. The blocks are then its window.
     """
     clock = stopwatch.clock
-    window = protocol["max_visit_s"]
+    window = settings.max_visit_s
     gc.collect()
     gc.disable()
     try:
         clocks = (clock.monotonic_s(), clock.boot_s(), clock.wall_s())
-        ready_by = clocks[0] + REFERENCE_WARM_UP_SHARE * protocol["reference_s"]
-        stopwatch.warm_up(run_reference, ready_by, protocol["min_run_s"])
-        before = stopwatch.block_of(run_reference, protocol["reference_s"])
+        ready_by = clocks[0] + REFERENCE_WARM_UP_SHARE * settings.reference_s
+        stopwatch.warm_up(run_reference, ready_by, settings.min_run_s)
+        before = stopwatch.block_of(run_reference, settings.reference_s)
         start = clock.monotonic_s()
         calls, warm_up, settled = stopwatch.warm_up(
             run_variant,
-            start + protocol["max_warm_up_s"],
-            max(protocol["min_run_s"], energy.min_run_s if energy else 0.0),
+            start + settings.max_warm_up_s,
+            max(settings.min_run_s, energy.min_run_s if energy else 0.0),
         )
         # A long warm-up may not leave the blocks without time.
         deadline = max(start + window, clock.monotonic_s() + window / 2)
         run_s = calls * sorted(warm_up)[len(warm_up) // 2]
-        block_s = max(protocol["block_s"], energy.block_s if energy else 0.0)
+        block_s = max(settings.block_s, energy.block_s if energy else 0.0)
         num_runs = max(1, math.ceil(block_s / run_s))
         blocks: list[dict[str, Any]] = []
         if energy:
             energy.before(run_variant)
-        while len(blocks) < protocol["min_blocks"] or (
+        while len(blocks) < settings.min_blocks or (
             not energy.is_over() if energy else clock.monotonic_s() + num_runs * run_s <= deadline
         ):
             if is_cancelled():
@@ -168,11 +168,11 @@ def measure(
         metered_calls = sum(len(block["latencies_s"]) for block in blocks) * calls
         if energy:
             energy.ended()
-        late = still_warming(blocks, int(protocol["min_blocks"]))
+        late = still_warming(blocks, settings.min_blocks)
         for block in blocks[:late]:
             warm_up += block["latencies_s"]
         blocks = blocks[late:]
-        after = stopwatch.block_of(run_reference, protocol["reference_s"])
+        after = stopwatch.block_of(run_reference, settings.reference_s)
         if energy:
             energy.after()
         elapsed = clock.monotonic_s() - clocks[0]

@@ -12,6 +12,7 @@ from ..onboard.energy import meter_choice
 from ..onboard.energy.power_log import PowerLog
 from ..onboard.energy.visit import RecorderLike
 from ..onboard.machine import cooling
+from ..onboard.visit_settings import VisitSettings
 from .virtual_machine import Timer, VirtualMachine
 
 VERSION = "simulated"
@@ -147,7 +148,7 @@ class SimulatedAgent(Agent):
         return answer
 
     def choose_meters(
-        self, request: dict[str, Any], run_reference: Callable[[], None]
+        self, request: dict[str, Any], settings: VisitSettings, run_reference: Callable[[], None]
     ) -> dict[str, Any]:
         """Choose as ever; the simulator's own energies count where it has no simulated meter.
 
@@ -155,7 +156,7 @@ class SimulatedAgent(Agent):
             `is_simulated` as well: whether they do.
         """
         self.is_metered = request.get("meter") != meter_choice.NONE
-        answer = super().choose_meters(request, run_reference)
+        answer = super().choose_meters(request, settings, run_reference)
         has_own = self.is_metered and not self.chosen and self.machine.has_energy
         return {**answer, "is_simulated": has_own}
 
@@ -195,20 +196,21 @@ class SimulatedAgent(Agent):
             "reason": None,
         }
 
-    def cool_down(self, protocol: dict[str, Any]) -> dict[str, float | None]:
+    def cool_down(self, settings: VisitSettings) -> dict[str, float | None]:
         """Let the simulated machine cool down before a visit."""
         machine = self.machine
         return cooling.cool_down(
             lambda: machine.temperature_c,
-            *cooling.settings(protocol),
+            settings.max_temperature_c,
+            settings.start_timeout_s,
             sleep=machine.idle,
             now=machine.monotonic_s,
         )
 
-    def choose_zone(self, protocol: dict[str, Any]) -> str | None:
+    def choose_zone(self, settings: VisitSettings) -> str | None:
         """Return the machine's one zone, where its temperature is simulated."""
         zone = None if self.machine.temperature_c is None else "simulated"
-        wanted = protocol.get("temperature_zone")
+        wanted = settings.temperature_zone
         if wanted not in (None, zone):
             raise RequestError(
                 f"this device has no thermal zone {str(wanted)[:60]!r}; it has: {zone or 'none'}"

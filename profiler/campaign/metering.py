@@ -87,11 +87,12 @@ def metered_visit_s(meters: Sequence[Mapping[str, Any]], protocol: Protocol) -> 
     """
     if not meters:
         return 0.0
+    settings = protocol.visit_settings
     window_s, memory_s = 0.0, 0.0
     for meter in meters:
         known = {name: meter[name] for name in MeterInfo.__dataclass_fields__ if name in meter}
         info = MeterInfo(**known)
-        least_s = least_window_s(info, meter["observed_update_period_s"], protocol.to_dict())
+        least_s = least_window_s(info, meter["observed_update_period_s"], settings)
         window_s = max(window_s, least_s)
         memory_s = max(memory_s, info.averaging_s)
     idle_s = 2 * max(MIN_IDLE_S, window_s / 2)

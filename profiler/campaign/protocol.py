@@ -9,6 +9,7 @@ from typing import Any
 from joulemap import InputError
 
 from ...datasets import NetworkSpec
+from ...device_agents.onboard.visit_settings import VisitSettings
 
 # About a sixteenth of the arithmetic of the full network: short, yet made of the same operators.
 REFERENCE_SHARE = 4
@@ -89,6 +90,25 @@ class Protocol:
     def to_dict(self) -> dict[str, Any]:
         """Return the protocol as a dictionary for JSON."""
         return asdict(self)
+
+    @property
+    def visit_settings(self) -> VisitSettings:
+        """What of it concerns one visit, which the device is told."""
+        return VisitSettings(
+            max_visit_s=self.max_visit_s,
+            max_warm_up_s=self.max_warm_up_s,
+            block_s=self.block_s,
+            min_blocks=self.min_blocks,
+            min_run_s=self.min_run_s,
+            reference_s=self.reference_s,
+            energy_window_s=self.energy_window_s,
+            energy_updates=self.energy_updates,
+            energy_rel_error=self.energy_rel_error,
+            max_energy_window_s=self.max_energy_window_s,
+            start_timeout_s=self.start_timeout_s,
+            max_temperature_c=self.max_temperature_c,
+            temperature_zone=self.temperature_zone,
+        )
 
     @property
     def visit_duration_s(self) -> float:

@@ -18,6 +18,7 @@ from joulemap.datasets import CostDataset
 from joulemap.datasets.journal import read_journal
 from joulemap.device_agents import Device, DeviceError
 from joulemap.device_agents.errors import LinkLostError
+from joulemap.device_agents.onboard.visit_settings import VisitSettings
 from joulemap.device_agents.registry import open_transport
 from joulemap.profiler import profile
 from joulemap.profiler.campaign.protocol import Protocol
@@ -134,7 +135,7 @@ class FaultyDevice(Device):
     def send_ahead(
         self,
         visits: Sequence[tuple[str, Sequence[int]]],
-        protocol: Mapping[str, Any],
+        protocol: VisitSettings | Mapping[str, Any],
         visit_s: float,
     ) -> None:
         super().send_ahead(visits, protocol, visit_s)

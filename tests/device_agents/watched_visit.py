@@ -8,6 +8,7 @@ from typing import Any
 
 from joulemap.device_agents.onboard.energy.power_log import Recorder
 from joulemap.device_agents.onboard.energy.visit import ChosenMeter, EnergyVisit
+from joulemap.device_agents.onboard.visit_settings import VisitSettings
 
 
 class WatchedVisit(EnergyVisit):
@@ -23,7 +24,7 @@ class WatchedVisit(EnergyVisit):
     Args:
         chosen: The meters.
         make_recorder: Makes what reads them in the background.
-        protocol: The protocol's on-device settings.
+        settings: How long its window lasts.
     """
 
     def __init__(
@@ -31,9 +32,9 @@ class WatchedVisit(EnergyVisit):
         chosen: Sequence[ChosenMeter],
         clock: Any,
         make_recorder: Callable[..., Recorder],
-        protocol: dict[str, Any],
+        settings: VisitSettings,
     ) -> None:
-        super().__init__(chosen, clock, make_recorder, protocol, "seed")
+        super().__init__(chosen, clock, make_recorder, settings, "seed")
         self.cpu_s = 0.0
         self.is_open = False
 

@@ -10,6 +10,7 @@ from typing import Any, Union
 
 from ..files import Files
 from ..machine.clock import MachineClock
+from ..visit_settings import VisitSettings
 from .mean_power import median
 from .meter import COUNTER, ESTIMATE, SAMPLER, Meter, MeterError, MeterInfo, Missing
 from .power_log import FINE_S, PowerLog
@@ -201,7 +202,7 @@ def choose_usable(
     wanted: str,
     found: Sequence[Found],
     use: Callable[[Meter], ChosenMeter],
-    protocol: dict[str, Any],
+    settings: VisitSettings,
 ) -> tuple[list[ChosenMeter], str]:
     """Return the meters that a campaign reads, ready for use, and why these.
 
@@ -212,7 +213,7 @@ def choose_usable(
         wanted: See `choose`.
         found: What the device has, best first.
         use: Calibrates a meter and watches its updates.
-        protocol: What windows have to be like.
+        settings: What windows have to be like.
 
     Raises:
         MeterChoiceError: A named meter is not there or cannot be used.
@@ -222,7 +223,7 @@ def choose_usable(
         meters, why = choose(wanted, left)
         try:
             chosen = [use(meter) for meter in meters]
-            check_windows(chosen, protocol)
+            check_windows(chosen, settings)
         except MeterChoiceError as error:
             if wanted != AUTO:
                 raise MeterChoiceError(f"{error}; {_OTHERWISE}") from error
@@ -324,15 +325,15 @@ def describe_chosen(item: ChosenMeter, why: str) -> dict[str, Any]:
     }
 
 
-def check_windows(chosen: Sequence[ChosenMeter], protocol: dict[str, Any]) -> None:
+def check_windows(chosen: Sequence[ChosenMeter], settings: VisitSettings) -> None:
     """Refuse meters that are too slow for the protocol's windows.
 
     Raises:
         MeterChoiceError: A window would last longer than it may.
     """
-    most = float(protocol["max_energy_window_s"])
+    most = settings.max_energy_window_s
     for item in chosen:
-        least = least_window_s(item.info, item.period_s, protocol)
+        least = least_window_s(item.info, item.period_s, settings)
         if least > most:
             raise MeterChoiceError(
                 f"meter {_name(item.info)} updates every {item.period_s:.3g} s and needs windows of "

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ..machine.clock import MachineClock
+from ..visit_settings import VisitSettings
 from . import charge_check
 from .fluctuation import LongRun
 from .idle_power import IdleTimes, bend_of, idle_fluctuation, idle_times
@@ -117,13 +118,13 @@ def state_of(meter: Meter) -> dict[str, str]:
         return {"state": f"not readable: {error}"[:50]}
 
 
-def least_window_s(info: MeterInfo, period_s: float, protocol: dict[str, Any]) -> float:
+def least_window_s(info: MeterInfo, period_s: float, settings: VisitSettings) -> float:
     """Return how long a window of a meter is at least, in seconds."""
-    least = float(protocol["energy_window_s"])
+    least = settings.energy_window_s
     is_slow = info.averaging_s > 0 or (info.kind == SAMPLER and period_s > SLOW_S)
     if is_slow:
         least = max(least, SLOW_WINDOW_S)
-    return max(least, float(protocol["energy_updates"]) * period_s * 1.02)
+    return max(least, settings.energy_updates * period_s * 1.02)
 
 
 class EnergyVisit:
@@ -133,7 +134,7 @@ class EnergyVisit:
         chosen: The meter that counts, and after it one that checks it.
         clock: What visits are timed with.
         make_recorder: Makes what reads the logs in the background.
-        protocol: `energy_window_s`, `energy_updates`, `energy_rel_error`, `max_energy_window_s`.
+        settings: How long its window lasts.
         seed: Of the pause before the window.
     """
 
@@ -142,16 +143,16 @@ class EnergyVisit:
         chosen: Sequence[ChosenMeter],
         clock: MachineClock,
         make_recorder: Callable[[Sequence[PowerLog]], RecorderLike],
-        protocol: dict[str, Any],
+        settings: VisitSettings,
         seed: str,
     ) -> None:
         self.chosen = chosen
         self.clock = clock
-        self.protocol = protocol
+        self.settings = settings
         self.logs = [PowerLog(item.meter, clock) for item in chosen]
         self._recorder = make_recorder(self.logs)
         self._random = random.Random(seed)  # noqa: S311 - a phase, not a secret
-        self.window_s = max(least_window_s(item.info, item.period_s, protocol) for item in chosen)
+        self.window_s = max(least_window_s(item.info, item.period_s, settings) for item in chosen)
         # The averaging of the slowest gauge; its first second shows the time before.
         self.memory_s = max(item.info.averaging_s for item in chosen)
         if any(item.info.averaging_s > 0 for item in chosen):
@@ -201,7 +202,7 @@ class EnergyVisit:
             return False
         if any(log.gone for log in self.logs):
             return True
-        if spent >= float(self.protocol["max_energy_window_s"]):
+        if spent >= self.settings.max_energy_window_s:
             return True
         if spent < self._look_s:
             return False
@@ -292,7 +293,7 @@ class EnergyVisit:
                     )
 
     def _check_updates(self, window: MeanPower, item: ChosenMeter) -> None:
-        wanted = float(self.protocol["energy_updates"])
+        wanted = self.settings.energy_updates
         # A gauge is seen at most as often as it is read.
         seen = max(item.period_s, self.logs[0].interval_s if item.info.kind == SAMPLER else 0.0)
         if window.updates < 0.8 * min(wanted, window.duration_s / seen):
@@ -318,12 +319,12 @@ class EnergyVisit:
             return
         # What the visits before told, and this idle time: it does not change within the window.
         self._fluctuation = idle_fluctuation(item.idles, [idle.pieces])
-        error_w = float(self.protocol["energy_rel_error"]) * idle.power_w
+        error_w = self.settings.energy_rel_error * idle.power_w
         if error_w <= 0:
             return
         # Half an interval of t = 2; the window is twice as long as each idle time.
         wanted = 4 * self._fluctuation.w2_s / error_w**2
-        most = min(MAX_IDLE_FACTOR * self.idle_s, float(self.protocol["max_energy_window_s"]) / 2)
+        most = min(MAX_IDLE_FACTOR * self.idle_s, self.settings.max_energy_window_s / 2)
         if wanted <= self.idle_s or most <= self.idle_s:
             return
         longer = min(wanted, most)
@@ -379,7 +380,7 @@ class EnergyVisit:
             0.0,
         )
         energy = energy_of(idle, window, after, info, now - self._busy[0], 1, self._fluctuation)
-        target = float(self.protocol["energy_rel_error"])
+        target = self.settings.energy_rel_error
         if energy.half_width_j <= target * energy.net_j:
             return True
         # What the idle times leave open does not shrink with a longer window.

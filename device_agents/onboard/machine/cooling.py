@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 from .readiness import never
 
@@ -52,9 +51,3 @@ def cool_down(
         "start_temperature_c": temperature,
         "is_cool": None if temperature is None else float(temperature <= max_temperature_c),
     }
-
-
-def settings(protocol: dict[str, Any]) -> tuple[float | None, float]:
-    """Return a protocol's limit in degrees Celsius, None for no limit, and its time limit."""
-    limit = protocol.get("max_temperature_c")
-    return None if limit is None else float(limit), float(protocol.get("start_timeout_s") or 0)

@@ -119,7 +119,7 @@ def _prepare_device(
             settings.threads,
             settings.lock_frequency,
             settings.meter,
-            settings.protocol.to_dict(),
+            settings.protocol.visit_settings,
         )
     )
 

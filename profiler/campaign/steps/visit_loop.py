@@ -38,7 +38,7 @@ def measure(campaign: PreparedCampaign) -> None:
     noise = NoiseTracker(journal.content.visits)
     failures = without_energy = 0
     has_succeeded = False
-    settings = plan.protocol.to_dict()
+    settings = plan.protocol.visit_settings
     for visit in plan:
         interruption.check()
         ahead = [(name_of(v), v.widths) for v in plan.ahead(device.num_ahead(campaign.visit_s))]
@@ -82,7 +82,7 @@ def _measure(device: Device, visit: Visit, protocol: Protocol) -> Visit:
     made = vars(visit) | {"started_at": datetime.now(UTC).isoformat(timespec="milliseconds")}
     made = {name: made[name] for name in Visit.__dataclass_fields__}
     try:
-        answer = device.visit(visit.widths, protocol.to_dict(), name_of(visit))
+        answer = device.visit(visit.widths, protocol.visit_settings, name_of(visit))
         reading = energy_fields(answer, is_simulated=device.is_simulated)
         return Visit(**made | {"timing": _timing(answer)} | reading)
     except DeviceError as error:

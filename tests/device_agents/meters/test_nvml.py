@@ -376,7 +376,9 @@ def test_a_visit_s_energy_is_that_of_the_process(settings: Set) -> None:
     found = meters()
     close(found[1:])
     chosen = enrol(found[0], clock)
-    protocol = Protocol(max_warm_up_s=0.05, max_energy_window_s=4.0, energy_updates=20).to_dict()
+    protocol = Protocol(
+        max_warm_up_s=0.05, max_energy_window_s=4.0, energy_updates=20
+    ).visit_settings
     energy = WatchedVisit([chosen], clock, Recorder, protocol)
 
     def run() -> None:

@@ -15,6 +15,7 @@ from joulemap import InputError
 from joulemap.datasets import CostDataset
 from joulemap.datasets.journal import read_journal
 from joulemap.device_agents import Device, DeviceInUseError, LinkLostError, Preparation
+from joulemap.device_agents.onboard.visit_settings import VisitSettings
 from joulemap.profiler import networks, profile
 from joulemap.profiler.campaign.protocol import Protocol, reference_widths
 from joulemap.profiler.templates.export import cached_template
@@ -95,7 +96,7 @@ class Breaking(Device):
     def send_ahead(
         self,
         visits: Sequence[tuple[str, Sequence[int]]],
-        protocol: Mapping[str, Any],
+        protocol: VisitSettings | Mapping[str, Any],
         visit_s: float,
     ) -> None:
         super().send_ahead(visits, protocol, visit_s)

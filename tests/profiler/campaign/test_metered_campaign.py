@@ -369,7 +369,9 @@ def test_a_device_s_words_about_its_meters_are_not_to_be_believed(
     from joulemap.device_agents.simulated import agent
 
     monkeypatch.setattr(
-        agent.SimulatedAgent, "choose_meters", lambda self, request, run: {"chosen": chosen}
+        agent.SimulatedAgent,
+        "choose_meters",
+        lambda self, request, settings, run: {"chosen": chosen},
     )
     device = Device("sim:", transport=SimulatedTransport(VirtualMachine(lambda widths: 0.01)))
     with pytest.raises(StableDeviceError, match="meters makes no sense"):

@@ -104,7 +104,7 @@ def test_a_visit_in_real_time(is_unplugged: bool) -> None:
     meter = ClockMeter()
     chosen: ChosenMeter = enrol(meter, clock)
     assert 0.004 < chosen.period_s < 0.05
-    protocol = Protocol(max_warm_up_s=0.05, max_energy_window_s=1.5).to_dict()
+    protocol = Protocol(max_warm_up_s=0.05, max_energy_window_s=1.5).visit_settings
     energy = WatchedVisit([chosen], clock, recorder, protocol)
 
     def run() -> None:
