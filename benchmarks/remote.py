@@ -240,7 +240,7 @@ def print_start(folder: Path) -> None:
         print(f"  {name:32s} {after - before:10.2f} s")
     total = steps[-1][1] - steps[0][1]
     print(f"  altogether                       {total:10.2f} s")
-    print(f"  to its first warm-up call, about {total - answer['measuring_s']:10.2f} s")
+    print(f"  to its first warm-up call, about {total - answer.measuring_s:10.2f} s")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar
 from joulemap import InputError, interruption
 from joulemap.showable_text import showable
 
-from .errors import DeviceError, StableDeviceError
+from .errors import DeviceError, StableDeviceError, TransientDeviceError
 from .host.agent_archive import agent_archive
 from .host.agent_client import AgentClient
 from .host.clock_offset import compare_clocks
@@ -21,6 +21,7 @@ from .host.keeper_client import KeeperClient, LinkLimits
 from .host.turn import acquire, unkept, wait_here, when_free
 from .interfaces import Session, Transport, VisitRequest
 from .onboard.energy.meter import remembered
+from .onboard.visit_answer import AnswerError, VisitAnswer
 from .onboard.visit_settings import VisitSettings
 from .registry import open_transport, plain_url, runtime_entry
 
@@ -237,8 +238,8 @@ class Device:
         widths: Sequence[int],
         protocol: VisitSettings | Mapping[str, Any],
         key: str | None = None,
-    ) -> dict[str, Any]:
-        """Return the raw times of one visit of a variant (see `onboard.visit`).
+    ) -> VisitAnswer:
+        """Return the raw times of one visit of a variant, and what meters say, both unchecked.
 
         Args:
             widths: Channels, in the spec's order.
@@ -260,7 +261,10 @@ class Device:
         answer = session.collect(visit.key)
         if key is None:
             session.acknowledge(visit.key)
-        return answer
+        try:
+            return VisitAnswer.from_dict(answer)
+        except AnswerError as error:
+            raise TransientDeviceError(f"the device's answer makes no sense: {error}") from error
 
     def num_ahead(self, visit_s: float) -> int:
         """Return how many visits `send_ahead` wants to know of; none where no link can drop.

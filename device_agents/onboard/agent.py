@@ -48,6 +48,7 @@ from .machine.host_state import HostState, over_visit
 from .machine.readiness import wait_until_ready
 from .machine.thermal_zones import UnknownZoneError
 from .model.materialise import Materialiser
+from .visit_answer import VisitAnswer
 from .visit_settings import VisitSettings
 
 _MODULE_NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
@@ -282,7 +283,11 @@ class Agent:
         )
 
     def visit(self, request: dict[str, Any], payload: bytes) -> dict[str, Any]:
-        """Materialise the variant, load it, measure it, forget it."""
+        """Materialise the variant, load it, measure it, forget it (see `VisitAnswer`)."""
+        return self.make_visit(request).to_dict()
+
+    def make_visit(self, request: dict[str, Any]) -> VisitAnswer:
+        """Return what a visit measured."""
         if self.materialiser is None or self.runtime is None:
             raise RequestError("visit came before prepare")
         settings = VisitSettings.from_dict(request["protocol"])
@@ -302,7 +307,7 @@ class Agent:
             seed = f"{self.pid}/{self.num_visits}"
             energy = EnergyVisit(self.chosen, self.clock, self.make_recorder, settings, seed)
         try:
-            result = visit.measure(
+            measured = visit.measure(
                 run,
                 run_reference,
                 settings,
@@ -313,19 +318,25 @@ class Agent:
         finally:
             if energy is not None:
                 energy.stop()
-        result.update(
+        return VisitAnswer(
+            warm_up_s=measured.warm_up_s,
+            is_settled=measured.is_settled,
+            blocks=measured.blocks,
+            reference_before=measured.reference_before,
+            reference_after=measured.reference_after,
+            measuring_s=measured.measuring_s,
             materialise_s=materialised - began,
             load_s=loaded - materialised,
             model_bytes=len(model),
             machine={
                 **over_visit(before, self.machine_state()),
                 **cooled,
-                "suspended_s": result.pop("suspended_s"),
-                "clock_jump_s": result.pop("clock_jump_s"),
+                "suspended_s": measured.suspended_s,
+                "clock_jump_s": measured.clock_jump_s,
             },
             pid=self.pid,
+            energy=measured.energy,
         )
-        return result
 
     def layers(self, request: dict[str, Any], payload: bytes) -> dict[str, Any]:
         """Time each node of the variant by the runtime's profiler, and whole runs without it."""

@@ -18,6 +18,7 @@ from __future__ import annotations
 import gc
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from .energy.visit import EnergyVisit
@@ -30,6 +31,33 @@ MAX_WARM_UP_RUNS = 400
 MAX_REFERENCE_RUNS = 30
 # The reference warms up for at most so many times its block's duration.
 REFERENCE_WARM_UP_SHARE = 10.0
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one visit's runs told.
+
+    Args:
+        warm_up_s: Seconds per call of each warm-up run.
+        is_settled: Whether the warm-up ended before its time was up.
+        blocks: The timed blocks (see `Stopwatch.block`).
+        reference_before: Such a block of the reference, before.
+        reference_after: ... and after.
+        measuring_s: First warm-up call to last timed call.
+        suspended_s: How long the machine slept meanwhile.
+        clock_jump_s: By how much its wall clock was set.
+        energy: What the meters say; None without one.
+    """
+
+    warm_up_s: list[float]
+    is_settled: bool
+    blocks: list[dict[str, Any]]
+    reference_before: dict[str, Any]
+    reference_after: dict[str, Any]
+    measuring_s: float
+    suspended_s: float
+    clock_jump_s: float
+    energy: dict[str, Any] | None
 
 
 class Stopwatch:
@@ -124,7 +152,7 @@ def measure(
     stopwatch: Stopwatch,
     is_cancelled: Callable[[], bool],
     energy: EnergyVisit | None = None,
-) -> dict[str, Any]:
+) -> Measured:
     """Return the raw times of one visit, in seconds, and what meters say.
 
     Args:
@@ -180,15 +208,14 @@ def measure(
         jumped = clock.wall_s() - clocks[2] - elapsed - suspended
     finally:
         gc.enable()
-    reading = {"energy": energy.answer(metered_calls)} if energy else {}
-    return {
-        **reading,
-        "warm_up_s": warm_up,
-        "is_settled": settled,
-        "blocks": blocks,
-        "reference_before": before,
-        "reference_after": after,
-        "measuring_s": end - start,
-        "suspended_s": suspended,
-        "clock_jump_s": jumped,
-    }
+    return Measured(
+        warm_up_s=warm_up,
+        is_settled=settled,
+        blocks=blocks,
+        reference_before=before,
+        reference_after=after,
+        measuring_s=end - start,
+        suspended_s=suspended,
+        clock_jump_s=jumped,
+        energy=energy.answer(metered_calls) if energy else None,
+    )

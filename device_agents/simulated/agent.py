@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ..onboard.agent import Agent, RequestError
@@ -12,6 +13,7 @@ from ..onboard.energy import meter_choice
 from ..onboard.energy.power_log import PowerLog
 from ..onboard.energy.visit import RecorderLike
 from ..onboard.machine import cooling
+from ..onboard.visit_answer import VisitAnswer
 from ..onboard.visit_settings import VisitSettings
 from .virtual_machine import Timer, VirtualMachine
 
@@ -140,12 +142,12 @@ class SimulatedAgent(Agent):
         alone = {"device_lock": {"is_exclusive": True, "reason": None}}
         return {**super().prepare(request, payload), **alone}
 
-    def visit(self, request: dict[str, Any], payload: bytes) -> dict[str, Any]:
+    def make_visit(self, request: dict[str, Any]) -> VisitAnswer:
         """Return the visit's times, with the simulated meter's reading where there is one."""
-        answer = super().visit(request, payload)
-        if not self.chosen and self.is_metered:
-            answer["simulated_energy_j"] = self.machine.read_energy_j(request["widths"])
-        return answer
+        answer = super().make_visit(request)
+        if self.chosen or not self.is_metered:
+            return answer
+        return replace(answer, simulated_energy_j=self.machine.read_energy_j(request["widths"]))
 
     def choose_meters(
         self, request: dict[str, Any], settings: VisitSettings, run_reference: Callable[[], None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -15,6 +15,7 @@ from ...device_agents.device import Device
 from ...device_agents.errors import StableDeviceError, TransientDeviceError
 from ...device_agents.onboard.energy.meter import COUNTER, ESTIMATE, SAMPLER, MeterInfo
 from ...device_agents.onboard.energy.visit import FALL_S, MIN_IDLE_S, SETTLE_S, least_window_s
+from ...device_agents.onboard.visit_answer import VisitAnswer
 from .protocol import Protocol
 
 SOURCES = {COUNTER: "counter", SAMPLER: "sampled"}
@@ -100,8 +101,8 @@ def metered_visit_s(meters: Sequence[Mapping[str, Any]], protocol: Protocol) -> 
     return window_s + idle_s + settling_s
 
 
-def energy_fields(answer: MutableMapping[str, Any], *, is_simulated: bool) -> dict[str, Any]:
-    """Take what meters say out of a visit's answer; return the visit's fields about energy.
+def energy_fields(answer: VisitAnswer, *, is_simulated: bool) -> dict[str, Any]:
+    """Return a visit's fields about energy: what its meters say, checked.
 
     Args:
         answer: The device's answer.
@@ -110,8 +111,7 @@ def energy_fields(answer: MutableMapping[str, Any], *, is_simulated: bool) -> di
     Raises:
         TransientDeviceError: It makes no sense.
     """
-    said = answer.pop("energy", None)
-    simulated_j = answer.pop("simulated_energy_j", None)
+    said, simulated_j = answer.energy, answer.simulated_energy_j
     try:
         if simulated_j is not None:
             if not is_simulated:

@@ -16,6 +16,7 @@ import pytest
 from joulemap.datasets import Timing
 from joulemap.device_agents.device import Device, Preparation
 from joulemap.device_agents.host.keeper_client import KeeperClient, LinkLimits
+from joulemap.device_agents.onboard.visit_answer import VisitAnswer
 from joulemap.device_agents.testing import LoopbackTransport, write_fixed_time_runtime
 from joulemap.profiler import Protocol, networks
 from joulemap.profiler.campaign.protocol import reference_widths
@@ -167,7 +168,7 @@ def visits(number: int) -> list[tuple[str, tuple[int, ...]]]:
     return [(f"visit/{index}", WIDTHS[index % len(WIDTHS)]) for index in range(number)]
 
 
-def collect(device: Device, remote: Remote, number: int, first: int = 0) -> list[dict[str, Any]]:
+def collect(device: Device, remote: Remote, number: int, first: int = 0) -> list[VisitAnswer]:
     """Return the answers of visits as a campaign would ask for them, each checked."""
     answers = []
     asked = visits(number)
@@ -175,7 +176,7 @@ def collect(device: Device, remote: Remote, number: int, first: int = 0) -> list
         device.send_ahead(asked[place : place + 6], remote.protocol, 3.0)
         key, widths = asked[place]
         answer = device.visit(widths, remote.protocol, key)
-        Timing.from_dict(answer)
+        Timing.from_dict(answer.timing())
         device.acknowledge(key)
         answers.append(answer)
     return answers

@@ -52,7 +52,7 @@ def test_the_fingerprint_names_the_machine_and_its_runtimes() -> None:
 def test_visits_can_be_sent_ahead_to_a_device_without_a_link(device: Device) -> None:
     device.send_ahead([("a", [2, 4, 30, 21]), ("b", [1, 1, 1, 1])], PROTOCOL, 0.2)
     for key in ("b", "a", "c", "a"):  # Of which the last one needs a fresh agent.
-        Timing.from_dict(device.visit([1, 1, 1, 1], PROTOCOL, key))
+        Timing.from_dict(device.visit([1, 1, 1, 1], PROTOCOL, key).timing())
         device.acknowledge(key)
 
 
@@ -60,7 +60,7 @@ def test_a_visit_measures_blocks_between_references(device: Device) -> None:
     # A machine may pause for seconds, but not at each visit.
     limit_s = 5 * PROTOCOL["max_visit_s"] + 1
     for _ in range(3):
-        timing = Timing.from_dict(device.visit([6, 16, 120, 84], PROTOCOL))
+        timing = Timing.from_dict(device.visit([6, 16, 120, 84], PROTOCOL).timing())
         _assert_blocks_lie_between_references(timing)
         if timing.measuring_s < limit_s:
             break
@@ -80,30 +80,30 @@ def _assert_blocks_lie_between_references(timing: Timing) -> None:
 
 def test_the_agent_is_bound_to_as_many_cpus_as_threads(device: Device) -> None:
     assert len(device.cpus) == 1
-    pid = device.visit([2, 4, 30, 21], PROTOCOL)["pid"]
+    pid = device.visit([2, 4, 30, 21], PROTOCOL).pid
     assert os.sched_getaffinity(pid) == set(device.cpus)
 
 
 def test_a_fresh_agent_takes_over_after_some_visits(device: Device) -> None:
-    pids = [device.visit([2, 4, 30, 21], PROTOCOL)["pid"] for _ in range(7)]
+    pids = [device.visit([2, 4, 30, 21], PROTOCOL).pid for _ in range(7)]
     assert len(set(pids)) == 3
     assert pids[0] == pids[2] != pids[3] == pids[5] != pids[6]
 
 
 def test_a_killed_agent_costs_one_visit(device: Device) -> None:
-    pid = device.visit([2, 4, 30, 21], PROTOCOL)["pid"]
+    pid = device.visit([2, 4, 30, 21], PROTOCOL).pid
     os.kill(pid, signal.SIGKILL)
     wait_for_states([pid], "ZX")
-    assert device.visit([2, 4, 30, 21], PROTOCOL)["pid"] != pid
+    assert device.visit([2, 4, 30, 21], PROTOCOL).pid != pid
 
 
 def test_widths_that_do_not_fit_are_a_stable_error_and_the_agent_stays(device: Device) -> None:
     device.agent_visits = 99
-    pid = device.visit([2, 4, 30, 21], PROTOCOL)["pid"]
+    pid = device.visit([2, 4, 30, 21], PROTOCOL).pid
     for widths in ([2, 4, 30], [7, 4, 30, 21], [0, 4, 30, 21]):
         with pytest.raises(StableDeviceError, match="width"):
             device.visit(widths, PROTOCOL)
-    assert device.visit([2, 4, 30, 21], PROTOCOL)["pid"] == pid
+    assert device.visit([2, 4, 30, 21], PROTOCOL).pid == pid
 
 
 def test_an_unknown_runtime_or_address_is_the_users_mistake(preparation: Preparation) -> None:
@@ -126,7 +126,7 @@ def test_the_agent_ends_when_its_host_is_gone(preparation: Preparation, tmp_path
         "device = Device('local:')\n"
         "device.prepare(Preparation(open(sys.argv[1], 'rb').read(), (1, 4, 30, 21)))\n"
         f"protocol = {PROTOCOL!r}\n"
-        "print(device.visit([1, 1, 1, 1], protocol)['pid'], flush=True)\n"
+        "print(device.visit([1, 1, 1, 1], protocol).pid, flush=True)\n"
         "device.visit([1, 1, 1, 1], {**protocol, 'max_visit_s': 60})\n"
     )
     template = tmp_path / "template.json"
@@ -179,7 +179,7 @@ def test_the_start_gate_looks_at_the_real_machine(device: Device) -> None:
 
 
 def test_conditions_are_in_the_visit_and_an_unasked_lock_changes_nothing(device: Device) -> None:
-    timing = Timing.from_dict(device.visit([2, 4, 30, 21], PROTOCOL))
+    timing = Timing.from_dict(device.visit([2, 4, 30, 21], PROTOCOL).timing())
     assert {"load_1min", "temperature_c", "is_throttled", "memory_pressure_share"} <= set(
         timing.machine
     )

@@ -84,7 +84,7 @@ def _measure(device: Device, visit: Visit, protocol: Protocol) -> Visit:
     try:
         answer = device.visit(visit.widths, protocol.visit_settings, name_of(visit))
         reading = energy_fields(answer, is_simulated=device.is_simulated)
-        return Visit(**made | {"timing": _timing(answer)} | reading)
+        return Visit(**made | {"timing": _timing(answer.timing())} | reading)
     except DeviceError as error:
         # It is no failure of the visit's if the agent was ended with the whole.
         interruption.check()

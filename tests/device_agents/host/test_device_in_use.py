@@ -196,10 +196,10 @@ def test_nobody_comes_between_two_agents_of_a_campaign(remote: Remote, is_remote
         thread = threading.Thread(target=measure_second)
         thread.start()
         assert is_waiting.wait(60)
-        pids = [first.visit(WIDTHS, remote.protocol)["pid"] for _ in range(4)]
+        pids = [first.visit(WIDTHS, remote.protocol).pid for _ in range(4)]
         assert len(set(pids)) == 4
         os.kill(pids[-1], signal.SIGKILL)
-        assert first.visit(WIDTHS, remote.protocol)["pid"] not in pids
+        assert first.visit(WIDTHS, remote.protocol).pid not in pids
         order.append("first ends")
     thread.join(60)
     assert order == ["first ends", "second"]
@@ -251,10 +251,10 @@ def test_a_host_that_comes_back_is_not_kept_out_by_its_own_keeper(remote: Remote
     again = remote.device()
     again.token = first.token
     again.prepare(remote.preparation)
-    Timing.from_dict(again.visit(WIDTHS, remote.protocol, "one"))
+    Timing.from_dict(again.visit(WIDTHS, remote.protocol, "one").timing())
     # Another preparation is the same campaign's still.
     again.prepare(replace(remote.preparation, reference_widths=(1, 4, 30, 21)))
-    Timing.from_dict(again.visit(WIDTHS, remote.protocol, "three"))
+    Timing.from_dict(again.visit(WIDTHS, remote.protocol, "three").timing())
     again.close()
     with remote.device() as stranger:
         stranger.prepare(prepared(remote.preparation, 0.2))
@@ -274,7 +274,7 @@ def test_the_agent_of_a_killed_keeper_is_waited_for(remote: Remote) -> None:
 
     device.on_message = let_end
     answer = device.visit(WIDTHS, remote.protocol, "one")
-    assert answer["pid"] != agent
+    assert answer.pid != agent
     assert any("the agent of a campaign that was killed" in text for text in remote.said)
     device.close()
 
@@ -315,7 +315,7 @@ def test_a_keeper_without_host_and_work_leaves_the_device(remote: Remote, tmp_pa
                 second.close()
 
         first.on_message = end_second
-        Timing.from_dict(first.visit(WIDTHS, remote.protocol, "one"))
+        Timing.from_dict(first.visit(WIDTHS, remote.protocol, "one").timing())
         assert any("another campaign measures on the device" in text for text in said)
     first.close()
 
@@ -419,7 +419,7 @@ def test_two_hosts_measure_one_after_the_other_over_ssh(
                 second.prepare(prepared(lenet, 0.2))
             assert f"keep {first.token}" in refused.value.full_text
             assert second.probe()["num_cpus"] >= 1
-            Timing.from_dict(first.visit(WIDTHS, protocol))
+            Timing.from_dict(first.visit(WIDTHS, protocol).timing())
 
             def end_first(text: str) -> None:
                 said.append(text)
@@ -429,7 +429,7 @@ def test_two_hosts_measure_one_after_the_other_over_ssh(
             second.prepare(prepared(lenet, 200.0))
             assert len(said) == 1
             assert re.search(rf"process \d+ \('.*keep {first.token}', in .*waiting up to", said[0])
-            Timing.from_dict(second.visit(WIDTHS, protocol))
+            Timing.from_dict(second.visit(WIDTHS, protocol).timing())
             # The campaign on the device itself is one more.
             local = replace(lenet, protocol={"start_timeout_s": 0.2})
             with Device("local:") as here, pytest.raises(DeviceInUseError) as refused:

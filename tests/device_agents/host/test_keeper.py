@@ -48,7 +48,7 @@ def test_work_goes_on_without_a_link(remote: Remote) -> None:
     remote.wait_until(lambda: _num_spooled(spool) == 3, "the keeper waits for its host")
     answers = collect(device, remote, 3)
     assert _num_spooled(spool) == 3, "a visit was measured twice"
-    assert len({answer["pid"] for answer in answers}) == 1
+    assert len({answer.pid for answer in answers}) == 1
     assert any("the link to the device broke" in text for text in remote.said)
     device.close()
 
@@ -67,7 +67,7 @@ def test_a_link_that_is_cut_at_any_byte_costs_nothing(remote: Remote, seed: int)
     for key, widths in visits(12):
         remote.link.bytes_to_cut = rng.randrange(6000)
         device.send_ahead([(key, widths), *visits(12)[len(keys) + 1 :][:2]], remote.protocol, 3.0)
-        Timing.from_dict(device.visit(widths, remote.protocol, key))
+        Timing.from_dict(device.visit(widths, remote.protocol, key).timing())
         keys.append(key)
     assert len(remote.link.processes) > 3
     # Nothing was acknowledged: each key has one answer on the device, and one only.
@@ -99,7 +99,7 @@ def test_a_killed_agent_is_replaced_and_its_visit_made_again(remote: Remote) -> 
     remote.kill([before])
     answers = collect(device, remote, 3)
     assert len(answers) == 3
-    assert answers[-1]["pid"] == remote.agents()[0] != before
+    assert answers[-1].pid == remote.agents()[0] != before
     device.close()
 
 
@@ -117,7 +117,7 @@ def test_a_visit_that_kills_its_agent_twice_is_an_error_and_the_next_is_made(
     device.prepare(replace(remote.preparation, reference_widths=(6, 16, 120, 84)))
     with pytest.raises(TransientDeviceError, match=r"killed by signal 11.*twice"):
         device.visit((1, 1, 1, 1), remote.protocol, "a")
-    Timing.from_dict(device.visit((6, 16, 120, 84), remote.protocol, "b"))
+    Timing.from_dict(device.visit((6, 16, 120, 84), remote.protocol, "b").timing())
     # The same question has the same answer; nobody is killed for it.
     (agent,) = remote.agents()
     with pytest.raises(TransientDeviceError, match="twice"):
@@ -135,7 +135,7 @@ def _length(widths: tuple[int, ...], remote: Remote) -> int:
 def test_a_fresh_agent_takes_over_after_some_visits(remote: Remote) -> None:
     device = remote.device(agent_visits=3)
     device.prepare(remote.preparation)
-    pids = [answer["pid"] for answer in collect(device, remote, 7)]
+    pids = [answer.pid for answer in collect(device, remote, 7)]
     assert len(set(pids)) == 3
     assert pids[0] == pids[2] != pids[3] == pids[5] != pids[6]
     device.close()
@@ -177,7 +177,7 @@ def test_a_device_that_reboots_continues_where_it_was(remote: Remote) -> None:
     finished = set(re.findall(rb'"pid":(\d+)', spool.read_bytes()))
     answers = collect(device, remote, 3)
     assert b"torn" not in spool.read_bytes()
-    assert {b"%d" % answer["pid"] for answer in answers[:2]} == finished
+    assert {b"%d" % answer.pid for answer in answers[:2]} == finished
     device.close()
 
 
@@ -255,7 +255,7 @@ def test_another_campaign_has_a_keeper_of_its_own(remote: Remote) -> None:
         first.close(keep=True)
         second.prepare(remote.preparation)
         two = second.visit(WIDTHS[0], remote.protocol, "same")
-        assert one["pid"] != two["pid"]
+        assert one.pid != two.pid
 
 
 def test_another_preparation_is_not_answered_from_the_old_one(remote: Remote) -> None:
@@ -263,7 +263,7 @@ def test_another_preparation_is_not_answered_from_the_old_one(remote: Remote) ->
         device.prepare(remote.preparation)
         one = device.visit(WIDTHS[0], remote.protocol, "one")
         device.prepare(replace(remote.preparation, reference_widths=(1, 4, 30, 21)))
-        assert device.visit(WIDTHS[0], remote.protocol, "two")["pid"] != one["pid"]
+        assert device.visit(WIDTHS[0], remote.protocol, "two").pid != one.pid
 
 
 def test_a_keeper_that_nobody_needs_ends_and_keeps_its_answers(remote: Remote) -> None:
@@ -318,7 +318,7 @@ def test_an_agent_that_hangs_is_replaced(remote: Remote, monkeypatch: pytest.Mon
     device.prepare(remote.preparation)
     (agent,) = remote.agents()
     remote.kill([agent], signal.SIGSTOP)
-    assert collect(device, remote, 1)[0]["pid"] != agent
+    assert collect(device, remote, 1)[0].pid != agent
     device.close()
 
 
@@ -348,8 +348,8 @@ def test_a_clock_that_jumps_changes_nothing(remote: Remote, tmp_path: Path) -> N
     device = remote.device(replace(LIMITS, silence_s=60.0, connect_s=60.0))
     device.prepare(remote.preparation)
     answers = collect(device, remote, 8)
-    assert max(abs(answer["machine"]["clock_jump_s"]) for answer in answers) > 60
-    assert max(answer["measuring_s"] for answer in answers) < 30
+    assert max(abs(answer.machine["clock_jump_s"]) for answer in answers) > 60
+    assert max(answer.measuring_s for answer in answers) < 30
     assert not remote.said
     device.close()
 
@@ -385,7 +385,7 @@ def test_a_server_that_dies_and_comes_back_costs_nothing(
                 time.sleep(0.01)
             server.start()
             answers = [device.visit(widths, protocol, key) for key, widths in visits(5)]
-            assert len({answer["pid"] for answer in answers}) == 1
+            assert len({answer.pid for answer in answers}) == 1
             assert int((folder / "lock").read_text()) == keeper
             assert any("the link to the device broke" in text for text in said)
             assert isinstance(device._session, KeeperClient)
@@ -393,7 +393,7 @@ def test_a_server_that_dies_and_comes_back_costs_nothing(
             server.freeze()
             thaw = threading.Timer(2.5, server.thaw)
             thaw.start()
-            Timing.from_dict(device.visit(WIDTHS[0], protocol, "after"))
+            Timing.from_dict(device.visit(WIDTHS[0], protocol, "after").timing())
             thaw.join()
         assert not list(campaigns.glob("*"))
         with Device(f"ssh:{server.address}", limits=LIMITS) as device:

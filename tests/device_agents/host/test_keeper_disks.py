@@ -49,7 +49,7 @@ def test_a_full_disk_on_the_device_loses_nothing_and_is_said(
     time.sleep(0.5)
     filler.unlink()
     for index in range(3):
-        Timing.from_dict(device.visit(WIDTHS[index], remote.protocol, f"later/{index}"))
+        Timing.from_dict(device.visit(WIDTHS[index], remote.protocol, f"later/{index}").timing())
     (keeper,) = remote.keepers()
     device.close()
     remote.wait_until(lambda: keeper not in remote.keepers(), "the keeper stays")

@@ -62,7 +62,7 @@ def test_a_link_that_comes_to_another_phone_is_refused_at_once(
     assert not remote.folders()
     # The first one went on, and is taken again.
     phones.connect("0001")
-    assert device.visit(WIDTHS[1], remote.protocol, "two")["pid"] == before["pid"]
+    assert device.visit(WIDTHS[1], remote.protocol, "two").pid == before.pid
     device.close()
     remote.wait_until(lambda: not remote.everything(), "something runs on the first phone")
 
@@ -123,8 +123,8 @@ def test_a_host_with_the_same_key_and_another_machine_id_is_refused(
                 time.sleep(0.01)
             start(original)
             after = device.visit(WIDTHS[1], protocol, "two")
-            Timing.from_dict(after)
-            assert after["pid"] == before["pid"]
+            Timing.from_dict(after.timing())
+            assert after.pid == before.pid
     finally:
         server.stop()
         server.end_agents()

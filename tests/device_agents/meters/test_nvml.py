@@ -387,7 +387,8 @@ def test_a_visit_s_energy_is_that_of_the_process(settings: Set) -> None:
     result = measure(run, run, protocol, Stopwatch(clock, [0]), lambda: False, energy)
     energy.stop()
     found[0].close()
-    answer = result["energy"]
+    answer = result.energy
+    assert answer is not None
     assert answer["refused"] is None
     truth = 60.0 * energy.cpu_s / answer["calls"]
     assert answer["energy"]["net_j"] == pytest.approx(truth, rel=0.15)

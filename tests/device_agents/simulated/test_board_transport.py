@@ -106,7 +106,7 @@ def test_its_agents_and_this_machines_do_not_measure_at_once() -> None:
         board.prepare(wanted)
         with pytest.raises(DeviceInUseError, match=f"process {os.getpid()} "):
             here.prepare(wanted)
-        agents = [board.visit(reference, protocol)["pid"] for _ in range(2)]
+        agents = [board.visit(reference, protocol).pid for _ in range(2)]
         sockets = {Path(f"/proc/self/fd/{fd}").readlink() for fd in _held(board)}
         assert sockets & set(_open_files(agents[-1])), "the board's agent does not hold the lock"
         board.close_agent()

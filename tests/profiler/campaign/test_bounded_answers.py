@@ -18,6 +18,7 @@ from joulemap.device_agents.device import StartGate
 from joulemap.device_agents.errors import TransientDeviceError
 from joulemap.device_agents.host.agent_client import AgentClient
 from joulemap.device_agents.onboard import frames
+from joulemap.device_agents.onboard.visit_answer import VisitAnswer
 from joulemap.device_agents.simulated import simulated_device
 from joulemap.profiler import Protocol, networks, profile
 from joulemap.profiler.campaign.protocol import reference_widths
@@ -59,12 +60,12 @@ def test_an_impossible_answer_is_a_rejected_visit_and_the_campaign_ends_as_ever(
     device, _ = simulated_device(lambda widths: 0.005 + 1e-5 * sum(widths))
     made, visit = [0], device.visit
 
-    def spoiled(*arguments: Any) -> dict[str, Any]:
-        answer = copy.deepcopy(visit(*arguments))
+    def spoiled(*arguments: Any) -> VisitAnswer:
+        answer = copy.deepcopy(visit(*arguments).to_dict())
         made[0] += 1
         if made[0] == 5:
             spoil(answer, kind)
-        return answer
+        return VisitAnswer.from_dict(answer)
 
     monkeypatch.setattr(device, "visit", spoiled)
     dataset = profile(device, spec, samples=6, out=tmp_path, protocol=FAST)
@@ -180,10 +181,10 @@ def test_a_device_that_never_answers_possible_numbers_ends_the_campaign_in_words
     device, _ = simulated_device(lambda widths: 0.005)
     visit = device.visit
 
-    def spoiled(*arguments: Any) -> dict[str, Any]:
-        answer = copy.deepcopy(visit(*arguments))
+    def spoiled(*arguments: Any) -> VisitAnswer:
+        answer = copy.deepcopy(visit(*arguments).to_dict())
         spoil(answer, "calls")
-        return answer
+        return VisitAnswer.from_dict(answer)
 
     monkeypatch.setattr(device, "visit", spoiled)
     with pytest.raises(JoulemapError, match="calls_per_run is an integer of") as caught:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from joulemap import InputError
 from joulemap.datasets import CostDataset
 from joulemap.device_agents.errors import TransientDeviceError
+from joulemap.device_agents.onboard.visit_answer import VisitAnswer
 from joulemap.models import SystolicArrayModel, fit
 from joulemap.profiler import Protocol, networks, profile
 from joulemap.profiler.campaign.devices import ASSUMED_JOULE_PER_MAC, open_device
@@ -124,14 +127,20 @@ def test_a_device_that_tells_no_processors_refuses_no_threads(told: object) -> N
     require_processors({"num_cpus": told}, 99, "ssh://pi@rpi4")
 
 
+def answer(simulated_energy_j: object) -> VisitAnswer:
+    """Return a visit's answer of which the energy alone matters."""
+    told: dict[str, Any] = dict.fromkeys(item.name for item in fields(VisitAnswer))
+    return VisitAnswer(**{**told, "simulated_energy_j": simulated_energy_j})
+
+
 @pytest.mark.parametrize("energy", [-1.0, 0.0, float("nan"), "1", ["simulated"]])
 def test_a_simulated_energy_is_not_to_be_believed(energy: object) -> None:
-    assert energy_fields({}, is_simulated=True) == {}
-    assert "energy" in energy_fields({"simulated_energy_j": 1.0}, is_simulated=True)
+    assert energy_fields(answer(None), is_simulated=True) == {}
+    assert "energy" in energy_fields(answer(1.0), is_simulated=True)
     with pytest.raises(TransientDeviceError, match="meter"):
-        energy_fields({"simulated_energy_j": energy}, is_simulated=True)
+        energy_fields(answer(energy), is_simulated=True)
     with pytest.raises(TransientDeviceError, match="meter"):
-        energy_fields({"simulated_energy_j": 1.0}, is_simulated=False)
+        energy_fields(answer(1.0), is_simulated=False)
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,8 @@ def test_a_visit_in_real_time(is_unplugged: bool) -> None:
 
     result = measure(run, run, protocol, Stopwatch(clock, [0]), lambda: False, energy)
     energy.stop()
-    answer = result["energy"]
+    answer = result.energy
+    assert answer is not None
     if is_unplugged:
         assert answer["energy"] is None
         assert "unplugged" in answer["refused"]
@@ -122,7 +123,7 @@ def test_a_visit_in_real_time(is_unplugged: bool) -> None:
     assert answer["refused"] is None
     truth = 20.0 * energy.cpu_s / answer["calls"]
     assert answer["energy"]["net_j"] == pytest.approx(truth, rel=0.25)
-    blocks = result["blocks"]
+    blocks = result.blocks
     in_blocks = sum(len(block["latencies_s"]) * block["calls_per_run"] for block in blocks)
     assert answer["calls"] >= in_blocks
     assert energy.cpu_s >= sum(block["cpu_s"] for block in blocks)

@@ -69,7 +69,7 @@ def test_a_visit_records_how_it_cooled_down() -> None:
         device.visit([8], protocol.to_dict())
         assert machine.temperature_c is not None
         assert machine.temperature_c > 50
-        cooled = device.visit([8], protocol.to_dict())["machine"]
+        cooled = device.visit([8], protocol.to_dict()).machine
     assert cooled["is_cool"] == 1
     assert cooled["cool_down_s"] > 0.5
     assert cooled["start_temperature_c"] <= 50 - BAND_C
@@ -80,7 +80,7 @@ def test_a_visit_of_the_real_agent_records_what_it_could_read() -> None:
     protocol = Protocol(max_visit_s=0.05, max_temperature_c=149.0).to_dict()
     with Device("local:") as device:
         device.prepare(Preparation(cached_template(spec).to_json().encode(), spec.max_widths))
-        machine = Timing.from_dict(device.visit(spec.max_widths, protocol)).machine
+        machine = Timing.from_dict(device.visit(spec.max_widths, protocol).timing()).machine
     assert machine["cool_down_s"] is not None
     # Not readable on most virtual machines: recorded as such.
     assert machine["is_cool"] == (None if machine["start_temperature_c"] is None else 1)

@@ -251,8 +251,8 @@ with Device("local:") as device:
     template = open(sys.argv[1], "rb").read()
     device.prepare(Preparation(template, {reference!r}, threads=1, lock_frequency=True))
     assert device.affinity == {{"is_bound": True, "reason": None}}
-    machine = device.visit({reference!r}, protocol)["machine"]
-    pid = device.visit({reference!r}, protocol)["pid"]
+    machine = device.visit({reference!r}, protocol).machine
+    pid = device.visit({reference!r}, protocol).pid
     print(device.frequency_lock, machine["frequency_hz"], pid, sep=";", flush=True)
     for line in sys.stdin:
         if line == "visit\\n":
@@ -260,7 +260,7 @@ with Device("local:") as device:
         if line == "close\\n":
             break
         if line == "again\\n":
-            pid = device.visit({reference!r}, protocol)["pid"]
+            pid = device.visit({reference!r}, protocol).pid
             print(device.frequency_lock, pid, sep=";", flush=True)
 """
 

@@ -54,7 +54,7 @@ def test_the_governor_returns(server: Sshd, board: Path, end: str) -> None:
         device.prepare(Preparation(template, reference, lock_frequency=True))
         assert device.frequency_lock == {"is_locked": True, "reason": None}
         assert device.affinity["is_bound"]
-        assert device.visit(reference, protocol)["machine"]["frequency_hz"] in (1.2e9, 1.5e9)
+        assert device.visit(reference, protocol).machine["frequency_hz"] in (1.2e9, 1.5e9)
         assert "performance" in _governors(board)
         if end == "kill -9":
             assert server.agents()
