@@ -145,7 +145,7 @@ def test_the_wheel_holds_every_module_and_nothing_else(unpacked: Path) -> None:
 
 def test_the_wheel_holds_what_travels_to_devices(unpacked: Path) -> None:
     agents = unpacked / "joulemap/device_agents"
-    for part in ("onboard/agent.py", "onboard/materialise.py", "runtimes/onnx_runtime.py"):
+    for part in ("onboard/agent.py", "onboard/model/materialise.py", "runtimes/onnx_runtime.py"):
         assert (agents / part).is_file()
     (about,) = unpacked.glob("*.dist-info")
     entry_points = (about / "entry_points.txt").read_text()
@@ -209,9 +209,9 @@ for name in names:
     assert module.__file__.startswith({str(unpacked)!r}), module.__file__
     for public in module.__all__:
         getattr(module, public)
-from joulemap.device_agents.agent_archive import agent_archive
+from joulemap.device_agents.host.agent_archive import agent_archive
 assert len(agent_archive()[1]) > 10_000
-from joulemap.profiler.cli import main
+from joulemap.profiler.command_line.cli import main
 assert main(["--version"]) == 0
 """
     command = [sys.executable, "-I", "-c", code]

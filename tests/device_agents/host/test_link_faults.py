@@ -25,7 +25,7 @@ HOSTS = """
 import os, random, sys, time
 from joulemap.datasets import drift, estimation
 from joulemap.device_agents import device as devices
-from joulemap.device_agents.keeper_client import LinkLimits
+from joulemap.device_agents.host.keeper_client import LinkLimits
 from joulemap.device_agents.simulated.loopback import LoopbackTransport
 from joulemap.profiler import campaign, networks, templates, Protocol
 templates._cache_folder = lambda: templates.Path(sys.argv[4])

@@ -41,7 +41,7 @@ SPOKEN = re.compile(r"\b(connect|sendto|sendmsg|sendmmsg)\(.*sa_family=")
 AT_ONCE = """
 import sys
 from joulemap.device_agents import Device
-from joulemap.profiler import cli
+from joulemap.profiler.command_line import cli
 Device.wait_until_ready = lambda self, gate: {"is_ready": True}
 sys.exit(cli.main(sys.argv[1:]))
 """

@@ -28,7 +28,7 @@ MakeVisits = Callable[..., list[Visit]]
 # Blocks of busy work, timed by the agent's own stopwatch.
 BUSY = """
 import json, sys
-from joulemap.device_agents.onboard.clock import MachineClock
+from joulemap.device_agents.onboard.machine.clock import MachineClock
 from joulemap.device_agents.onboard.visit import Stopwatch
 
 def run():

@@ -18,8 +18,8 @@ from joulemap.datasets import CostDataset, NetworkSpec
 # Imports once; then each command is a child whose standard output is what the test wants.
 CHILDREN = """
 import json, os, sys
-import joulemap.models, joulemap.profiler.fitting, joulemap.profiler.tables, joulemap.profiler.report
-from joulemap.profiler import start
+import joulemap.models, joulemap.profiler.command_line.fitting, joulemap.profiler.command_line.tables, joulemap.profiler.report
+from joulemap.profiler.command_line import start
 
 def run(arguments, out):
     read, write = os.pipe()

@@ -25,7 +25,7 @@ KEEPERS = """
 import os, sys
 from pathlib import Path
 from typing import Any
-from joulemap.device_agents.onboard import campaign_folder
+from joulemap.device_agents.onboard.keeper import campaign_folder
 agent, token, number = sys.argv[1], sys.argv[2], int(sys.argv[3])
 done = 0
 while done < number:

@@ -21,7 +21,7 @@ from joulemap.device_agents.onboard.keeper.device_lock import DeviceLock
 # Commands come as lines; what each leads to goes back as one.
 PROGRAM = """
 import os, signal, subprocess, sys
-from joulemap.device_agents.onboard import device_lock
+from joulemap.device_agents.onboard.keeper import device_lock
 lock = device_lock.DeviceLock()
 for line in sys.stdin:
     word = line.strip()

@@ -154,7 +154,7 @@ def test_a_killed_watchdog_does_not_keep_the_lock_from_restoring(
 
 HOLD = """
 import os, signal, sys
-from joulemap.device_agents.onboard.frequency import FrequencyLock
+from joulemap.device_agents.onboard.machine.frequency import FrequencyLock
 lock = FrequencyLock(sys.argv[1])
 assert lock.lock([0, 1])["is_locked"]
 for name in ("SIGTERM", "SIGINT", "SIGHUP"):
@@ -215,7 +215,7 @@ def test_mount_name_spaces_are_permitted(board: Path) -> None:
 
 
 LOCK = """
-from joulemap.device_agents.onboard.frequency import FrequencyLock
+from joulemap.device_agents.onboard.machine.frequency import FrequencyLock
 answer = FrequencyLock().lock([0, 1])
 assert answer["is_locked"] is False
 print(answer["reason"])
