@@ -18,8 +18,9 @@ from joulemap.interruption import SAME_SIGNAL_S
 LIMIT_S = 60.0
 BEGIN = """
 import contextlib, os, signal, subprocess, sys, threading, time
-# What runs in the background of a shell inherits that it ignores it.
+# What runs in the background of a shell, or under nohup, inherits that it ignores them.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 from joulemap import interruption
 from joulemap.interruption import Interrupted, finishing, ordered
 def ready(): print("ready", flush=True)

@@ -100,7 +100,7 @@ def _ssh_hosts() -> list[ListedDevice]:
 def _phones() -> tuple[list[ListedDevice], list[str]]:
     if "adb" not in TRANSPORTS:
         return [], []
-    adb = importlib.import_module("..device_agents.transports.adb_server", __package__)
+    adb = importlib.import_module("...device_agents.transports.adb_server", __package__)
     try:
         known = adb.list_adb_devices()
     except DeviceError as error:
