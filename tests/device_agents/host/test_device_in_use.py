@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,11 +20,11 @@ import pytest
 from joulemap.datasets import LayerProfiles, Timing, Visit
 from joulemap.datasets.journal import read_journal
 from joulemap.device_agents import DeviceInUseError, StableDeviceError
-from joulemap.device_agents import device as device_module
 from joulemap.device_agents.device import Device, Preparation
 from joulemap.device_agents.onboard.keeper import device_lock
 from joulemap.device_agents.testing import LoopbackTransport, write_fixed_time_runtime
 from joulemap.profiler import profile, profile_layers
+from joulemap.profiler.campaign import layers
 from joulemap.profiler.campaign.observer import Silent
 from joulemap.profiler.templates import export as template_module
 
@@ -39,16 +40,18 @@ IMPATIENT = replace(PATIENT, start_timeout_s=0.3)
 CAMPAIGN = """
 import sys
 from joulemap.datasets import drift, estimation
-from joulemap.profiler import Protocol, campaign, templates
+from joulemap.profiler import Protocol, profile
+from joulemap.profiler.campaign.observer import Silent
+from joulemap.profiler.templates import export as templates
 templates._cache_folder = lambda: templates.Path(sys.argv[2])
 drift.MAX_CHANGE = drift.MIN_STATE_GAP = 99.0
 estimation.OUTLIER_CHANGE = estimation.MAX_STEAL_SHARE = 99.0
-class Observer(campaign.Silent):
+class Observer(Silent):
     def visited(self, visit, done, noise):
         if done == 3:
             print(visit.timing.pid, flush=True)
             sys.stdin.readline()
-campaign.profile("local:", "lenet5", samples=5, out=sys.argv[1], protocol=Protocol(**{protocol!r}),
+profile("local:", "lenet5", samples=5, out=sys.argv[1], protocol=Protocol(**{protocol!r}),
                  observer=Observer())
 """
 
@@ -133,7 +136,8 @@ def test_a_second_campaign_fails_in_time_and_says_what_to_do(
     other: OtherCampaign, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Profiles of layers have no protocol that says how long.
-    monkeypatch.setattr(device_module, "IN_USE_WAIT_S", 0.2)
+    impatient = partial(Preparation, protocol={"start_timeout_s": 0.2})
+    monkeypatch.setattr(layers, "Preparation", impatient)
     message = (
         rf"another campaign measures on the device after \d+ s of waiting: process "
         rf"{other.process.pid} .*let it end, or end it there, then repeat the same command"

@@ -27,7 +27,9 @@ from joulemap.datasets import drift, estimation
 from joulemap.device_agents import device as devices
 from joulemap.device_agents.host.keeper_client import LinkLimits
 from joulemap.device_agents.simulated.loopback import LoopbackTransport
-from joulemap.profiler import campaign, networks, templates, Protocol
+from joulemap.profiler import networks, profile, Protocol
+from joulemap.profiler.campaign.observer import Silent
+from joulemap.profiler.templates import export as templates
 templates._cache_folder = lambda: templates.Path(sys.argv[4])
 allowed = templates.Path(sys.argv[5])
 # Visits of milliseconds are noisy; here it counts how many there are, not how good.
@@ -43,7 +45,7 @@ protocol = Protocol(visits=1, max_visit_s=0.02, max_warm_up_s=0.02, block_s=0.00
 limits = LinkLimits(first_wait_s=0.02, longest_wait_s=0.3, give_up_s=60.0, connect_s=10.0,
                     beat_s=0.3, silence_s=1.5, deliver_s=0.3, idle_limit_s=30.0)
 
-class Acknowledge(campaign.Silent):
+class Acknowledge(Silent):
     def message(self, text):
         if "broke" in text:
             os.write(self.file, b"broke\\n")
@@ -69,7 +71,7 @@ for line in sys.stdin:
         observer.file = os.open(acknowledged, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         device = devices.Device("loopback:", transport=link, limits=limits)
         try:
-            campaign.profile(device, "lenet5", samples=samples, out=out, protocol=protocol,
+            profile(device, "lenet5", samples=samples, out=out, protocol=protocol,
                              observer=observer)
         except BaseException as error:
             print(f"campaign: {error!r}", file=sys.stderr, flush=True)

@@ -30,7 +30,8 @@ pytestmark = pytest.mark.timeout(900)
 FORKS = """
 import contextlib, os, random, signal, sys, threading, time
 from joulemap.datasets import drift, estimation
-from joulemap.profiler import campaign, networks, Protocol
+from joulemap.profiler import networks, profile, Protocol
+from joulemap.profiler.campaign.observer import Silent
 # Visits of milliseconds are noisy; here it counts how many there are, not how good.
 drift.MAX_CHANGE = drift.MIN_STATE_GAP = 99.0
 estimation.OUTLIER_CHANGE = estimation.MAX_STEAL_SHARE = 99.0
@@ -41,7 +42,7 @@ protocol = Protocol(visits=3, max_visit_s=0.02, block_s=0.003, min_run_s=2e-4,
                     reference_s=0.002, max_attempts=100, has_revisits=False, start_timeout_s=0.01,
                     max_further_visits=0)
 
-class Acknowledge(campaign.Silent):
+class Acknowledge(Silent):
     # Also kills so many agents: each some time after its first visit, before its fourth.
     def __init__(self):
         self.file = os.open(acknowledged, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -68,7 +69,7 @@ for line in sys.stdin:
     pid = os.fork()
     if pid == 0:
         try:
-            campaign.profile("local:", "lenet5", samples=samples, out=out, protocol=protocol,
+            profile("local:", "lenet5", samples=samples, out=out, protocol=protocol,
                              observer=Acknowledge())
         except BaseException as error:
             print(f"campaign: {error!r}", file=sys.stderr)
