@@ -53,7 +53,7 @@ test-soak: system-packages $(VENV)/.installed-test
 	$(BIN)/pytest --hypothesis-profile soak --timeout 3600 -m hypothesis \
 	  $(shell grep -rl --include='test_*.py' hypothesis tests)
 
-# Four minutes of examples that no run before has drawn, of property tests in another order each time.
+# Two minutes of examples that no run before has drawn, of property tests in another order each time.
 # SEED=... repeats one; a failure prints its command.
 test-fresh-examples: system-packages $(VENV)/.installed-test
 	$(BIN)/python tests/fresh_examples.py $(SEED)

@@ -1,4 +1,4 @@
-"""Draws fresh examples of the property tests, for at most four minutes.
+"""Draws fresh examples of the property tests, for at most two minutes.
 
     python tests/fresh_examples.py [SEED [FILE...]]
 
@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-LIMIT_S = 240.0
+LIMIT_S = 120.0
 # No test begins after this: the one that runs then has what is left.
-LAST_START_S = 200.0
+LAST_START_S = 80.0
 ROOT = Path(__file__).parents[1]
 
 
