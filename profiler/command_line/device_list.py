@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import quote
@@ -100,7 +99,8 @@ def _ssh_hosts() -> list[ListedDevice]:
 def _phones() -> tuple[list[ListedDevice], list[str]]:
     if "adb" not in TRANSPORTS:
         return [], []
-    adb = importlib.import_module("...device_agents.transports.adb_server", __package__)
+    from ...device_agents.transports import adb_server as adb
+
     try:
         known = adb.list_adb_devices()
     except DeviceError as error:
