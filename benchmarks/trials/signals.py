@@ -162,15 +162,22 @@ def _marked(mark: str) -> list[int]:
 def _left(mark: str) -> str:
     """Return the command lines of what does not end, empty where all does."""
     deadline = time.monotonic() + GONE_S
-    while pids := _marked(mark):
+    while lines := [line for line in map(_command_line, _marked(mark)) if not _is_adb_server(line)]:
         if time.monotonic() > deadline:
-            lines = []
-            for pid in pids:
-                with contextlib.suppress(OSError):
-                    lines.append(Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" "))
             return str(lines)[:200]
         time.sleep(0.05)
     return ""
+
+
+def _command_line(pid: int) -> bytes:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
+    return b"(ended)"
+
+
+def _is_adb_server(line: bytes) -> bool:
+    """Return whether this is adb's server, which whoever uses adb first starts and leaves to all."""
+    return line.startswith(b"adb ") and b" fork-server server" in line
 
 
 def campaign(seed: int) -> Outcome:
