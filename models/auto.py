@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from math import ceil
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -14,8 +14,9 @@ from joulemap import InputError
 from ..datasets import NetworkSpec
 from . import registry
 from .aligned.fit import scale_of
-from .auto_words import Choice, describe, reasons_from, reasons_to
+from .auto_words import Choice, describe, reasons_from_numbers
 from .base.cost_module import CostModule
+from .base.files.findings import Findings
 from .base.intervals import FOLDS, FloatArray, assign_folds
 from .base.predictor import Predictor
 from .base.repeated_rows import merge_repeated
@@ -57,16 +58,16 @@ class AutoPredictor(Predictor):
         table_: For each candidate from the simplest on its mean relative error, the standard
             error of that, its excess over the smallest one, and the standard error of the excess,
             shape (c, 4), fractions; -1 where it could not be fitted.
-        reasons_: Why candidates were not fitted, as text in numbers (see `reasons`).
+        reasons_: Why candidates were not fitted, by name.
         num_compared_: Rows and folds of the comparison, shape (2,).
     """
 
-    state_names: ClassVar[tuple[str, ...]] = ("table_", "reasons_", "num_compared_")
+    state_names: ClassVar[tuple[str, ...]] = ("table_", "num_compared_")
     part_names: ClassVar[tuple[str, ...]] = ("chosen_",)
 
     chosen_: tuple[Predictor, ...]
     table_: FloatArray
-    reasons_: FloatArray
+    reasons_: dict[str, str]
     num_compared_: FloatArray
 
     def __init__(
@@ -112,7 +113,7 @@ class AutoPredictor(Predictor):
     @property
     def reasons(self) -> dict[str, str]:
         """Why candidates were not fitted, by name."""
-        return reasons_from(self.reasons_)
+        return dict(self.reasons_)
 
     def describe(self) -> list[str]:
         """Return what was compared and chosen and why, and what the chosen predictor says."""
@@ -161,7 +162,7 @@ class AutoPredictor(Predictor):
             name: merge_repeated(shown.X, error, shares)[1:] for name, error in errors.items()
         }
         self.table_ = compared([variants.get(name) for name in self.names])
-        self.reasons_ = reasons_to(reasons)
+        self.reasons_ = reasons
         self.num_compared_ = np.array([len(rows), folds.max() + 1], dtype=np.float64)
         name = self.names[choice(self.table_)]
         self.chosen_ = (self._fit_candidate(name, training),)
@@ -256,6 +257,18 @@ class AutoPredictor(Predictor):
         if isinstance(rows, bool) or not isinstance(rows, int) or rows < 2:
             raise InputError(f"choosing_rows is {rows!r}, not a number of at least 2")
 
+    def findings(self) -> dict[str, Any]:
+        """Return why candidates were not fitted."""
+        return {"reasons": self.reasons_}
+
+    def take_findings(self, found: Findings) -> None:
+        """Set why candidates were not fitted."""
+        self.reasons_ = found.texts("reasons")
+
+    def former_findings(self, arrays: dict[str, Any]) -> dict[str, Any]:
+        """Return the findings of a file before version 2: an array held their bytes."""
+        return {"reasons": reasons_from_numbers(arrays.pop("reasons_"))}
+
     def check_state(self) -> None:
         """Check what came from a file.
 
@@ -274,7 +287,6 @@ class AutoPredictor(Predictor):
             raise InputError("chosen_ is not one predictor of the same widths")
         if registry.name_of(self.chosen_[0]) not in self.names:
             raise InputError("chosen_ is none of the candidates")
-        reasons_from(self.reasons_)
 
 
 def _weighted_for(candidate: Predictor, training: Training) -> Training:

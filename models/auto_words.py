@@ -88,13 +88,8 @@ def _error(row: FloatArray) -> str:
     return f"{100 * row[0]:.1f} +- {100 * row[1]:.1f} %"
 
 
-def reasons_to(reasons: dict[str, str]) -> FloatArray:
-    """Return texts by name as numbers, which files hold: the bytes of their JSON."""
-    return np.frombuffer(json.dumps(reasons).encode(), dtype=np.uint8).astype(np.float64)
-
-
-def reasons_from(numbers: FloatArray) -> dict[str, str]:
-    """Return what `reasons_to` wrote.
+def reasons_from_numbers(numbers: FloatArray) -> dict[str, str]:
+    """Return texts by name that a file before version 2 holds as the bytes of their JSON.
 
     Raises:
         InputError: They are no texts by name.

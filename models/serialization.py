@@ -4,7 +4,9 @@ A file holds predictors of one or several targets. Its safetensors header carrie
 `joulemap`: a JSON document (version history beside `VERSION`) whose `sha256` is a digest over the
 rest of it and all tensors, so a damaged file is refused and never gives other numbers. Tensors
 are float64, named TARGET/ATTRIBUTE; those of predictors that a predictor holds (`part_names`) are
-named TARGET/ATTRIBUTE[NUMBER]/..., and their descriptions stand inside its own.
+named TARGET/ATTRIBUTE[NUMBER]/..., and their descriptions stand inside its own. What a fit found
+that is no number (which terms take part, why a candidate was left out) stands in the `findings` of
+the description.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ from joulemap.regular_files import read_bytes
 from ..datasets import NetworkSpec
 from ..datasets.metrics import NoiseFloor
 from . import registry
-from .base.files import FORMAT, HELD_OUT, VERSION, digest, write
+from .base.files.findings import Findings
+from .base.files.writing import FORMAT, HELD_OUT, READABLE, digest, write
 from .base.intervals import FloatArray, HeldOut
 from .base.measured_under import DIGEST_LENGTH
 from .base.predictor import Predictor
@@ -83,7 +86,7 @@ def load(path: str | PathLike[str], target: str | None = None) -> Predictor:
         if name.startswith(prefix)
     }
     try:
-        return _restore(target, content.entries[target], arrays)
+        return _restore(target, content.entries[target], arrays, content.version)
     except InputError as error:
         raise InputError(f"{path} cannot be used: {error}") from error
     except (
@@ -112,11 +115,15 @@ def targets(path: str | PathLike[str]) -> tuple[str, ...]:
 
 
 def _restore(
-    target: str, entry: Mapping[str, Any], arrays: dict[str, FloatArray], depth: int = 0
+    target: str,
+    entry: Mapping[str, Any],
+    arrays: dict[str, FloatArray],
+    version: int,
+    depth: int = 0,
 ) -> Predictor:
     cls = registry.class_in_file(entry["model"])
     spec = NetworkSpec.from_json(json.dumps(entry["spec"])) if entry["spec"] is not None else None
-    parts = _restore_parts(cls, entry.get("parts", {}), arrays, depth)
+    parts = _restore_parts(cls, entry.get("parts", {}), arrays, version, depth)
     given = {name: parts.pop(name) for name in inspect.signature(cls).parameters if name in parts}
     predictor = cls(spec=spec, **entry["hyperparameters"], **given)
     for name, several in parts.items():
@@ -137,6 +144,7 @@ def _restore(
         predictor.noise_floor_ = NoiseFloor.from_dict(entry["noise_floor"])
     predictor.num_samples_ = _count("num_samples", entry["num_samples"])
     _restore_data(predictor, entry, arrays)
+    _restore_findings(predictor, entry, arrays, version)
     for name in predictor.state_names:
         if name in arrays or name not in predictor.optional_state_names:
             setattr(predictor, name, _take(arrays, name))
@@ -147,7 +155,11 @@ def _restore(
 
 
 def _restore_parts(
-    cls: type[Predictor], entries: Any, arrays: dict[str, FloatArray], depth: int
+    cls: type[Predictor],
+    entries: Any,
+    arrays: dict[str, FloatArray],
+    version: int,
+    depth: int,
 ) -> dict[str, tuple[Predictor, ...]]:
     """Return the predictors that a predictor of that class holds, and take their arrays."""
     if not isinstance(entries, dict) or set(entries) != set(cls.part_names):
@@ -161,7 +173,8 @@ def _restore_parts(
             prefix = f"{name}[{number}]/"
             inner = [key for key in arrays if key.startswith(prefix)]
             own = {key.removeprefix(prefix): arrays.pop(key) for key in inner}
-            several.append(_restore(_text("target", entry["target"]), entry, own, depth + 1))
+            inside = _text("target", entry["target"])
+            several.append(_restore(inside, entry, own, version, depth + 1))
         found[name] = tuple(several)
     return found
 
@@ -181,6 +194,20 @@ def _restore_origin(predictor: Predictor, entry: Mapping[str, Any]) -> None:
     predictor.training_rows_ = frozenset(
         text[at : at + DIGEST_LENGTH] for at in range(0, len(text), DIGEST_LENGTH)
     )
+
+
+def _restore_findings(
+    predictor: Predictor, entry: Mapping[str, Any], arrays: dict[str, FloatArray], version: int
+) -> None:
+    if version > 1:
+        values = entry["findings"]
+    elif bad := [name for name, value in arrays.items() if not np.all(np.isfinite(value))]:
+        raise InputError(f"its tensor '{bad[0]}' contains NaN or infinity")
+    else:
+        values = predictor.former_findings(arrays)
+    found = Findings(values)
+    predictor.take_findings(found)
+    found.end()
 
 
 def _restore_data(
@@ -240,6 +267,7 @@ def _count(name: str, value: Any) -> int:
 
 @dataclass(frozen=True)
 class _Content:
+    version: int
     entries: dict[str, Any]
     tensors: dict[str, FloatArray]
 
@@ -271,7 +299,7 @@ def _read(path: Path) -> _Content:
         raise foreign from error
     if found != expected:
         raise InputError(f"{path} is damaged: its checksum does not match its content")
-    return _Content(_entries(path, document), tensors)
+    return _Content(document["version"], _entries(path, document), tensors)
 
 
 def _document(path: Path, text: str) -> dict[str, Any]:
@@ -284,10 +312,10 @@ def _document(path: Path, text: str) -> dict[str, Any]:
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise InputError(f"{path} has metadata of another format than {FORMAT}")
     # Before the checksum: another version may compute it otherwise.
-    if document.get("version") != VERSION:
+    if document.get("version") not in READABLE:
         raise InputError(
             f"{path} has version {document.get('version')!r} of the format; joulemap "
-            f"{joulemap.__version__} reads version {VERSION}. Install a newer joulemap"
+            f"{joulemap.__version__} reads versions {' and '.join(map(str, READABLE))}. Install a newer joulemap"
         )
     return document
 

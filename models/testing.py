@@ -6,7 +6,7 @@ import copy
 import io
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,7 +23,7 @@ from ..datasets import NetworkSpec
 from ..datasets.metrics import NoiseFloor
 from .base.extrapolation import ExtrapolationWarning
 from .base.fittable import FittableDataset
-from .base.intervals import FloatArray, HeldOut
+from .base.intervals import FloatArray
 from .base.predictor import Predictor
 from .base.surrogate import SurrogateWarning
 from .serialization import load
@@ -130,8 +130,13 @@ def difference(first: Any, second: Any, where: str = "") -> str | None:
         is_equal = first.dtype == second.dtype and first.tobytes() == second.tobytes()
         is_equal = np.array_equal(first, second) if first.dtype == object else is_equal
         return None if is_equal else f"{where} is {first!r}, {second!r}"
-    if isinstance(first, HeldOut):
-        return difference(asdict(first), asdict(second), where)
+    if is_dataclass(first) and not isinstance(first, type):
+        # One by one, since arrays have no equality.
+        one, other = (
+            {item.name: getattr(each, item.name) for item in fields(each)}
+            for each in (first, second)
+        )
+        return difference(one, other, where)
     return None if bool(first == second) else f"{where} is {first!r}, {second!r}"
 
 

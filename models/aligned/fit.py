@@ -13,6 +13,7 @@ from joulemap import InputError
 from ..base.intervals import FOLDS, SMALLEST_SCALE, FloatArray, assign_folds
 from ..linear.predictor import fit_nonnegative
 from .paired_choice import PairedErrors
+from .structure import Compared, Structure
 from .terms import COMPLEXITIES, TermTable, columns_of, functions_of
 
 # ECC's bilinear model, with squared relative errors and with squared absolute ones.
@@ -50,9 +51,9 @@ class Candidate:
     complexity: int
 
     @property
-    def numbers(self) -> tuple[int, int, int]:
-        """The three as numbers, as files hold them."""
-        return self.divisor, self.block, self.complexity
+    def structure(self) -> Structure:
+        """The three, the complexity by its name."""
+        return Structure.of(self.divisor, self.block, self.complexity)
 
     @property
     def is_bilinear(self) -> bool:
@@ -146,12 +147,12 @@ class Selection:
 
     Attributes:
         best: The structure.
-        compared: Divisor, block, complexity and held-out error of all that were compared, (m, 4).
+        compared: All that were compared, with their held-out errors.
         fold_rates: Rates of all terms without each fold in turn, shape (folds, p).
     """
 
     best: Candidate
-    compared: FloatArray
+    compared: tuple[Compared, ...]
     fold_rates: FloatArray
 
 
@@ -180,12 +181,12 @@ def select(
     """
     if len(divisors) * len(blocks) * len(complexities) == 1:
         only = Candidate(divisors[0], blocks[0], complexities[0])
-        return Selection(only, np.empty((0, 4)), np.empty((0, len(design.table.terms))))
+        return Selection(only, (), np.empty((0, len(design.table.terms))))
     if len(np.unique(design.X, axis=0)) < 2:
         # Nothing can be held out of one variant: the simplest structure.
         index = complexities[0]
         least = Candidate(1, 1, index) if index < 0 else Candidate(divisors[0], blocks[0], index)
-        return Selection(least, np.empty((0, 4)), np.empty((0, len(design.table.terms))))
+        return Selection(least, (), np.empty((0, len(design.table.terms))))
     held_out = _HeldOutErrors(design, y, weights, quantile)
     layered = [complexity for complexity in complexities if complexity >= 0]
     search = SEARCH_COMPLEXITY if SEARCH_COMPLEXITY in layered or not layered else layered[0]
@@ -243,9 +244,9 @@ class _HeldOutErrors:
         self.of(candidate, ITERATIONS)
         return np.array(self._rates[candidate, ITERATIONS])
 
-    def table(self) -> FloatArray:
-        """Return divisor, block, complexity and error of all that were judged on all rows, (m, 4)."""
-        return np.array([[*found.numbers, error] for found, error in self._errors.items()])
+    def table(self) -> tuple[Compared, ...]:
+        """Return all that were judged on all rows, with their errors."""
+        return tuple(Compared(found.structure, error) for found, error in self._errors.items())
 
     def _over_folds(self, candidate: Candidate, iterations: int, num_folds: int) -> FloatArray:
         columns, numbers = self.design.columns(candidate)

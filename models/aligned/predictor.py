@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import lru_cache
 from math import ceil
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from joulemap import InputError
 
 from ...datasets import NetworkSpec
 from ..base.cost_module import CostModule
+from ..base.files.findings import Findings
 from ..base.intervals import FloatArray
 from ..base.polynomial import PolynomialCostModule
 from ..base.predictor import Predictor
@@ -23,11 +24,18 @@ from ..linear.predictor import relative_weights
 from .advice import Advice, Fitted, advice_of, round_up
 from .fit import BILINEAR_ABSOLUTE, BILINEAR_RELATIVE, Design, fit_candidate, scale_of, select
 from .module import AlignedCostModule, averages_of, smooth_polynomial
+from .structure import (
+    BILINEAR,
+    DIVISORS,
+    Compared,
+    Structure,
+    compared_findings,
+    compared_from_findings,
+    findings_of_numbers,
+)
 from .terms import COMPLEXITIES, SumOfProducts, TermTable, chain_of, functions_of
 from .words import describe
 
-BILINEAR = "bilinear"
-DIVISORS = (1, 2, 4, 8, 16, 32)
 # Negative: a staircase, whose channels cost as the next multiple, inputs and outputs alike.
 BLOCKS = (*DIVISORS, *(-step for step in DIVISORS if step > 1))
 # Rows that are evaluated at once: bounds memory, not results.
@@ -60,18 +68,18 @@ class AlignedBilinearPredictor(Predictor):
 
     Attributes:
         coef_: Rates of all terms, shape (p,): the cost of one MAC, element, channel or layer.
-        structure_: Chosen d, b (negative: a staircase) and index of the complexity (negative:
-            bilinear), and what divides all widths of the data.
-        candidates_: What was compared, shape (m, 4): d, b, index of the complexity, and the mean
-            relative error on held-out rows, a fraction.
+        structure_: The chosen d, b and terms.
+        candidates_: What was compared, each with its mean relative error on held-out rows.
+        sampled_multiple_: The largest of {1, 2, 4, 8, 16, 32} that divides all widths of the data.
     """
 
-    state_names: ClassVar[tuple[str, ...]] = ("coef_", "structure_", "candidates_", "fold_rates_")
+    state_names: ClassVar[tuple[str, ...]] = ("coef_", "fold_rates_")
     optional_state_names: ClassVar[tuple[str, ...]] = ("fold_rates_",)
 
     coef_: FloatArray
-    structure_: FloatArray
-    candidates_: FloatArray
+    structure_: Structure
+    candidates_: tuple[Compared, ...]
+    sampled_multiple_: int
     # Rates of all terms without each fold, shape (5, p); (0, 0) where not known.
     fold_rates_: FloatArray = np.empty((0, 0))
 
@@ -95,33 +103,27 @@ class AlignedBilinearPredictor(Predictor):
     @property
     def alignment_(self) -> int:
         """The divisor d that separates the regimes, in channels; 1 where there are none."""
-        return int(self.structure_[0])
+        return self.structure_.divisor
 
     @property
     def block_(self) -> int:
         """The block b of output channels that aligned layers are padded to; 1 for no padding."""
-        return abs(int(self.structure_[1]))
+        return self.structure_.block
 
     @property
     def is_staircase_(self) -> bool:
         """Whether inputs cost as whole blocks too: any width then costs as the next multiple of b."""
-        return bool(self.structure_[1] < 0)
+        return self.structure_.is_staircase
 
     @property
     def divisor_and_block_(self) -> tuple[int, int]:
         """d, and b as `functions_of` takes it: negative for a staircase."""
-        return int(self.structure_[0]), int(self.structure_[1])
-
-    @property
-    def sampled_multiple_(self) -> int:
-        """The largest of {1, 2, 4, 8, 16, 32} that divides all widths of the data."""
-        return int(self.structure_[3])
+        return self.structure_.pair
 
     @property
     def complexity_(self) -> str:
         """Which terms take part, as the hyperparameter of that name."""
-        index = int(self.structure_[2])
-        return COMPLEXITIES[index] if index >= 0 else BILINEAR
+        return self.structure_.complexity
 
     def describe(self) -> list[str]:
         """Return what was found, in plain words: alignment, its cost, what to round widths to."""
@@ -238,7 +240,7 @@ class AlignedBilinearPredictor(Predictor):
             self.quantile,
         )
         self.candidates_, self.fold_rates_ = found.compared, found.fold_rates
-        self.structure_ = np.array([*found.best.numbers, _divisor_of(X)], dtype=np.float64)
+        self.structure_, self.sampled_multiple_ = found.best.structure, _divisor_of(X)
         self.coef_ = fit_candidate(design, y, weights, found.best, self.quantile)
 
     def predict_arrays(self, X: FloatArray) -> FloatArray:
@@ -311,6 +313,26 @@ class AlignedBilinearPredictor(Predictor):
         ):
             raise InputError(f"quantile is {quantile!r}; write None or a number between 0 and 1")
 
+    def findings(self) -> dict[str, Any]:
+        """Return the structure, what it was compared with, and what divides all widths."""
+        return {
+            "structure": self.structure_.to_findings(),
+            "candidates": compared_findings(self.candidates_),
+            "sampled_multiple": self.sampled_multiple_,
+        }
+
+    def take_findings(self, found: Findings) -> None:
+        """Set the structure, what it was compared with, and what divides all widths."""
+        structure = found.part("structure")
+        self.structure_ = Structure.from_findings(structure)
+        structure.end()
+        self.candidates_ = compared_from_findings(found.parts("candidates"))
+        self.sampled_multiple_ = found.choice("sampled_multiple", DIVISORS)
+
+    def former_findings(self, arrays: dict[str, Any]) -> dict[str, Any]:
+        """Return the findings of a file before version 2: two arrays held them."""
+        return findings_of_numbers(arrays.pop("structure_"), arrays.pop("candidates_"))
+
     def check_state(self) -> None:
         """Check the fitted arrays against the network.
 
@@ -320,18 +342,6 @@ class AlignedBilinearPredictor(Predictor):
         num_terms = len(self.terms().terms)
         if self.coef_.shape != (num_terms,) or np.any(self.coef_ < 0):
             raise InputError(f"coef_ is not {num_terms} rates >= 0, one for each term")
-        structure = self.structure_
-        is_whole = structure.shape == (4,) and np.all(structure == np.round(structure))
-        if not (
-            is_whole
-            and structure[0] in DIVISORS
-            and structure[1] in BLOCKS
-            and structure[3] in DIVISORS
-            and BILINEAR_ABSOLUTE <= structure[2] < len(COMPLEXITIES)
-        ):
-            raise InputError(f"structure_ is {structure}, not a divisor, a block and a complexity")
-        if self.candidates_.ndim != 2 or self.candidates_.shape[1:] != (4,):
-            raise InputError("candidates_ is not a table of four columns")
         if self.fold_rates_.size and self.fold_rates_.shape[1:] != (num_terms,):
             raise InputError(f"fold_rates_ is not a table of {num_terms} columns")
 

@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike
 from ...datasets import NetworkSpec
 from ..base.intervals import FloatArray
 from .advice import Advice
-from .terms import COMPLEXITIES, TermTable
+from .structure import Compared
+from .terms import TermTable
 
 # Families whose share of the cost is smaller are not spoken of.
 NOTABLE_SHARE = 0.05
@@ -23,7 +24,7 @@ class Aligned(Protocol):
 
     spec: NetworkSpec | None
     coef_: FloatArray
-    candidates_: FloatArray
+    candidates_: tuple[Compared, ...]
     width_ranges_: FloatArray | None
 
     @property
@@ -79,7 +80,6 @@ def describe(predictor: Aligned) -> list[str]:
     Args:
         predictor: A fitted predictor.
     """
-    errors = {tuple(row[:3].astype(int)): float(row[3]) for row in predictor.candidates_}
     if predictor.complexity_ == "bilinear":
         return [
             (
@@ -88,7 +88,7 @@ def describe(predictor: Aligned) -> list[str]:
             )
         ]
     advice = predictor.advice_
-    said = [_alignment(predictor, errors, is_advised=advice.is_advised and not advice.is_free)]
+    said = [_alignment(predictor, is_advised=advice.is_advised and not advice.is_free)]
     said += _blocks(predictor)
     if advice.is_advised:
         said += _price(predictor, is_free=advice.is_free)
@@ -99,14 +99,13 @@ def describe(predictor: Aligned) -> list[str]:
     return said
 
 
-def _alignment(
-    predictor: Aligned, errors: dict[tuple[int, ...], float], *, is_advised: bool
-) -> str:
+def _alignment(predictor: Aligned, *, is_advised: bool) -> str:
     divisor = predictor.alignment_
     searched: dict[int, float] = {}
-    for key, error in errors.items():
-        if key[2] == COMPLEXITIES.index("memory"):
-            searched[key[0]] = min(error, searched.get(key[0], 1.0))
+    for each in predictor.candidates_:
+        if each.structure.terms == "memory":
+            tried = each.structure.divisor
+            searched[tried] = min(each.error, searched.get(tried, 1.0))
     if divisor == 1:
         widths = predictor.width_ranges_
         if widths is None or len(searched) < 2:

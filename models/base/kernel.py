@@ -7,8 +7,9 @@ or along several together, jump from channel to channel, and jump where a block 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from joulemap import InputError
 
+from .files.findings import Findings
 from .intervals import FloatArray
 
 # Sizes of blocks of channels that kernels of processors work in.
@@ -88,38 +90,46 @@ class Columns:
             is_whole & (distinct >= LEAST_COUNTS),
         )
 
-    def to_array(self) -> FloatArray:
-        """Return the table as numbers, shape (6, d)."""
-        rows = (self.kept, self.center, self.scale, self.is_log, self.is_choice, self.is_count)
-        return np.array([np.asarray(row, dtype=np.float64) for row in rows])
+    def to_findings(self) -> list[dict[str, Any]]:
+        """Return what files hold: an object for each kept column."""
+        rows = zip(*(getattr(self, item.name).tolist() for item in fields(self)), strict=True)
+        return [dict(zip((item.name for item in fields(self)), row, strict=True)) for row in rows]
+
+    @classmethod
+    def from_findings(cls, several: Sequence[Findings]) -> Columns:
+        """Return what `to_findings` wrote, from a file."""
+        rows = []
+        for read in several:
+            flags = (read.flag(name) for name in ("is_log", "is_choice", "is_count"))
+            rows.append((read.count("kept"), read.number("center"), read.number("scale"), *flags))
+            read.end()
+        types = (np.int64, np.float64, np.float64, np.bool_, np.bool_, np.bool_)
+        table = list(zip(*rows, strict=True)) or [()] * len(types)
+        return cls(*(np.array(each, dtype=kind) for each, kind in zip(table, types, strict=True)))
 
     @classmethod
     def from_array(cls, array: FloatArray) -> Columns:
-        """Return what `to_array` wrote."""
+        """Return the table that a file before version 2 holds as numbers, shape (6, d).
+
+        Raises:
+            InputError: It is none.
+        """
+        if np.ndim(array) != 2 or np.shape(array)[0] != 6 or np.any(array[0] != np.round(array[0])):
+            raise InputError("columns_ does not describe columns of X")
         kept, center, scale, *flags = array
         return cls(kept.astype(np.int64), center, scale, *(flag > 0 for flag in flags))
 
-    @classmethod
-    def checked(cls, array: FloatArray, count: int) -> Columns:
-        """Return what `to_array` wrote, from a file.
+    def check(self, count: int) -> None:
+        """Check that these are columns of X.
 
         Args:
-            array: The table.
-            count: Columns of X.
+            count: How many columns X has.
 
         Raises:
-            InputError: It is no table of columns of X.
+            InputError: They are not.
         """
-        is_table = array.ndim == 2 and array.shape[0] == 6
-        kept = array[0] if is_table else np.zeros(0)
-        if (
-            not is_table
-            or np.any(kept != np.round(kept))
-            or np.any((kept < 0) | (kept >= count))
-            or np.any(array[2] <= 0)
-        ):
+        if np.any((self.kept < 0) | (self.kept >= count)) or np.any(self.scale <= 0):
             raise InputError("columns_ does not describe columns of X")
-        return cls.from_array(array)
 
 
 class GaussianKernel(torch.nn.Module):

@@ -23,7 +23,8 @@ from ...datasets.metrics import NoiseFloor
 from .contradictions import check_contradictions
 from .cost_module import CostInfo, CostModule
 from .extrapolation import warn_outside, widening
-from .files import write
+from .files.findings import Findings
+from .files.writing import write
 from .fittable import FittableDataset
 from .input_checks import (
     as_input_error,
@@ -50,8 +51,10 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
     """The cost of a network as a function of its widths, a scikit-learn regressor.
 
     A subclass defines `fit_arrays`, `predict_arrays`, `exact_module`, and names its fitted
-    attributes in `state_names`; constructor arguments are JSON values beside the spec. Attributes
-    or arguments that hold tuples of fitted predictors are named in `part_names`.
+    arrays and numbers in `state_names`; what else it found (choices, flags, texts) it hands over in
+    `findings` and takes from a file in `take_findings`. Constructor arguments are JSON values beside
+    the spec. Attributes or arguments that hold tuples of fitted predictors are named in
+    `part_names`.
 
     Args:
         spec: The network; None treats the columns of X as widths without bounds.
@@ -144,6 +147,28 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # sk
 
     def check_parameters(self) -> None:
         """Check the hyperparameters, and raise InputError where one is not usable."""
+
+    def findings(self) -> dict[str, Any]:
+        """Return what the fit found that is no array, as JSON values by name; files hold them."""
+        return {}
+
+    def take_findings(self, found: Findings) -> None:
+        """Set what `findings` returned, from a file, and raise InputError where it is not that.
+
+        Called before the arrays of the file are set.
+
+        Args:
+            found: The file's findings.
+        """
+
+    def former_findings(self, arrays: dict[str, Any]) -> dict[str, Any]:
+        """Return the findings of a file before version 2, which holds them in its arrays.
+
+        Args:
+            arrays: The file's arrays by name, finite. What is returned, or stands otherwise in files
+                now, is taken out of them or replaced.
+        """
+        return {}
 
     def check_state(self) -> None:
         """Check attributes that came from a file, and raise InputError where they do not fit."""

@@ -17,9 +17,11 @@ from ...datasets import LayerProfiles, NetworkSpec
 from ...datasets.device_identity import device_of, is_same_device
 from ...datasets.metrics import NoiseFloor
 from ..aligned.fit import scale_of
-from ..aligned.predictor import DIVISORS, LEAST_ROWS, AlignedBilinearPredictor
+from ..aligned.predictor import LEAST_ROWS, AlignedBilinearPredictor
+from ..aligned.structure import DIVISORS
 from ..aligned.terms import chain_of
 from ..base.cost_module import CostModule
+from ..base.files.findings import Findings
 from ..base.fittable import FittableDataset
 from ..base.input_checks import refuse_odd_costs, refuse_odd_widths
 from ..base.intervals import FloatArray, HeldOut
@@ -71,23 +73,21 @@ class LayerwisePredictor(AlignedBilinearPredictor):
             -1 for families that no measured network has.
         left_out_: Measured cost of whole variants beside predictions by fits without their
             network, shape (n, 2); (0, 2) where one network alone was measured.
-        num_networks_: Number of networks that were measured, float.
-        structure_: d, b, 0 and what divides all widths of the data.
-        candidates_: Pairs d, b that were compared, shape (m, 4), as in the aligned model.
+        num_networks_: Number of networks that were measured.
+        structure_: The chosen d and b.
+        candidates_: What was compared, as in the aligned model.
+        sampled_multiple_: What divides all widths of the data.
     """
 
     state_names: ClassVar[tuple[str, ...]] = (
         "coef_",
-        "structure_",
-        "candidates_",
         "rates_",
         "left_out_",
-        "num_networks_",
     )
 
     rates_: FloatArray
     left_out_: FloatArray
-    num_networks_: float
+    num_networks_: int
 
     def __init__(
         self,
@@ -204,15 +204,15 @@ class LayerwisePredictor(AlignedBilinearPredictor):
             DIVISORS if self.divisor is None else (self.divisor,),
             DIVISORS if self.block is None else (self.block,),
         )
-        sampled = max(
+        self.sampled_multiple_ = max(
             (d for d in DIVISORS if all(np.all(np.mod(source.X, d) == 0) for source in sources)),
             default=1,
         )
-        self.structure_ = np.array([best.divisor, best.block, 0.0, sampled])
+        self.structure_ = best.structure
         whole = [source.whole(best.divisor, best.block) for source in sources]
         parts = [source.parts(best.divisor, best.block) for source in sources]
         self.rates_ = fit_rates([*whole, *parts])
-        self.num_networks_ = float(len(sources))
+        self.num_networks_ = len(sources)
         self.left_out_ = np.empty((0, 2))
         if len(sources) > 1:
             predicted = predict_left_out(whole, parts, [source.X for source in sources]).whole
@@ -248,9 +248,7 @@ class LayerwisePredictor(AlignedBilinearPredictor):
             return
         measured, predicted = self.left_out_.T.copy()
         self.num_samples_ = len(measured)
-        self.held_out_ = HeldOut(
-            measured, predicted, np.ones(len(measured)), int(self.num_networks_)
-        )
+        self.held_out_ = HeldOut(measured, predicted, np.ones(len(measured)), self.num_networks_)
 
     # -- other networks --------------------------------------------------------------------------
 
@@ -306,7 +304,7 @@ class LayerwisePredictor(AlignedBilinearPredictor):
 
     def describe(self) -> list[str]:
         """Return what was found, in plain words."""
-        count = int(self.num_networks_)
+        count = self.num_networks_
         networks = "1 network" if count == 1 else f"{count} networks"
         pair = f"alignment {self.alignment_}, blocks of {self.block_} channels"
         sentences = [f"Rates of {self._seen()} from {networks}; {pair}."]
@@ -360,6 +358,22 @@ class LayerwisePredictor(AlignedBilinearPredictor):
         """Return the least number of different rows; two without a spec."""
         return 2 if self.spec is None else LEAST_ROWS
 
+    def findings(self) -> dict[str, Any]:
+        """Return what the aligned model's are, and the number of networks."""
+        return {**super().findings(), "num_networks": self.num_networks_}
+
+    def take_findings(self, found: Findings) -> None:
+        """Set what the aligned model's are, and the number of networks."""
+        super().take_findings(found)
+        self.num_networks_ = found.count("num_networks", 1)
+
+    def former_findings(self, arrays: dict[str, Any]) -> dict[str, Any]:
+        """Return the findings of a file before version 2: three arrays held them."""
+        count = float(arrays.pop("num_networks_"))
+        if not count.is_integer():
+            raise InputError(f"num_networks_ is {count}, not a count")
+        return {**super().former_findings(arrays), "num_networks": int(count)}
+
     def check_state(self) -> None:
         """Check the fitted arrays against the network.
 
@@ -371,8 +385,6 @@ class LayerwisePredictor(AlignedBilinearPredictor):
             raise InputError(f"rates_ is not {len(KEYS)} rates >= 0, or -1 for unknown ones")
         if self.left_out_.ndim != 2 or self.left_out_.shape[1] != 2:
             raise InputError("left_out_ is not a table of two columns")
-        if not float(self.num_networks_).is_integer() or self.num_networks_ < 1:
-            raise InputError(f"num_networks_ is {self.num_networks_}, not a count")
 
     def terms(self) -> LayerTermTable:
         """Return the terms that `coef_` are the rates of, in order."""

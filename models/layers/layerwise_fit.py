@@ -18,6 +18,7 @@ from ..aligned.fit import (
     independent,
 )
 from ..aligned.paired_choice import PairedErrors
+from ..aligned.structure import Compared
 from ..aligned.terms import columns_of, functions_of
 from ..base.intervals import FOLDS, FloatArray, assign_folds
 from .terms import KEYS, PLACES, QUANTITIES, REGIMES, RELATIVES, LayerTermTable
@@ -197,7 +198,7 @@ def completed(rates: FloatArray) -> FloatArray:
 
 def select_structure(
     sources: Sequence[Source], divisors: Sequence[int], blocks: Sequence[int]
-) -> tuple[Candidate, FloatArray]:
+) -> tuple[Candidate, tuple[Compared, ...]]:
     """Return divisor and block that predict what was left out best, and what was compared.
 
     Networks are left out where there are several, else folds of rows.
@@ -208,7 +209,7 @@ def select_structure(
         blocks: Likewise blocks.
 
     Returns:
-        The choice, and an array (m, 4): d, b, 0 and the mean relative error.
+        The choice, and all that were compared, with their mean relative errors.
     """
     compared: dict[Candidate, FloatArray] = {}
     paired: list[PairedErrors] = []
@@ -224,13 +225,13 @@ def select_structure(
         ]
 
     if len(divisors) * len(blocks) == 1:
-        return Candidate(divisors[0], blocks[0], 0), np.empty((0, 4))
+        return Candidate(divisors[0], blocks[0], 0), ()
     # With and without padding, which looks like divisibility where the block is not known.
     few = sorted({blocks[0], blocks[len(blocks) // 2]})
     divisor = compare([Candidate(d, b, 0) for d in divisors for b in few]).divisor
     best = compare([Candidate(divisor, b, 0) for b in blocks])
-    table = [[*pair.numbers, paired[0].mean(errors)] for pair, errors in compared.items()]
-    return best, np.array(table)
+    table = [Compared(pair.structure, paired[0].mean(errors)) for pair, errors in compared.items()]
+    return best, tuple(table)
 
 
 def _errors_of(sources: Sequence[Source], pair: Candidate) -> tuple[FloatArray, PairedErrors]:

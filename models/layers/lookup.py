@@ -11,7 +11,7 @@ from joulemap import InputError
 
 from ...datasets import LayerProfiles, NetworkSpec
 from ..aligned.fit import scale_of
-from ..aligned.predictor import DIVISORS
+from ..aligned.structure import DIVISORS
 from ..aligned.terms import chain_of
 from ..base.cost_module import CostModule
 from ..base.fittable import FittableDataset
@@ -223,7 +223,7 @@ class LookupTablePredictor(Predictor):
     def _best_divisor(source: Source) -> int:
         """Return the divisor that predicts held-out variants best; 1 unless it is clearly worse."""
         best, compared = select_structure([source], DIVISORS, (1,))
-        errors = {int(row[0]): float(row[3]) for row in compared}
+        errors = {each.structure.divisor: each.error for each in compared}
         return best.divisor if errors[best.divisor] < _WORTH_TABLES * errors[1] else 1
 
     def _grid(self) -> LookupGrid:

@@ -14,13 +14,14 @@ from joulemap import InputError
 
 from ...datasets import NetworkSpec
 from ..base.cost_module import CostInfo, CostModule
+from ..base.files.findings import Findings
 from ..base.intervals import FloatArray
 from ..base.kernel import Columns, GaussianKernel
 from ..base.predictor import Predictor
 from ..base.repeated_rows import merge_repeated
 from ..base.training import Training
 from ..linear.predictor import relative_weights
-from .trend import Trend, TrendModule
+from .trend import Trend, TrendForm, TrendModule
 
 MAX_ITERATIONS = 40
 # Iterations after which the better of two starts is chosen, and rows from which there are two.
@@ -55,20 +56,20 @@ class GaussianProcessPredictor(Predictor):
         "dual_",
         "noise_",
         "theta_",
-        "columns_",
         "outcome_",
         "mean_coef_",
-        "mean_structure_",
     )
 
     points_: FloatArray
     dual_: FloatArray
     noise_: FloatArray
     theta_: FloatArray
-    columns_: FloatArray
+    columns_: Columns
+    # What is taken off the logarithms (or costs), and what they are then divided by.
     outcome_: FloatArray
+    is_log_: bool
     mean_coef_: FloatArray
-    mean_structure_: FloatArray
+    mean_form_: TrendForm
 
     def __init__(self, spec: NetworkSpec | None = None, *, learning_rows: int = 300) -> None:
         super().__init__(spec)
@@ -97,18 +98,18 @@ class GaussianProcessPredictor(Predictor):
         X, y, weights = training.X, training.y, training.weights
         is_log = bool(np.all(y > 0))
         trend = Trend.fit(self.spec, self.width_names_, X, y, weights)
-        self.mean_structure_, self.mean_coef_ = trend.structure, trend.coef
+        self.mean_form_, self.mean_coef_ = trend.form, trend.coef
         residual = np.log(y) - np.log(trend.at(X)) if is_log else y
         points, z, weight = merge_repeated(X, residual, weights)
         center = float(weight @ z / weight.sum())
         scale = max(float(np.std(z)), 1e-9 * max(1.0, abs(center)))
-        self.outcome_ = np.array([center, scale, float(is_log)])
+        self.outcome_, self.is_log_ = np.array([center, scale]), is_log
         columns = Columns.of(points)
         kernel = GaussianKernel(columns)
         scaled = torch.from_numpy((z - center) / scale)
         spread = torch.from_numpy(weight.mean() / weight)
         self.theta_ = self._learn(kernel, torch.from_numpy(points), scaled, spread)
-        self.columns_, self.points_ = columns.to_array(), points
+        self.columns_, self.points_ = columns, points
         with torch.no_grad():
             theta = torch.from_numpy(self.theta_)
             at = kernel.coordinates(torch.from_numpy(points))
@@ -167,8 +168,8 @@ class GaussianProcessPredictor(Predictor):
 
     def predict_arrays(self, X: FloatArray) -> FloatArray:
         """Return the cost, shape (n,), of checked columns (n, m)."""
-        kernel = GaussianKernel(Columns.from_array(self.columns_), self.theta_)
-        center, scale, is_log = self.outcome_
+        kernel = GaussianKernel(self.columns_, self.theta_)
+        center, scale = self.outcome_
         process = np.empty(len(X))
         with torch.no_grad():
             at = kernel.coordinates(torch.from_numpy(self.points_))
@@ -178,7 +179,7 @@ class GaussianProcessPredictor(Predictor):
                 covariance = kernel.covariance(kernel.coordinates(rows), at)
                 process[start : start + CHUNK] = (covariance @ dual).numpy()
         result: FloatArray = center + scale * process
-        return self._trend().at(X) * np.exp(result) if is_log > 0 else result
+        return self._trend().at(X) * np.exp(result) if self.is_log_ else result
 
     def spread_arrays(self, X: FloatArray) -> FloatArray:
         """Return the posterior standard deviation of one measurement over its cost, shape (n,)."""
@@ -209,15 +210,16 @@ class GaussianProcessPredictor(Predictor):
 
     def _module(self, *, is_smooth: bool) -> GaussianProcessModule:
         return GaussianProcessModule(
-            GaussianKernel(Columns.from_array(self.columns_), self.theta_),
+            GaussianKernel(self.columns_, self.theta_),
             {name: getattr(self, f"{name}_") for name in ("points", "dual", "noise", "outcome")},
             self._trend().module(is_smooth=is_smooth),
             self.cost_info(),
-            is_smooth,
+            is_log=self.is_log_,
+            is_smooth=is_smooth,
         )
 
     def _trend(self) -> Trend:
-        return Trend(self.spec, self.width_names_, self.mean_structure_, self.mean_coef_)
+        return Trend(self.spec, self.width_names_, self.mean_form_, self.mean_coef_)
 
     def num_needed(self, num_widths: int) -> int:
         """Return the least number of different rows: two beside the one that is held out."""
@@ -233,6 +235,30 @@ class GaussianProcessPredictor(Predictor):
         if isinstance(rows, bool) or not isinstance(rows, int) or rows < 2:
             raise InputError(f"learning_rows is {rows!r}, not a number of at least 2")
 
+    def findings(self) -> dict[str, Any]:
+        """Return how columns are read, which known part there is, and whether logarithms are."""
+        return {
+            "columns": self.columns_.to_findings(),
+            "mean": self.mean_form_.to_findings(),
+            "is_log": self.is_log_,
+        }
+
+    def take_findings(self, found: Findings) -> None:
+        """Set how columns are read, which known part there is, and whether logarithms are."""
+        self.columns_ = Columns.from_findings(found.parts("columns"))
+        self.mean_form_ = TrendForm.from_findings(found.part("mean"))
+        self.is_log_ = found.flag("is_log")
+
+    def former_findings(self, arrays: dict[str, Any]) -> dict[str, Any]:
+        """Return the findings of a file before version 2: three arrays held them."""
+        outcome = arrays["outcome_"]
+        arrays["outcome_"] = outcome[:-1]
+        return {
+            "columns": Columns.from_array(arrays.pop("columns_")).to_findings(),
+            "mean": TrendForm.from_numbers(arrays.pop("mean_structure_")).to_findings(),
+            "is_log": bool(outcome[-1] > 0),
+        }
+
     def check_state(self) -> None:
         """Check the arrays that came from a file.
 
@@ -240,13 +266,13 @@ class GaussianProcessPredictor(Predictor):
             InputError: They do not fit together.
         """
         count = self.n_features_in_
-        columns = Columns.checked(self.columns_, count)
+        self.columns_.check(count)
         self._trend().check()
         expected = {
             "points_": (np.shape(self.dual_)[0] if np.ndim(self.dual_) == 1 else -1, count),
             "noise_": np.shape(self.dual_),
-            "theta_": (len(GaussianKernel(columns).priors),),
-            "outcome_": (3,),
+            "theta_": (len(GaussianKernel(self.columns_).priors),),
+            "outcome_": (2,),
         }
         for name, shape in expected.items():
             if np.shape(getattr(self, name)) != shape:
@@ -260,9 +286,10 @@ class GaussianProcessModule(CostModule):
 
     Args:
         kernel: The covariance.
-        arrays: `points` (n, m), `dual` and `noise` (n,), `outcome` (3,).
+        arrays: `points` (n, m), `dual` and `noise` (n,), `outcome` (2,).
         trend: The known part.
         info: What the module predicts.
+        is_log: Whether the process is of logarithms.
         is_smooth: Whether steps are replaced by their average.
     """
 
@@ -279,6 +306,8 @@ class GaussianProcessModule(CostModule):
         arrays: dict[str, FloatArray],
         trend: TrendModule,
         info: CostInfo,
+        *,
+        is_log: bool,
         is_smooth: bool,
     ) -> None:
         super().__init__(info)
@@ -289,7 +318,7 @@ class GaussianProcessModule(CostModule):
             scaled, steps = kernel.coordinates(self.points)
         self.register_buffer("scaled_points", scaled)
         self.register_buffer("point_steps", steps)
-        self.is_log = bool(self.outcome[2] > 0)
+        self.is_log = is_log
 
     def cost(self, widths: torch.Tensor) -> torch.Tensor:
         """Return the cost (...) of columns (..., m), both in the buffers' dtype."""

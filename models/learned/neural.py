@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from joulemap import InputError
 
 from ...datasets import NetworkSpec
 from ..base.cost_module import CostModule
+from ..base.files.findings import Findings
 from ..base.intervals import FloatArray, assign_folds
 from ..base.kernel import Columns
 from ..base.predictor import Predictor
@@ -23,7 +24,7 @@ from ..linear.predictor import relative_weights
 from .neural_features import BilinearFeatures, LayerFeatures, knots_of
 from .neural_fit import Schedule, train
 from .neural_module import WEIGHTS, NeuralModule
-from .trend import NO_MEAN, Trend
+from .trend import Trend, TrendForm
 
 ARCHITECTURES = {
     "ecc": Schedule(hidden=64, activation="selu", is_robust=False, learning_rate=1e-2),
@@ -67,17 +68,17 @@ class NeuralPredictor(Predictor):
         *(f"{name}_" for name in WEIGHTS),
         "scaling_",
         "outcome_",
-        "columns_",
         "knots_",
-        "trend_structure_",
         "trend_coef_",
     )
 
     scaling_: FloatArray
+    # Center and scale of what members give, and their error on rows that they did not see.
     outcome_: FloatArray
-    columns_: FloatArray
+    is_log_: bool
+    columns_: Columns
     knots_: FloatArray
-    trend_structure_: FloatArray
+    trend_form_: TrendForm
     trend_coef_: FloatArray
 
     def __init__(
@@ -103,19 +104,19 @@ class NeuralPredictor(Predictor):
         """Set the trend, what the members see, and their weights."""
         X, y, weights = training.X, training.y, training.weights
         is_log = bool(np.all(y > 0)) and not self._is_ecc()
-        trend = Trend(self.spec, self.width_names_, np.array([float(NO_MEAN)]), np.zeros(0))
+        trend = Trend(self.spec, self.width_names_, TrendForm(), np.zeros(0))
         if is_log:
             trend = Trend.fit(self.spec, self.width_names_, X, y, weights)
-        self.trend_structure_, self.trend_coef_ = trend.structure, trend.coef
+        self.trend_form_, self.trend_coef_ = trend.form, trend.coef
         points, z, weight = merge_repeated(
             X, np.log(y) - np.log(trend.at(X)) if is_log else y, weights
         )
-        self.columns_ = Columns.of(points).to_array()
+        self.columns_ = Columns.of(points)
         if self._is_ecc():
             bounds = self.spec.max_widths if self.spec else np.abs(points).max(axis=0)
             self.knots_ = np.where(np.array(bounds) > 0, bounds, 1.0).astype(np.float64)[:, None]
         else:
-            self.knots_ = knots_of(points[:, Columns.of(points).kept])
+            self.knots_ = knots_of(points[:, self.columns_.kept])
         with torch.no_grad():
             features = self._features(trend, is_smooth=False)(torch.from_numpy(points)).numpy()
         deviation = features.std(axis=0)
@@ -130,7 +131,7 @@ class NeuralPredictor(Predictor):
         arrays, typical = train(scaled, (z - center) / scale, weight, held_out, schedule, self.seed)
         for name in WEIGHTS:
             setattr(self, f"{name}_", arrays[name])
-        self.outcome_ = np.array([center, scale, typical, float(is_log)])
+        self.outcome_, self.is_log_ = np.array([center, scale, typical]), is_log
 
     def predict_arrays(self, X: FloatArray) -> FloatArray:
         """Return the cost, shape (n,), of checked columns (n, m)."""
@@ -185,13 +186,38 @@ class NeuralPredictor(Predictor):
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise InputError(f"{name} is {value!r}, not a number of at least {least}")
 
+    def findings(self) -> dict[str, Any]:
+        """Return how columns are read, which trend there is, and whether logarithms are learned."""
+        return {
+            "columns": self.columns_.to_findings(),
+            "trend": self.trend_form_.to_findings(),
+            "is_log": self.is_log_,
+        }
+
+    def take_findings(self, found: Findings) -> None:
+        """Set how columns are read, which trend there is, and whether logarithms are learned."""
+        self.columns_ = Columns.from_findings(found.parts("columns"))
+        self.trend_form_ = TrendForm.from_findings(found.part("trend"))
+        self.is_log_ = found.flag("is_log")
+
+    def former_findings(self, arrays: dict[str, Any]) -> dict[str, Any]:
+        """Return the findings of a file before version 2: three arrays held them."""
+        outcome = arrays["outcome_"]
+        arrays["outcome_"] = outcome[:-1]
+        return {
+            "columns": Columns.from_array(arrays.pop("columns_")).to_findings(),
+            "trend": TrendForm.from_numbers(arrays.pop("trend_structure_")).to_findings(),
+            "is_log": bool(outcome[-1] > 0),
+        }
+
     def check_state(self) -> None:
         """Check the arrays that came from a file.
 
         Raises:
             InputError: They do not fit together.
         """
-        columns = Columns.checked(self.columns_, self.n_features_in_)
+        columns = self.columns_
+        columns.check(self.n_features_in_)
         self._trend().check()
         knots = self.knots_
         rows = self.n_features_in_ if self._is_ecc() else len(columns.kept)
@@ -210,7 +236,7 @@ class NeuralPredictor(Predictor):
             "output_weight_": (number, hidden),
             "output_bias_": (number,),
             "scaling_": (2, count),
-            "outcome_": (4,),
+            "outcome_": (3,),
         }
         for name, shape in expected.items():
             if np.shape(getattr(self, name)) != shape:
@@ -222,14 +248,13 @@ class NeuralPredictor(Predictor):
         return self.architecture == "ecc"
 
     def _trend(self) -> Trend:
-        return Trend(self.spec, self.width_names_, self.trend_structure_, self.trend_coef_)
+        return Trend(self.spec, self.width_names_, self.trend_form_, self.trend_coef_)
 
     def _features(self, trend: Trend, *, is_smooth: bool) -> torch.nn.Module:
         if self._is_ecc():
             has_end = BilinearPredictor(self.spec).has_fixed_end()
             return BilinearFeatures(self.knots_[:, 0], has_end=has_end)
-        columns = Columns.from_array(self.columns_)
-        return LayerFeatures(columns, self.knots_, trend, is_smooth=is_smooth)
+        return LayerFeatures(self.columns_, self.knots_, trend, is_smooth=is_smooth)
 
     def _module(self, *, is_smooth: bool) -> NeuralModule:
         trend = self._trend()
@@ -240,6 +265,7 @@ class NeuralPredictor(Predictor):
             {name: getattr(self, f"{name}_") for name in names},
             self.cost_info(),
             ARCHITECTURES[self.architecture].activation,
+            is_log=self.is_log_,
         )
 
 

@@ -23,10 +23,11 @@ class NeuralModule(CostModule):
         trend: The known part.
         arrays: `hidden_weight` (M, p, h), `hidden_bias` (M, h), `output_weight` (M, h),
             `output_bias` (M,), `scaling` (2, p): mean and standard deviation of
-            the features, and `outcome` (4,): center and scale of what the members give, their error
-            on rows that they did not see, and whether they give logarithms (1) or costs (0).
+            the features, and `outcome` (3,): center and scale of what the members give, and their
+            error on rows that they did not see.
         info: What the module predicts.
         activation: 'silu', which is smooth, or 'selu', which is ECC's.
+        is_log: Whether members give logarithms, or costs.
     """
 
     hidden_weight: torch.Tensor
@@ -43,12 +44,14 @@ class NeuralModule(CostModule):
         arrays: Mapping[str, FloatArray],
         info: CostInfo,
         activation: str,
+        *,
+        is_log: bool,
     ) -> None:
         super().__init__(info)
         self.features, self.trend, self.activation = features, trend, activation
         for name, values in arrays.items():
             self.register_buffer(name, torch.tensor(values, dtype=torch.float64))
-        self.is_log = bool(self.outcome[3] > 0)
+        self.is_log = is_log
 
     def cost(self, widths: torch.Tensor) -> torch.Tensor:
         """Return the cost (...) of columns (..., m), both in the buffers' dtype."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.ensemble import GradientBoostingRegressor
@@ -11,6 +11,7 @@ from joulemap import InputError
 
 from ...datasets import NetworkSpec
 from ..base.cost_module import CostModule
+from ..base.files.findings import Findings
 from ..base.intervals import FloatArray
 from ..base.polynomial import network_quantity
 from ..base.predictor import Predictor
@@ -37,11 +38,12 @@ class TreesPredictor(Predictor):
         learning_rate: What each tree counts.
     """
 
-    state_names: ClassVar[tuple[str, ...]] = ("nodes_", "roots_", "outcome_")
+    state_names: ClassVar[tuple[str, ...]] = ("nodes_", "roots_", "center_")
 
     nodes_: FloatArray
     roots_: FloatArray
-    outcome_: FloatArray
+    center_: float
+    is_log_: bool
 
     def __init__(
         self,
@@ -92,7 +94,7 @@ class TreesPredictor(Predictor):
             tables.append(table)
             begin += len(table)
         self.nodes_, self.roots_ = np.vstack(tables), np.array(roots, dtype=np.float64)
-        self.outcome_ = np.array([center, float(is_log)])
+        self.center_, self.is_log_ = center, is_log
 
     def predict_arrays(self, X: FloatArray) -> FloatArray:
         """Return the cost, shape (n,), of checked columns (n, m)."""
@@ -101,14 +103,14 @@ class TreesPredictor(Predictor):
         left, right, column = (self.nodes_[:, i].astype(np.int64) for i in range(3))
         threshold, value = self.nodes_[:, 3], self.nodes_[:, 4]
         rows = np.arange(len(X))
-        total = np.full(len(X), self.outcome_[0])
+        total = np.full(len(X), self.center_)
         for root in self.roots_.astype(np.int64):
             at = np.full(len(X), root)
             while np.any(inside := left[at] >= 0):
                 goes_left = features[rows, column[at]] <= threshold[at]
                 at = np.where(inside, np.where(goes_left, left[at], right[at]), at)
             total += value[at]
-        return np.exp(total) if self.outcome_[1] else total
+        return np.exp(total) if self.is_log_ else total
 
     def exact_module(self) -> CostModule:
         """Refuse: steps have no gradient.
@@ -134,6 +136,20 @@ class TreesPredictor(Predictor):
         if not 0 < self.learning_rate <= 1:
             raise InputError(f"learning_rate is {self.learning_rate!r}, not in 0 to 1")
 
+    def findings(self) -> dict[str, Any]:
+        """Return whether the trees add up to logarithms."""
+        return {"is_log": self.is_log_}
+
+    def take_findings(self, found: Findings) -> None:
+        """Set whether the trees add up to logarithms."""
+        self.is_log_ = found.flag("is_log")
+
+    def former_findings(self, arrays: dict[str, Any]) -> dict[str, Any]:
+        """Return the findings of a file before version 2: an array held them."""
+        center, is_log = arrays.pop("outcome_")
+        arrays["center_"] = np.array(center)
+        return {"is_log": bool(is_log)}
+
     def check_state(self) -> None:
         """Check the arrays that came from a file: children come after their parents.
 
@@ -142,7 +158,7 @@ class TreesPredictor(Predictor):
         """
         nodes, count = self.nodes_, len(self.nodes_) if np.ndim(self.nodes_) == 2 else 0
         num_features = self._features(np.ones((1, self.n_features_in_))).shape[1]
-        if count == 0 or nodes.shape[1] != 5 or np.shape(self.outcome_) != (2,):
+        if count == 0 or nodes.shape[1] != 5 or np.shape(self.center_) != ():
             raise InputError("nodes_ is not a table of trees")
         whole = nodes[:, :3]
         index = np.arange(count)[:, None]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,14 +19,67 @@ from joulemap import InputError
 
 from ...datasets import NetworkSpec
 from ..aligned.predictor import AlignedBilinearPredictor
+from ..aligned.structure import Structure
 from ..base.cost_module import CostModule
+from ..base.files.findings import Findings
 from ..base.intervals import FloatArray, assign_folds
 from ..base.training import Training
 
 # Up to so many columns the sum also has their products.
 MAX_PRODUCT_COLUMNS = 4
-NO_MEAN, COLUMNS, PRODUCTS, ALIGNED = range(4)
+NO_MEAN, COLUMNS, PRODUCTS, ALIGNED = KINDS = ("none", "columns", "products", "aligned")
 _SMALLEST = 1e-300
+
+
+@dataclass(frozen=True)
+class TrendForm:
+    """Which trend it is.
+
+    Attributes:
+        kind: NO_MEAN, COLUMNS, PRODUCTS or ALIGNED.
+        structure: The aligned model's structure; None where it is another.
+    """
+
+    kind: str = NO_MEAN
+    structure: Structure | None = None
+
+    @classmethod
+    def from_findings(cls, read: Findings) -> TrendForm:
+        """Return the form that a file holds.
+
+        Raises:
+            InputError: It is none.
+        """
+        kind, part = read.choice("kind", KINDS), read.optional_part("structure")
+        read.end()
+        if part is None:
+            structure = None
+        else:
+            structure = Structure.from_findings(part)
+            part.end()
+        if (kind == ALIGNED) != (structure is not None):
+            raise InputError("its trend has a structure, or lacks one, that does not fit its kind")
+        return cls(kind, structure)
+
+    @classmethod
+    def from_numbers(cls, numbers: FloatArray) -> TrendForm:
+        """Return the form that a file before version 2 holds as numbers: a kind, a structure.
+
+        Raises:
+            InputError: They are none.
+        """
+        values = np.asarray(numbers, dtype=np.float64)
+        kind = float(values[0]) if values.ndim == 1 and values.size else -1.0
+        if kind not in range(len(KINDS)) or len(values) != (5 if kind == 3 else 1):
+            raise InputError(f"its trend is {values}, which is no known part")
+        if kind < 3:
+            return cls(KINDS[int(kind)])
+        return cls(ALIGNED, Structure.from_numbers(values[1:4], "its trend's structure"))
+
+    def to_findings(self) -> dict[str, Any]:
+        """Return what files hold of it."""
+        structure = None if self.structure is None else self.structure.to_findings()
+        return {"kind": self.kind, "structure": structure}
 
 
 @dataclass(frozen=True)
@@ -35,13 +89,13 @@ class Trend:
     Attributes:
         spec: The network; None takes the columns of X as they are.
         names: Names of the m columns.
-        structure: Which of them it is, and for the aligned model its structure.
+        form: Which of them it is.
         coef: Coefficients, >= 0.
     """
 
     spec: NetworkSpec | None
     names: tuple[str, ...]
-    structure: FloatArray
+    form: TrendForm
     coef: FloatArray
 
     @classmethod
@@ -65,7 +119,7 @@ class Trend:
             y: Cost, shape (n,).
             weights: Of squared relative errors, shape (n,), positive.
         """
-        nothing = cls(spec, names, np.array([float(NO_MEAN)]), np.zeros(0))
+        nothing = cls(spec, names, TrendForm(), np.zeros(0))
         if np.any(y <= 0):
             return nothing
         if spec is not None:
@@ -73,25 +127,25 @@ class Trend:
             if len(np.unique(X, axis=0)) < aligned.num_needed(X.shape[1]):
                 return nothing
             aligned.fit_arrays(Training(X, y, weights))
-            return cls(spec, names, np.array([ALIGNED, *aligned.structure_]), aligned.coef_)
+            return cls(spec, names, TrendForm(ALIGNED, aligned.structure_), aligned.coef_)
         kind = _best_sum(X, y, weights)
         if kind == NO_MEAN:
             return nothing
         coef = _fit_sum(_summands(torch.tensor(X), kind).numpy(), y, weights)
-        return cls(spec, names, np.array([float(kind)]), coef)
+        return cls(spec, names, TrendForm(kind), coef)
 
     @property
-    def kind(self) -> int:
+    def kind(self) -> str:
         """Which trend it is: NO_MEAN, COLUMNS, PRODUCTS or ALIGNED."""
-        return int(self.structure[0])
+        return self.form.kind
 
     def aligned(self) -> AlignedBilinearPredictor:
         """Return the aligned model, unfitted where the trend is another."""
         aligned = AlignedBilinearPredictor(self.spec)
         aligned.bind(self.names, unit="", target="cost")
-        if self.kind == ALIGNED:
-            aligned.coef_, aligned.structure_ = self.coef, self.structure[1:]
-            aligned.candidates_ = np.zeros((0, 4))
+        if self.form.structure is not None:
+            aligned.coef_, aligned.structure_ = self.coef, self.form.structure
+            aligned.candidates_, aligned.sampled_multiple_ = (), 1
         return aligned
 
     def at(self, X: FloatArray) -> FloatArray:
@@ -122,17 +176,15 @@ class Trend:
         Raises:
             InputError: It does not fit together.
         """
-        structure = self.structure
-        kind = structure[0] if structure.ndim == 1 and structure.size else -1.0
-        if kind == ALIGNED and self.spec is not None and structure.shape == (5,):
+        if self.kind == ALIGNED:
+            if self.spec is None:
+                raise InputError("its trend is the aligned model, and it has no network")
             self.aligned().check_state()
             return
-        if kind not in (NO_MEAN, COLUMNS, PRODUCTS) or structure.shape != (1,):
-            raise InputError(f"mean_structure_ is {structure}, which is no known part")
         one = torch.ones(1, len(self.names), dtype=torch.float64)
-        expected = (_summands(one, int(kind)).shape[-1] if kind != NO_MEAN else 0,)
+        expected = (_summands(one, self.kind).shape[-1] if self.kind != NO_MEAN else 0,)
         if np.shape(self.coef) != expected:
-            raise InputError(f"mean_coef_ has shape {np.shape(self.coef)}, not {expected}")
+            raise InputError(f"its trend has coefficients {np.shape(self.coef)}, not {expected}")
 
 
 class TrendModule(torch.nn.Module):
@@ -146,7 +198,7 @@ class TrendModule(torch.nn.Module):
 
     coef: torch.Tensor
 
-    def __init__(self, kind: int, coef: FloatArray, cost: CostModule | None) -> None:
+    def __init__(self, kind: str, coef: FloatArray, cost: CostModule | None) -> None:
         super().__init__()
         self.kind, self.aligned = kind, cost
         self.register_buffer("coef", torch.tensor(coef, dtype=torch.float64))
@@ -160,7 +212,7 @@ class TrendModule(torch.nn.Module):
         return (_summands(widths, self.kind) @ self.coef).clamp(min=_SMALLEST)
 
 
-def _summands(X: torch.Tensor, kind: int) -> torch.Tensor:
+def _summands(X: torch.Tensor, kind: str) -> torch.Tensor:
     """Return 1, the columns, and for PRODUCTS their products in pairs, shape (..., p)."""
     columns = [torch.ones_like(X[..., :1]), X]
     if kind == PRODUCTS:
@@ -180,7 +232,7 @@ def _fit_sum(summands: FloatArray, y: FloatArray, weights: FloatArray) -> FloatA
     return coefficients
 
 
-def _best_sum(X: FloatArray, y: FloatArray, weights: FloatArray) -> int:
+def _best_sum(X: FloatArray, y: FloatArray, weights: FloatArray) -> str:
     """Return which sum of columns predicts held-out rows better than a line in logarithms."""
     if np.any(X < 0):
         return NO_MEAN

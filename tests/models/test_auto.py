@@ -193,7 +193,7 @@ def test_costs_that_no_candidate_takes_are_refused(chain: NetworkSpec) -> None:
     ("change", "message"),
     [
         (lambda p: setattr(p, "table_", p.table_[:1]), "table_ is no table"),
-        (lambda p: setattr(p, "reasons_", np.array([1.0])), "no texts by name"),
+        (lambda p: setattr(p, "reasons_", {"flops": 1}), "not texts by name"),
         (lambda p: setattr(p, "num_compared_", np.zeros(3)), "num_compared_"),
         (lambda p: setattr(p, "chosen_", ()), "not one predictor"),
         (lambda p: setattr(p, "candidates", ["params", "aligned"]), "none of the candidates"),

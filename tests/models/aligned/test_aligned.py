@@ -380,9 +380,8 @@ def test_parameters_are_checked(dataset: ArrayDataset, parameter: str, value: ob
     ("attribute", "value"),
     [
         ("coef_", np.ones(3)),
-        ("structure_", np.array([3.0, 1.0, 0.0, 1.0])),
-        ("structure_", np.array([4.0, 1.0])),
-        ("candidates_", np.ones((2, 3))),
+        ("coef_", np.full(3, -1.0)),
+        ("fold_rates_", np.ones((5, 3))),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused(

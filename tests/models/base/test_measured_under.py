@@ -166,7 +166,7 @@ def rewritten() -> Callable[[Path], None]:
     def rewrite(path: Path) -> None:
         import safetensors.numpy
 
-        from joulemap.models.base import files
+        from joulemap.models.base.files import writing
 
         data = path.read_bytes()
         size = int.from_bytes(data[:8], "little")
@@ -175,8 +175,8 @@ def rewritten() -> Callable[[Path], None]:
         for entry in document["predictors"].values():
             del entry["training_rows"], entry["former_ids"]
         tensors = safetensors.numpy.load(data)
-        document["sha256"] = files.digest(document, tensors)
-        text = files.canonical(document)
+        document["sha256"] = writing.digest(document, tensors)
+        text = writing.canonical(document)
         path.write_bytes(safetensors.numpy.save(tensors, metadata={"joulemap": text}))
 
     return rewrite

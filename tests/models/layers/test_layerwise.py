@@ -153,7 +153,7 @@ def test_divisor_and_block_are_found_by_leaving_networks_out() -> None:
     )
     assert predictor.alignment_ == DIVISOR
     assert predictor.block_ == BLOCK
-    assert len(np.unique(predictor.candidates_[:, :2], axis=0)) == 16
+    assert len({each.structure.pair for each in predictor.candidates_}) == 16
 
 
 def test_the_module_of_another_network_equals_its_predictions(tmp_path: Path) -> None:

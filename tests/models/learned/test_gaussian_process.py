@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from joulemap.datasets import LayerSpec, NetworkSpec, Width, public
 from joulemap.models import AlignedBilinearPredictor, GaussianProcessPredictor, Predictor, load
 from joulemap.models.base.kernel import Columns, GaussianKernel
 from joulemap.models.base.training import Training
+from joulemap.models.learned.trend import TrendForm
 from joulemap.models.testing import ArrayDataset, PredictorContract, draw_widths
 
 
@@ -127,9 +129,13 @@ def test_covariance_is_positive_definite_and_scales_away() -> None:
     [
         (lambda p: setattr(p, "theta_", p.theta_[:-1]), "theta_ has shape"),
         (lambda p: setattr(p, "points_", p.points_[:-1]), "points_ has shape"),
-        (lambda p: setattr(p, "columns_", p.columns_ * 0), "columns_ does not describe"),
-        (lambda p: setattr(p, "mean_structure_", np.array([7.0])), "no known part"),
-        (lambda p: setattr(p, "mean_coef_", np.ones(9)), "mean_coef_ has shape"),
+        (
+            lambda p: setattr(p, "columns_", replace(p.columns_, scale=p.columns_.scale * 0)),
+            "columns_ does not describe",
+        ),
+        (lambda p: setattr(p, "mean_form_", TrendForm("seven")), "mean.kind is seven, not one of"),
+        (lambda p: setattr(p, "mean_form_", TrendForm("aligned")), "does not fit its kind"),
+        (lambda p: setattr(p, "mean_coef_", np.ones(9)), "trend has coefficients"),
     ],
 )
 def test_a_file_that_does_not_fit_together_is_refused(

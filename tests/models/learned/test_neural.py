@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from joulemap.datasets import LayerSpec, NetworkSpec, Width
 from joulemap.models import AlignedBilinearPredictor, NeuralPredictor, Predictor, load
 from joulemap.models.base.training import Training
 from joulemap.models.learned.neural_features import LayerShares
-from joulemap.models.learned.trend import Trend
+from joulemap.models.learned.trend import Trend, TrendForm
 from joulemap.models.testing import PredictorContract, draw_widths
 
 
@@ -140,8 +141,8 @@ def test_shares_are_those_of_the_aligned_model(mixed: NetworkSpec) -> None:
     aligned = AlignedBilinearPredictor(mixed, divisor=4, block=4, complexity="memory")
     y = 1e-4 + 1e-6 * X.sum(axis=1) * np.where(X[:, 1] % 4 == 0, 1.0, 2.0)
     fitted(aligned, X, y)
-    structure = np.array([3.0, *aligned.structure_])
-    shares = LayerShares(Trend(mixed, mixed.width_names, structure, aligned.coef_))
+    form = TrendForm("aligned", aligned.structure_)
+    shares = LayerShares(Trend(mixed, mixed.width_names, form, aligned.coef_))
     found = shares(torch.tensor(X))
     torch.testing.assert_close(found.sum(-1), torch.ones(60, dtype=torch.float64))
     sums = sorted(aligned.layer_costs(X[7]).values())
@@ -205,8 +206,11 @@ def test_wrong_parameters_are_refused(two_layers: NetworkSpec, wrong: dict[str, 
         (lambda p: setattr(p, "output_bias_", np.zeros(3)), "output_bias_ has"),
         (lambda p: setattr(p, "scaling_", p.scaling_ * 0), "scales that are not positive"),
         (lambda p: setattr(p, "knots_", -p.knots_), "ascending knots"),
-        (lambda p: setattr(p, "columns_", p.columns_ + 9), "columns_ does not describe"),
-        (lambda p: setattr(p, "trend_structure_", np.array([7.0])), "no known part"),
+        (
+            lambda p: setattr(p, "columns_", replace(p.columns_, kept=p.columns_.kept + 9)),
+            "columns_ does not describe",
+        ),
+        (lambda p: setattr(p, "trend_form_", TrendForm("seven")), "trend.kind is seven"),
     ],
 )
 def test_a_file_that_does_not_fit_together_is_refused(

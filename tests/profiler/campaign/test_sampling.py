@@ -11,6 +11,7 @@ from joulemap import InputError
 from joulemap.datasets import LayerSpec, NetworkSpec, Width
 from joulemap.datasets.metrics import mape
 from joulemap.models import AlignedBilinearPredictor, Training
+from joulemap.models.aligned.structure import Structure
 from joulemap.models.learning_curve import fit_rows
 from joulemap.models.testing import draw_widths
 from joulemap.profiler import networks, sample
@@ -88,7 +89,7 @@ def test_active_samples_need_fewer_vectors_than_sobol() -> None:
     spec = networks.get("mobilenet_v1")
     device = AlignedBilinearPredictor(spec, divisor=8, block=8, complexity="compute")
     device.bind(spec.width_names, unit="s", target="latency_s")
-    device.structure_ = np.array([8.0, 8.0, 0.0, 1.0])
+    device.structure_ = Structure(8, 8)
     names = [(term.family, term.quantity, term.regime) for term in device.terms().terms]
     device.coef_ = np.zeros(len(names))
     for key, rate in {

@@ -17,13 +17,15 @@ import joulemap
 from joulemap import InputError
 from joulemap.regular_files import write_whole
 
-from ...datasets.metrics import NoiseFloor
-from .intervals import FloatArray, HeldOut
-from .names import name_of
+from ....datasets.metrics import NoiseFloor
+from ..intervals import FloatArray, HeldOut
+from ..names import name_of
 
 FORMAT = "joulemap-predictor"
-VERSION = 1
+VERSION = 2
 # 1: first version.
+# 2: `findings` hold choices, flags and texts, which the arrays held as numbers before.
+READABLE = (1, VERSION)
 
 HELD_OUT = ("measured", "predicted", "weights")
 
@@ -48,6 +50,9 @@ class Writable(Protocol):
 
     def ready(self) -> None:
         """Check that it is fitted."""
+
+    def findings(self) -> dict[str, Any]:
+        """Return what the fit found that is no array, as JSON values."""
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return the constructor's arguments."""
@@ -106,6 +111,7 @@ def _describe(predictor: Writable) -> dict[str, Any]:
         if predictor.training_rows_ is None
         else "".join(sorted(predictor.training_rows_)),
         "num_samples": predictor.num_samples_,
+        "findings": predictor.findings(),
         "num_distinct": held_out.num_distinct if held_out is not None else None,
     }
 

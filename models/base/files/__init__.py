@@ -1,0 +1,1 @@
+"""Predictor files: how they are written, and how what was found is read from them."""
