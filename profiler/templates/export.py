@@ -17,15 +17,12 @@ Integers that depend on widths are `{"terms": [[coefficient, [width index, ...]]
 from __future__ import annotations
 
 import contextlib
-import io
 import json
-import logging
 import os
 import random
 import secrets
-import warnings
 from base64 import b64encode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from importlib.metadata import version
@@ -41,6 +38,7 @@ from ...device_agents.onboard.model.materialise import TEMPLATE_SCHEMA_VERSION, 
 from ...device_agents.onboard.model.onnx_messages import ATTRIBUTE_TYPES, DATA_TYPES
 from ...device_agents.onboard.private_folder import UnsafeError, open_file, open_folder
 from .. import networks
+from ..networks.importing.torch_export import quiet_exporter
 from ..networks.registry import code_fingerprint
 from .generic_widths import SENTINEL, GenericWidths, Polynomial
 from .layer_nodes import layers_of_nodes
@@ -204,7 +202,7 @@ def _export(module: nn.Module, sample: torch.Tensor, name: str) -> onnx.ModelPro
     import torch
 
     try:
-        with _quiet_exporter():
+        with quiet_exporter():
             program = torch.onnx.export(module, (sample,), dynamo=True, verbose=False)
             if program is not None:
                 _fold_gate_order(program)
@@ -226,26 +224,6 @@ def _fold_gate_order(program: torch.onnx.ONNXProgram) -> None:
 
     if any(node.op_type in RECURRENT for node in program.model.graph):
         optimizer.optimize_ir(program.model, input_size_limit=SENTINEL, output_size_limit=SENTINEL)
-
-
-@contextlib.contextmanager
-def _quiet_exporter() -> Iterator[None]:
-    # The exporter reports on stdout and by logging what users of a template cannot act on.
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with (
-            warnings.catch_warnings(),
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
-        ):
-            warnings.filterwarnings(
-                "ignore", message=r"`isinstance\(treespec, LeafSpec\)`", category=FutureWarning
-            )
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 # -- ONNX to template -----------------------------------------------------------------------------

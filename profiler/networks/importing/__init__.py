@@ -1,0 +1,15 @@
+"""How a network that nobody wrote for joulemap gets in: as one ONNX graph with example inputs."""
+
+from .imported_graph import ImportedGraph
+from .input_shapes import InputShape, parse_input, parse_inputs
+from .onnx_file import import_onnx
+from .torch_export import import_module
+
+__all__ = [
+    "ImportedGraph",
+    "InputShape",
+    "import_module",
+    "import_onnx",
+    "parse_input",
+    "parse_inputs",
+]
