@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import lru_cache
 from math import ceil
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
 
 from joulemap import InputError
@@ -17,31 +15,27 @@ from ...datasets import NetworkSpec
 from ..base.cost_module import CostModule
 from ..base.files.findings import Findings
 from ..base.intervals import FloatArray
-from ..base.polynomial import PolynomialCostModule
 from ..base.predictor import Predictor
 from ..base.training import Training
 from ..linear.predictor import relative_weights
-from .advice import Advice, Fitted, advice_of, round_up
+from .advice import Advice
+from .cost import AlignedCost
 from .fit import BILINEAR_ABSOLUTE, BILINEAR_RELATIVE, Design, fit_candidate, scale_of, select
-from .module import AlignedCostModule, averages_of, smooth_polynomial
 from .structure import (
     BILINEAR,
     DIVISORS,
     Compared,
     Structure,
+    check_channels,
     compared_findings,
     compared_from_findings,
     findings_of_numbers,
 )
-from .terms import COMPLEXITIES, SumOfProducts, TermTable, chain_of, functions_of
+from .terms import COMPLEXITIES, TermTable, chain_of
 from .words import describe
 
 # Negative: a staircase, whose channels cost as the next multiple, inputs and outputs alike.
 BLOCKS = (*DIVISORS, *(-step for step in DIVISORS if step > 1))
-# Rows that are evaluated at once: bounds memory, not results.
-CHUNK = 1 << 13
-# Random width vectors that averages over the width space are taken over.
-NUM_DRAWS = 500
 LEAST_ROWS = 6
 
 
@@ -144,40 +138,12 @@ class AlignedBilinearPredictor(Predictor):
         """
         X = np.atleast_2d(np.asarray(widths, dtype=np.float64))
         self._refuse_wrong_count(X)
-        if len(X) != 1:
-            raise InputError(f"layer_costs takes one width vector, not {len(X)}")
-        if self.complexity_ == BILINEAR:
-            return {}
-        table = self.terms()
-        values = self.functions(X)[0]
-        costs: dict[str, float] = {}
-        for term, rate in zip(table.terms, self.coef_, strict=True):
-            for piece, layer in zip(term.pieces, term.layers, strict=True) if rate else ():
-                cost = values[piece.left_index] * values[piece.right_index]
-                costs[layer] = costs.get(layer, 0.0) + float(rate * piece.coefficient * cost)
-        return costs
+        return self.aligned_cost().layer_costs(X)
 
     @property
     def advice_(self) -> Advice:
         """What to round widths to, and whether that saves or only costs nothing."""
-        steps, ranges = self.steps(), self.width_ranges_
-        no_network_nor_data = self.spec is None and ranges is None
-        if self.complexity_ == BILINEAR or self.divisor_and_block_ == (1, 1) or no_network_nor_data:
-            return Advice(steps, is_advised=False, is_free=False)
-        least, last = self._bounds()
-        low, high = least, last
-        if ranges is not None:
-            low, high = np.maximum(low, np.ceil(ranges[0])), np.minimum(high, np.floor(ranges[1]))
-        fitted = Fitted(
-            steps,
-            tuple(low.tolist()),
-            tuple(np.maximum(low, high).tolist()),
-            tuple(least.tolist()),
-            tuple(last.tolist()),
-            self.divisor_and_block_,
-            tuple(tuple(found.tolist()) for found in (self.coef_, *self.fold_rates_)),
-        )
-        return advice_of(self.terms(), fitted)
+        return self.aligned_cost().advice()
 
     def advised_multiples(self) -> dict[str, int]:
         """Return the multiple of channels that each width should have on this device; 1 for any.
@@ -200,20 +166,7 @@ class AlignedBilinearPredictor(Predictor):
         Raises:
             InputError: The last dimension is not k.
         """
-        values = np.asarray(widths, dtype=np.float64)
-        if values.ndim == 0 or values.shape[-1] != len(self.width_names_):
-            raise InputError(
-                f"widths have shape {values.shape}; the last dimension must be "
-                f"{len(self.width_names_)} ({', '.join(self.width_names_)})"
-            )
-        return round_up(values, self.advice_.multiples, *self._bounds()).astype(np.int64)
-
-    def _bounds(self) -> tuple[FloatArray, FloatArray]:
-        """Return the smallest and largest allowed widths, (k,) each; 0 and infinity without a spec."""
-        if self.spec is None:
-            return np.zeros(len(self.width_names_)), np.full(len(self.width_names_), np.inf)
-        low, high = self.spec.min_widths, self.spec.max_widths
-        return np.array(low, dtype=np.float64), np.array(high, dtype=np.float64)
+        return self.aligned_cost().round_widths(widths)
 
     # -- what Predictor asks for -----------------------------------------------------------------
 
@@ -245,19 +198,11 @@ class AlignedBilinearPredictor(Predictor):
 
     def predict_arrays(self, X: FloatArray) -> FloatArray:
         """Return the cost, shape (n,), of checked widths (n, k)."""
-        table = self.terms()
-        total = SumOfProducts(table.terms, self.coef_)
-        cost = np.empty(len(X))
-        for start in range(0, len(X), CHUNK):
-            rows = slice(start, start + CHUNK)
-            cost[rows] = total.at(self.functions(X[rows]))
-        return cost
+        return self.aligned_cost().predict(X)
 
     def exact_module(self) -> CostModule:
         """Return the cost in both regimes, interpolated between integer channel counts."""
-        table = self.terms()
-        total = SumOfProducts(table.terms, self.coef_)
-        return AlignedCostModule(table, total, *self.divisor_and_block_, self.cost_info())
+        return self.aligned_cost().exact_module(self.cost_info())
 
     def smooth_module(self) -> CostModule:
         """Return the polynomial that an optimiser pays on average, who rounds as is advised.
@@ -267,20 +212,7 @@ class AlignedBilinearPredictor(Predictor):
         average over all widths. Its `max_deviation` is the largest over the bounds and random
         integer widths, misaligned ones included.
         """
-        polynomial = smooth_polynomial(
-            self.terms(),
-            self.coef_,
-            averages_of(self.terms(), *self.divisor_and_block_, self.advice_.multiples),
-            self.width_names_,
-        )
-        module = PolynomialCostModule(polynomial, self.cost_info())
-        X = self.random_widths()
-        exact = self.predict_arrays(X)
-        with torch.no_grad():
-            smooth = module(torch.from_numpy(X)).numpy()
-        deviation = np.abs(smooth - exact) / scale_of(exact, np.ones(len(exact)))
-        module.info = replace(module.info, max_deviation=float(deviation.max()))
-        return module
+        return self.aligned_cost().smooth_module(self.cost_info())
 
     def num_needed(self, num_widths: int) -> int:
         """Return the least number of different rows: as ECC's model, but at least six.
@@ -295,11 +227,8 @@ class AlignedBilinearPredictor(Predictor):
         Raises:
             InputError: One of them is not usable.
         """
-        for name in ("divisor", "block"):
-            value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or value not in DIVISORS):
-                known = ", ".join(map(str, DIVISORS))
-                raise InputError(f"{name} is {value!r}; write None or one of {known}")
+        check_channels("divisor", self.divisor)
+        check_channels("block", self.block)
         names = (*COMPLEXITIES, BILINEAR)
         if self.complexity is not None and self.complexity not in names:
             raise InputError(
@@ -347,15 +276,25 @@ class AlignedBilinearPredictor(Predictor):
 
     # -- the network -----------------------------------------------------------------------------
 
+    def aligned_cost(self) -> AlignedCost:
+        """Return what was fitted as a cost of the network, which says and advises all that follows."""
+        return AlignedCost(
+            self.terms(),
+            self.coef_,
+            self.structure_,
+            self.width_names_,
+            self.spec,
+            self.width_ranges_,
+            self.fold_rates_,
+        )
+
     def functions(self, X: FloatArray) -> FloatArray:
         """Return the functions of channel counts that the terms are products of, shape (n, m)."""
-        return functions_of(self.terms(), X, *self.divisor_and_block_)
+        return self.aligned_cost().functions(X)
 
     def steps(self) -> tuple[int, ...]:
         """Return the multiple that each width has by its network, 1 without one."""
-        if self.spec is None:
-            return (1,) * len(self.width_names_)
-        return tuple(width.multiple for width in self.spec.widths)
+        return self.aligned_cost().steps()
 
     def terms(self) -> TermTable:
         """Return the terms that `coef_` are the rates of, in order.
@@ -368,17 +307,7 @@ class AlignedBilinearPredictor(Predictor):
 
     def random_widths(self) -> FloatArray:
         """Return the bounds and random widths within them, shape (2 + 500, k), in channels."""
-        if self.spec is not None:
-            low, high = np.array(self.spec.min_widths), np.array(self.spec.max_widths)
-            steps = np.array([width.multiple for width in self.spec.widths])
-        elif self.width_ranges_ is not None:
-            low, high = np.ceil(self.width_ranges_[0]), np.floor(self.width_ranges_[1])
-            high, steps = np.maximum(low, high), np.ones(len(low))
-        else:
-            raise InputError("the predictor has neither a spec nor data, so no range of widths")
-        rng = np.random.default_rng(0)
-        draws = rng.integers(low // steps, high // steps, (NUM_DRAWS, len(low)), endpoint=True)
-        return np.vstack([low, high, draws * steps]).astype(np.float64)
+        return self.aligned_cost().random_widths()
 
 
 def _divisor_of(X: FloatArray) -> int:

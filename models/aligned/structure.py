@@ -21,6 +21,17 @@ BILINEAR_FORMS = {-1: "bilinear, relative errors", -2: "bilinear, absolute error
 NAMES = (*COMPLEXITIES, *BILINEAR_FORMS.values())
 
 
+def check_channels(name: str, value: object) -> None:
+    """Check a hyperparameter that is one of `DIVISORS`, or None for a choice.
+
+    Raises:
+        InputError: It is neither.
+    """
+    if value is not None and (isinstance(value, bool) or value not in DIVISORS):
+        known = ", ".join(map(str, DIVISORS))
+        raise InputError(f"{name} is {value!r}; write None or one of {known}")
+
+
 @dataclass(frozen=True)
 class Structure:
     """The divisor that separates regimes, the block that channels are padded to, and the terms.

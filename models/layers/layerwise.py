@@ -10,15 +10,26 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from joulemap import InputError
 
 from ...datasets import LayerProfiles, NetworkSpec
 from ...datasets.device_identity import device_of, is_same_device
 from ...datasets.metrics import NoiseFloor
+from ..aligned.advice import Advice
+from ..aligned.cost import AlignedCost
 from ..aligned.fit import scale_of
-from ..aligned.predictor import LEAST_ROWS, AlignedBilinearPredictor
-from ..aligned.structure import DIVISORS
+from ..aligned.structure import (
+    BILINEAR,
+    DIVISORS,
+    Compared,
+    Structure,
+    check_channels,
+    compared_findings,
+    compared_from_findings,
+    findings_of_numbers,
+)
 from ..aligned.terms import chain_of
 from ..base.cost_module import CostModule
 from ..base.files.findings import Findings
@@ -26,6 +37,7 @@ from ..base.fittable import FittableDataset
 from ..base.input_checks import refuse_odd_costs, refuse_odd_widths
 from ..base.intervals import FloatArray, HeldOut
 from ..base.measured_under import row_digests
+from ..base.predictor import Predictor
 from ..base.training import Training
 from ..linear.predictor import relative_weights
 from .layerwise_fit import (
@@ -41,13 +53,14 @@ from .profiled_dataset import joined
 from .terms import KEYS, PLACES, LayerTermTable
 
 _TARGET = "latency_s"
+LEAST_ROWS = 6
 
 
 class UnmeasuredLayersWarning(UserWarning):
     """A network has layers of a family that no measured network has."""
 
 
-class LayerwisePredictor(AlignedBilinearPredictor):
+class LayerwisePredictor(Predictor):
     """The cost as a sum over layers, with rates that the layers of all networks share.
 
     cost = r_0 + sum_layers sum_q r_q(family, regime) q(layer), all r >= 0: multiply-accumulates,
@@ -85,6 +98,10 @@ class LayerwisePredictor(AlignedBilinearPredictor):
         "left_out_",
     )
 
+    coef_: FloatArray
+    structure_: Structure
+    candidates_: tuple[Compared, ...]
+    sampled_multiple_: int
     rates_: FloatArray
     left_out_: FloatArray
     num_networks_: int
@@ -96,7 +113,96 @@ class LayerwisePredictor(AlignedBilinearPredictor):
         divisor: int | None = None,
         block: int | None = None,
     ) -> None:
-        super().__init__(spec, divisor=divisor, block=block)
+        super().__init__(spec)
+        self.divisor = divisor
+        self.block = block
+
+    # -- what was found --------------------------------------------------------------------------
+
+    @property
+    def alignment_(self) -> int:
+        """The divisor d that separates the regimes, in channels; 1 where there are none."""
+        return self.structure_.divisor
+
+    @property
+    def block_(self) -> int:
+        """The block b of output channels that aligned layers are padded to; 1 for no padding."""
+        return self.structure_.block
+
+    @property
+    def is_staircase_(self) -> bool:
+        """Whether inputs cost as whole blocks too; never here."""
+        return self.structure_.is_staircase
+
+    @property
+    def divisor_and_block_(self) -> tuple[int, int]:
+        """D and b."""
+        return self.structure_.pair
+
+    @property
+    def complexity_(self) -> str:
+        """'compute': the terms are the same for all networks, and none is chosen."""
+        return self.structure_.complexity
+
+    def aligned_cost(self) -> AlignedCost:
+        """Return the rates as a cost of the network, which says and advises all that follows."""
+        return AlignedCost(
+            self.terms(),
+            self.coef_,
+            self.structure_,
+            self.width_names_,
+            self.spec,
+            self.width_ranges_,
+            np.empty((0, 0)),
+        )
+
+    def layer_costs(self, widths: ArrayLike) -> dict[str, float]:
+        """Return the cost of each layer at one width vector, in `unit_`; they add up to the whole.
+
+        The key '' is what belongs to the call and to no layer. Activations and norms that a
+        convolution absorbs are not listed.
+
+        Args:
+            widths: Widths in channels, shape (k,).
+
+        Raises:
+            InputError: Not one width vector.
+        """
+        X = np.atleast_2d(np.asarray(widths, dtype=np.float64))
+        self._refuse_wrong_count(X)
+        return self.aligned_cost().layer_costs(X)
+
+    @property
+    def advice_(self) -> Advice:
+        """What to round widths to, and whether that saves or only costs nothing."""
+        return self.aligned_cost().advice()
+
+    def advised_multiples(self) -> dict[str, int]:
+        """Return the multiple of channels that each width should have on this device; 1 for any."""
+        return dict(zip(self.width_names_, self.advice_.multiples, strict=True))
+
+    def round_widths(self, widths: ArrayLike) -> np.ndarray:
+        """Return the widths rounded up to what the device likes, int64 of the same shape.
+
+        Args:
+            widths: Widths in channels, shape (..., k).
+
+        Raises:
+            InputError: The last dimension is not k.
+        """
+        return self.aligned_cost().round_widths(widths)
+
+    def functions(self, X: FloatArray) -> FloatArray:
+        """Return the functions of channel counts that the terms are products of, shape (n, m)."""
+        return self.aligned_cost().functions(X)
+
+    def steps(self) -> tuple[int, ...]:
+        """Return the multiple that each width has by its network, 1 without one."""
+        return self.aligned_cost().steps()
+
+    def random_widths(self) -> FloatArray:
+        """Return the bounds and random widths within them, shape (2 + 500, k), in channels."""
+        return self.aligned_cost().random_widths()
 
     # -- fitting ---------------------------------------------------------------------------------
 
@@ -354,17 +460,50 @@ class LayerwisePredictor(AlignedBilinearPredictor):
         """Choose divisor and block, and set the rates, from variants of one network."""
         self._fit_sources([Source(self._network(), training.X, training.y, training.weights)])
 
+    def predict_arrays(self, X: FloatArray) -> FloatArray:
+        """Return the cost, shape (n,), of checked widths (n, k)."""
+        return self.aligned_cost().predict(X)
+
+    def exact_module(self) -> CostModule:
+        """Return the cost in both regimes, interpolated between integer channel counts."""
+        return self.aligned_cost().exact_module(self.cost_info())
+
+    def smooth_module(self) -> CostModule:
+        """Return the polynomial that an optimiser pays on average, who rounds as is advised.
+
+        Its `max_deviation` is the largest over the bounds and random integer widths.
+        """
+        return self.aligned_cost().smooth_module(self.cost_info())
+
+    def check_parameters(self) -> None:
+        """Check the hyperparameters.
+
+        Raises:
+            InputError: One of them is not usable.
+        """
+        check_channels("divisor", self.divisor)
+        check_channels("block", self.block)
+
     def num_needed(self, num_widths: int) -> int:
         """Return the least number of different rows; two without a spec."""
         return 2 if self.spec is None else LEAST_ROWS
 
     def findings(self) -> dict[str, Any]:
-        """Return what the aligned model's are, and the number of networks."""
-        return {**super().findings(), "num_networks": self.num_networks_}
+        """Return d and b, what they were compared with, and the number of networks."""
+        return {
+            "structure": self.structure_.to_findings(),
+            "candidates": compared_findings(self.candidates_),
+            "sampled_multiple": self.sampled_multiple_,
+            "num_networks": self.num_networks_,
+        }
 
     def take_findings(self, found: Findings) -> None:
-        """Set what the aligned model's are, and the number of networks."""
-        super().take_findings(found)
+        """Set d and b, what they were compared with, and the number of networks."""
+        structure = found.part("structure")
+        self.structure_ = Structure.from_findings(structure)
+        structure.end()
+        self.candidates_ = compared_from_findings(found.parts("candidates"))
+        self.sampled_multiple_ = found.choice("sampled_multiple", DIVISORS)
         self.num_networks_ = found.count("num_networks", 1)
 
     def former_findings(self, arrays: dict[str, Any]) -> dict[str, Any]:
@@ -372,7 +511,8 @@ class LayerwisePredictor(AlignedBilinearPredictor):
         count = float(arrays.pop("num_networks_"))
         if not count.is_integer():
             raise InputError(f"num_networks_ is {count}, not a count")
-        return {**super().former_findings(arrays), "num_networks": int(count)}
+        found = findings_of_numbers(arrays.pop("structure_"), arrays.pop("candidates_"))
+        return {**found, "num_networks": int(count)}
 
     def check_state(self) -> None:
         """Check the fitted arrays against the network.
@@ -380,7 +520,11 @@ class LayerwisePredictor(AlignedBilinearPredictor):
         Raises:
             InputError: Wrong shapes or values.
         """
-        super().check_state()
+        num_terms = len(self.terms().terms)
+        if self.coef_.shape != (num_terms,) or np.any(self.coef_ < 0):
+            raise InputError(f"coef_ is not {num_terms} rates >= 0, one for each term")
+        if self.structure_.is_staircase or self.complexity_ == BILINEAR:
+            raise InputError("its structure is not one of single layers")
         if self.rates_.shape != (len(KEYS),) or np.any((self.rates_ < 0) & (self.rates_ != -1)):
             raise InputError(f"rates_ is not {len(KEYS)} rates >= 0, or -1 for unknown ones")
         if self.left_out_.ndim != 2 or self.left_out_.shape[1] != 2:

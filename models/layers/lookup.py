@@ -11,7 +11,7 @@ from joulemap import InputError
 
 from ...datasets import LayerProfiles, NetworkSpec
 from ..aligned.fit import scale_of
-from ..aligned.structure import DIVISORS
+from ..aligned.structure import DIVISORS, check_channels
 from ..aligned.terms import chain_of
 from ..base.cost_module import CostModule
 from ..base.fittable import FittableDataset
@@ -194,11 +194,7 @@ class LookupTablePredictor(Predictor):
             isinstance(self.penalty, int | float) and np.isfinite(self.penalty) and self.penalty > 0
         ):
             raise InputError(f"penalty is {self.penalty!r}; write None or a number > 0")
-        if self.divisor is not None and (
-            isinstance(self.divisor, bool) or self.divisor not in DIVISORS
-        ):
-            known = ", ".join(map(str, DIVISORS))
-            raise InputError(f"divisor is {self.divisor!r}; write None or one of {known}")
+        check_channels("divisor", self.divisor)
 
     def check_state(self) -> None:
         """Check the fitted arrays against the network.

@@ -23,7 +23,14 @@ from joulemap.datasets import (
     VariantProfile,
     Width,
 )
-from joulemap.models import LayerwisePredictor, Predictor, UnmeasuredLayersWarning, load
+from joulemap.models import (
+    AlignedBilinearPredictor,
+    LayerwisePredictor,
+    Predictor,
+    UnmeasuredLayersWarning,
+    load,
+)
+from joulemap.models.aligned.structure import Structure
 from joulemap.models.aligned.terms import columns_of, functions_of
 from joulemap.models.layers.layerwise_fit import Source
 from joulemap.models.layers.terms import KEYS, PLACES, LayerTermTable
@@ -154,6 +161,17 @@ def test_divisor_and_block_are_found_by_leaving_networks_out() -> None:
     assert predictor.alignment_ == DIVISOR
     assert predictor.block_ == BLOCK
     assert len({each.structure.pair for each in predictor.candidates_}) == 16
+
+
+def test_it_is_no_aligned_model_and_takes_none_of_its_choices(tmp_path: Path) -> None:
+    predictor = LayerwisePredictor(divisor=4, block=16).fit_dataset(measured("squeezenet"))
+    assert not isinstance(predictor, AlignedBilinearPredictor)
+    assert predictor.get_params().keys() == {"spec", "divisor", "block"}
+    for structure in (Structure(1, 4, is_staircase=True), Structure.of(1, 1, -1)):
+        predictor.structure_ = structure
+        predictor.save(tmp_path / "forged.safetensors")
+        with pytest.raises(InputError, match="not one of single layers"):
+            load(tmp_path / "forged.safetensors")
 
 
 def test_the_module_of_another_network_equals_its_predictions(tmp_path: Path) -> None:
