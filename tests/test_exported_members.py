@@ -18,6 +18,7 @@ import joulemap
 ROOT = Path(__file__).parents[1]
 PACKAGES = (
     "joulemap",
+    "joulemap.compressors",
     "joulemap.datasets",
     "joulemap.datasets.public",
     "joulemap.device_agents",
@@ -67,7 +68,7 @@ def test_unknown_names_are_refused(package: ModuleType) -> None:
 def test_every_package_is_tested_here() -> None:
     found = {
         ".".join(["joulemap", *file.parent.relative_to(ROOT).parts])
-        for folder in ("datasets", "device_agents", "models", "profiler")
+        for folder in ("compressors", "datasets", "device_agents", "models", "profiler")
         for file in (ROOT / folder).rglob("__init__.py")
         if "__all__ = " in file.read_text()
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import importlib
 import os
 import subprocess
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from joulemap import InputError, models
+from joulemap import InputError, compressors, models
 from joulemap.models.registry import OUTSIDE as MODELS
 from joulemap.models.testing import ArrayDataset, PredictorContract, draw_widths
 from joulemap.plug_ins import PlugIns, PlugInWarning
@@ -191,6 +192,45 @@ def test_a_samplers_mistakes_are_sentences(monkeypatch: pytest.MonkeyPatch) -> N
         sample(spec, 1, sampling="magic")
     with pytest.raises(InputError, match="joulemap has a sampler 'sobol' itself"):
         register_sampler("sobol", sampling.SAMPLERS["lhs"])
+
+
+# -- compressors -----------------------------------------------------------------------------------
+
+
+def test_compressors_of_packages_are_listed_and_found_by_name(
+    installed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compressors.registry.OUTSIDE, "registered", {})
+    assert compressors.names() == ("broken", "halve")
+    assert "joulemap_example.halve" not in sys.modules
+    spec = networks.get("lenet5")
+    halved = compressors.get("halve")(spec)
+    assert list(halved.values()) == [width.max // 2 for width in spec.widths]
+    compressors.register("most", lambda spec: spec.max_widths)
+    assert compressors.get("most")(spec) == spec.max_widths
+    with pytest.raises(InputError, match=r"no compressor 'third'; known: broken, halve, most"):
+        compressors.get("third")
+    with pytest.raises(InputError, match=r"'broken' of the package joulemap-example 0.3 cannot be"):
+        compressors.get("broken")
+    with pytest.raises(InputError, match="cannot be the name of a"):
+        compressors.register("no name", print)
+    with pytest.raises(InputError, match="'halve' is the compressor of the package"):
+        compressors.register("halve", print)
+    compressors.register("odd", "joulemap:__version__")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="joulemap:__version__ is not a class or a function"):
+        compressors.get("odd")
+
+
+def test_without_packages_there_is_no_compressor_and_that_is_said(
+    installed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compressors.registry.OUTSIDE, "registered", {})
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path != str(installed)])
+    assert compressors.names() == ()
+    for name in ("ecc", ""):
+        with pytest.raises(InputError, match=f"no compressor '{name}'; known: none; a package may"):
+            compressors.get(name)
+    assert doctest.testmod(compressors.registry).failed == 0
 
 
 # -- commands --------------------------------------------------------------------------------------

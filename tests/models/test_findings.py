@@ -1,6 +1,7 @@
 """What predictor files hold beside arrays: read as from strangers, and from files of version 1."""
 
 import copy
+import doctest
 import json
 import struct
 from collections.abc import Iterator
@@ -13,7 +14,8 @@ import safetensors.numpy
 
 from joulemap import InputError
 from joulemap.models import LayerwisePredictor, load
-from joulemap.models.base.files import writing
+from joulemap.models.aligned import structure
+from joulemap.models.base.files import findings, writing
 from joulemap.models.base.files.findings import MAX_COUNT, MAX_ENTRIES, Findings
 
 FORMER = Path(__file__).parent / "former_files"
@@ -206,3 +208,8 @@ def test_objects_are_bounded() -> None:
         Findings({"a": [{}] * (MAX_ENTRIES + 1)}).parts("a")
     with pytest.raises(InputError, match="not a whole number of at least 1"):
         Findings({"a": MAX_COUNT + 1}).count("a", 1)
+
+
+def test_examples_in_docstrings_run() -> None:
+    for module in (findings, structure):
+        assert doctest.testmod(module).failed == 0
