@@ -20,6 +20,9 @@ from .size import Size
 SCHEMA_VERSION = 1
 # 1: first version (2026-11).
 
+# What a spec's source begins with: where the network comes from.
+SOURCES = ("zoo:", "factory:", "file:", "timm:", "torchvision:", "hf:", "onnx:")
+
 WidthVector: TypeAlias = "Sequence[int] | Mapping[str, int] | np.ndarray[Any, Any]"
 
 
@@ -96,7 +99,8 @@ class NetworkSpec:
 
     Args:
         name: What users call it.
-        source: `zoo:NAME`, `factory:module:fn`, `file:NAME.py:fn@SHA256` or `onnx:SHA256`.
+        source: `zoo:NAME`, `factory:module:fn`, `file:NAME.py:fn@SHA256`, `timm:NAME`,
+            `torchvision:NAME`, `hf:CLASS` or `onnx:SHA256`.
         input_shape: One sample without the batch, such as (3, 224, 224).
         widths: The width variables; their order is the column order of every dataset.
         layers: The layers. `inputs=()` means the layer before it, the network's input for the
@@ -220,10 +224,10 @@ class NetworkSpec:
         name_of(f"the source of '{self.name}'", self.source, 4096)
         for layer in self.layers:
             name_of(f"the name of a layer of {self.name}", layer.name, 1000)
-        if not self.source.startswith(("zoo:", "factory:", "file:", "onnx:")):
+        if not self.source.startswith(SOURCES):
             raise InputError(
                 f"source of '{self.name}' is '{self.source}'; write zoo:NAME, factory:module:fn, "
-                "file:NAME.py:fn@SHA256 or onnx:SHA256"
+                "file:NAME.py:fn@SHA256, timm:NAME, torchvision:NAME, hf:CLASS or onnx:SHA256"
             )
         if not self.input_shape or any(_as_int(n) is None or n < 1 for n in self.input_shape):
             raise InputError(f"input_shape of '{self.name}' is {self.input_shape}, not ints >= 1")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ...datasets import NetworkSpec
 
@@ -28,3 +28,17 @@ class NetworkDefinition:
 
     spec: NetworkSpec
     build: Builder
+
+
+@dataclass(frozen=True)
+class ModuleDefinition:
+    """A torch module that comes without a spec: its width space is derived from its graph.
+
+    Attributes:
+        module: The network.
+        example_inputs: What it can be called with: a tensor, a tuple of positional arguments, or a
+            dictionary of arguments by name, batch included. None where its maker says nothing.
+    """
+
+    module: nn.Module
+    example_inputs: Any = None

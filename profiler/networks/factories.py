@@ -22,9 +22,11 @@ from typing import Any, TypeAlias
 from joulemap import InputError, JoulemapError
 from joulemap.regular_files import read_bytes
 
-from .definition import NetworkDefinition
+from .definition import ModuleDefinition, NetworkDefinition
+from .packages import PackageNetwork
 
-Factory: TypeAlias = Callable[..., NetworkDefinition]
+# Returns a NetworkDefinition, a torch module, or a torch module and its example inputs.
+Factory: TypeAlias = Callable[..., Any]
 
 MODULE, FILE = "factory:", "file:"
 FORMS = "module:function or FILE.py:function"
@@ -37,7 +39,7 @@ _named: dict[str, Factory] = {}
 
 def is_outside(source: str) -> bool:
     """Return whether a spec's source is code that is not joulemap's."""
-    return source.startswith((MODULE, FILE))
+    return source.startswith((MODULE, FILE)) or PackageNetwork.is_one(source)
 
 
 def is_named(source: str) -> bool:
@@ -49,7 +51,8 @@ def name_factory(name: str | Factory) -> str:
     """Return the source of a factory that the user names; from now on specs with it are built.
 
     Args:
-        name: `module:function`, `FILE.py:function`, or the function itself.
+        name: `module:function`, `FILE.py:function`, `timm:NAME`, `torchvision:NAME`, `hf:CLASS`, or
+            a function itself.
 
     Raises:
         InputError: There is none, or its module fails when it is imported.
@@ -62,6 +65,8 @@ def name_factory(name: str | Factory) -> str:
         module = getattr(name, "__module__", None) or "__main__"
         function = getattr(name, "__qualname__", type(name).__qualname__)
         source, factory = f"{MODULE}{module}:{function}", name
+    elif PackageNetwork.is_one(name):
+        source, factory = name, PackageNetwork.named(name)
     elif _is_file(name.rpartition(":")[0] or name):
         source, factory = _in_file(name)
     else:
@@ -78,7 +83,7 @@ def allow(source: str) -> None:
     """
     if not is_outside(source) or source in _named:
         return
-    if source.startswith(MODULE):
+    if not source.startswith(FILE):
         name_factory(source.removeprefix(MODULE))
         return
     name, _, digest = source.removeprefix(FILE).rpartition("@")
@@ -100,7 +105,7 @@ def factory_of(source: str) -> Factory:
     """
     if source in _named:
         return _named[source]
-    name = source.partition(":")[2].partition("@")[0]
+    name = _typed(source)
     raise InputError(
         f"this spec comes from a file and names code of its own, '{_shown(name)}'; to run it, name "
         f"the network yourself ('{_shown(name)}' in place of the spec), or write allow_code=True"
@@ -108,12 +113,45 @@ def factory_of(source: str) -> Factory:
 
 
 def call_factory(factory: Factory, source: str, **arguments: Any) -> NetworkDefinition:
-    """Return what a factory returns, checked.
+    """Return what the factory of a network with a spec returns, checked.
 
     Raises:
         InputError: It needs other arguments, fails, or returns something else.
     """
-    name = _shown(source.partition(":")[2].partition("@")[0])
+    made = _made(factory, source, arguments)
+    if not isinstance(made, NetworkDefinition):
+        raise InputError(
+            f"'{_shown(_typed(source))}' returned a {_shown(type(made).__name__)}; a network factory "
+            "returns a joulemap.profiler.networks.NetworkDefinition(spec, build)"
+        )
+    return made
+
+
+def call_any_factory(
+    factory: Factory, source: str, **arguments: Any
+) -> NetworkDefinition | ModuleDefinition:
+    """Return what a factory returns: a network with a spec, or a torch module without one.
+
+    Raises:
+        InputError: It needs other arguments, fails, or returns something else.
+    """
+    from torch import nn
+
+    made = _made(factory, source, arguments)
+    if isinstance(made, NetworkDefinition):
+        return made
+    if isinstance(made, nn.Module):
+        return ModuleDefinition(made)
+    if isinstance(made, tuple | list) and len(made) == 2 and isinstance(made[0], nn.Module):
+        return ModuleDefinition(made[0], made[1])
+    raise InputError(
+        f"'{_shown(_typed(source))}' returned a {_shown(type(made).__name__)}; a network factory "
+        "returns a torch module, a tuple (module, example inputs), or a NetworkDefinition(spec, build)"
+    )
+
+
+def _made(factory: Factory, source: str, arguments: dict[str, Any]) -> object:
+    name = _shown(_typed(source))
     if inspect.isbuiltin(factory):
         raise InputError(
             f"'{name}' is a function of Python itself; a network factory is a function of yours "
@@ -125,13 +163,14 @@ def call_factory(factory: Factory, source: str, **arguments: Any) -> NetworkDefi
             "network factory needs none: give them defaults, or write a function that calls it"
         )
     with users_code(f"the network '{name}'"):
-        definition = factory(**arguments)
-    if not isinstance(definition, NetworkDefinition):
-        raise InputError(
-            f"'{name}' returned a {_shown(type(definition).__name__)}; a network factory returns a "
-            "joulemap.profiler.networks.NetworkDefinition(spec, build)"
-        )
-    return definition
+        return factory(**arguments)
+
+
+def _typed(source: str) -> str:
+    """Return a source as its user typed it, but for the folder of a file."""
+    if PackageNetwork.is_one(source):
+        return source
+    return source.partition(":")[2].partition("@")[0]
 
 
 def _needed(factory: Factory, arguments: Collection[str]) -> list[str]:
@@ -180,8 +219,11 @@ def users_code(what: str) -> Iterator[None]:
 def code_digest(factory: Factory) -> str | None:
     """Return the SHA-256 of the files that build a factory's network; None if it has no file.
 
-    These are the factory's own and, of an outside factory, all that are imported from its folder.
+    These are the factory's own and, of an outside factory, all that are imported from its folder. Of
+    an installed package's network it is that of its name and the package's version.
     """
+    if isinstance(factory, PackageNetwork):
+        return factory.digest()
     try:
         named = inspect.getsourcefile(inspect.unwrap(factory)) or ""
         file = Path(named).resolve()

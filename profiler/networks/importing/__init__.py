@@ -1,5 +1,6 @@
 """How a network that nobody wrote for joulemap gets in: as one ONNX graph with example inputs."""
 
+from .foreign_network import import_network, is_foreign
 from .imported_graph import ImportedGraph
 from .input_shapes import InputShape, parse_input, parse_inputs
 from .onnx_file import import_onnx
@@ -9,7 +10,9 @@ __all__ = [
     "ImportedGraph",
     "InputShape",
     "import_module",
+    "import_network",
     "import_onnx",
+    "is_foreign",
     "parse_input",
     "parse_inputs",
 ]

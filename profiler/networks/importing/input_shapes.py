@@ -95,7 +95,7 @@ def parse_inputs(inputs: Iterable[str | InputShape]) -> tuple[InputShape, ...]:
     names = [shape.name for shape in shapes]
     if len(names) > 1 and None in names:
         raise InputError(
-            f"'{_shown(shapes[names.index(None)])}' names no input, and there are {len(names)} of "
+            f"'{_shown(str(shapes[names.index(None)]))}' names no input, and there are {len(names)} of "
             f"them; write {FORM} for each"
         )
     if twice := [name for name in names if names.count(name) > 1]:
@@ -157,9 +157,19 @@ def example(dims: tuple[int, ...], dtype: str, name: str) -> NDArray[np.generic]
     """
     kind = np.dtype(dtype)
     if kind.kind != "f":
-        return np.full(dims, 0 if kind.kind in "iu" and _INDICES.search(name) else 1, kind)
+        return np.full(dims, 0 if kind.kind in "iu" and is_index(name) else 1, kind)
     generator = np.random.default_rng(_SEED)
     return np.asarray(generator.standard_normal(dims, np.float32), kind)
+
+
+def is_index(name: str) -> bool:
+    """Return whether an input's name says that it holds indices, such as those of words.
+
+    Example:
+        >>> is_index("input_ids"), is_index("images")
+        (True, False)
+    """
+    return _INDICES.search(name) is not None
 
 
 def _shown(text: object) -> str:
