@@ -23,6 +23,11 @@ Kind: TypeAlias = Literal[
     "pool",
     "recurrent",
     "embedding",
+    "multiply",
+    "elementwise",
+    "reduce",
+    "resize",
+    "rearrange",
 ]
 KINDS: tuple[str, ...] = get_args(Kind)
 
@@ -43,6 +48,9 @@ class ResolvedLayer:
         groups: Convolution groups.
         batch: Samples per call.
         num_inputs: How many tensors of `in_channels` an `add` reads; 1 elsewhere.
+        gates: Of a `recurrent` layer.
+        directions: Of a `recurrent` layer; `out_channels` holds the features of all of them.
+        parameters: Trainable parameters where the kind does not tell them; None where it does.
     """
 
     name: str
@@ -60,6 +68,9 @@ class ResolvedLayer:
     bias: bool
     batch: int
     num_inputs: int
+    gates: int = RECURRENT_GATES
+    directions: int = 1
+    parameters: Any = None
 
     @property
     def macs(self) -> Any:
@@ -74,27 +85,27 @@ class ResolvedLayer:
                 self.batch * prod(self.kernel_size) * prod(self.in_size)
             )
         if self.kind in ("linear", "matmul"):
-            return channels * (self.batch * self.positions)
+            return self._per_group(channels) * (self.batch * self.positions)
         if self.kind == "recurrent":
-            hidden = channels + self.out_channels * self.out_channels
-            return hidden * (RECURRENT_GATES * self.batch * self.positions)
+            return self._recurrent_weights() * (self.batch * self.positions)
         return 0
 
     @property
     def params(self) -> Any:
         """Trainable parameters."""
+        if self.parameters is not None:
+            return self.parameters
         channels = self.in_channels * self.out_channels
         if self.kind in ("conv", "conv_transpose"):
             weights = self._per_group(channels) * prod(self.kernel_size)
             return weights + (self.out_channels if self.bias else 0)
         if self.kind == "linear":
-            return channels + (self.out_channels if self.bias else 0)
+            return self._per_group(channels) + (self.out_channels if self.bias else 0)
         if self.kind == "norm":
             return self.out_channels * (2 if self.bias else 1)
         if self.kind == "recurrent":
-            hidden = channels + self.out_channels * self.out_channels
-            biases = 2 * self.out_channels if self.bias else 0
-            return (hidden + biases) * RECURRENT_GATES
+            biases = 2 * self.gates * self.out_channels if self.bias else 0
+            return self._recurrent_weights() + biases
         if self.kind == "embedding":
             return channels
         return 0
@@ -116,6 +127,11 @@ class ResolvedLayer:
         elements = self.params + self.input_elements + self.output_elements
         return elements * BYTES_PER_ELEMENT
 
+    def _recurrent_weights(self) -> Any:
+        hidden = self.out_channels * self.out_channels
+        hidden = hidden // self.directions if isinstance(hidden, int) else hidden / self.directions
+        return (self.in_channels * self.out_channels + hidden) * self.gates
+
     def _per_group(self, channels: Any) -> Any:
         # Exact in integers: groups divides the channels, which `LayerSpec.at` has checked.
         if isinstance(channels, int) and isinstance(self.groups, int):
@@ -129,7 +145,8 @@ class LayerSpec:
 
     Args:
         name: The name of the torch module that it describes.
-        kind: One of `KINDS`.
+        kind: One of `KINDS`. `multiply` takes two feature maps, `elementwise` is any other function
+            of values one by one, `reduce` sums or averages, `rearrange` only moves values.
         in_channels: Input channels or features; for an `embedding` the vocabulary.
         out_channels: Output channels or features.
         inputs: Names of the layers it reads; '' is the network's input; () the layer before.
@@ -138,11 +155,17 @@ class LayerSpec:
         padding: Zeros on each side.
         dilation: Distance between the kernel's taps.
         output_padding: Extra rows and columns of a `conv_transpose`.
-        groups: Convolution groups; depthwise is groups = in_channels = out_channels.
-        in_size: Height and width of the input.
+        groups: Convolution groups; depthwise is groups = in_channels = out_channels. Of a `matmul` or
+            `linear`, independent products side by side, such as the heads of attention.
+        in_size: Height and width of the input. Signals have height 1; of a volume, depth and height
+            are one number, here and in the kernel.
         out_size: Height and width of the output.
         positions: Vectors per sample that a `linear`, `matmul` or `recurrent` layer works on.
         bias: Whether there is an additive parameter per output channel.
+        gates: Of a `recurrent` layer: 3 of a GRU, 4 of an LSTM, 1 of a plain one.
+        directions: Of a `recurrent` layer; `out_channels` holds the features of all of them.
+        parameters: Trainable parameters where the kind does not tell them, such as 0 for the second
+            call of a module.
 
     Raises:
         InputError: Unknown kind, or a value that is not of its type.
@@ -163,6 +186,9 @@ class LayerSpec:
     out_size: Pair = field(default=(1, 1), kw_only=True)
     positions: int = field(default=1, kw_only=True)
     bias: bool = field(default=True, kw_only=True)
+    gates: int = field(default=RECURRENT_GATES, kw_only=True)
+    directions: int = field(default=1, kw_only=True)
+    parameters: Size | None = field(default=None, kw_only=True)
 
     def __init__(
         self,
@@ -182,6 +208,9 @@ class LayerSpec:
         out_size: int | Sequence[int] = (1, 1),
         positions: int = 1,
         bias: bool = True,
+        gates: int = RECURRENT_GATES,
+        directions: int = 1,
+        parameters: SizeLike | None = None,
     ) -> None:
         if not isinstance(name, str) or not name:
             raise InputError(f"a layer's name is a text, not {name!r}")
@@ -191,8 +220,13 @@ class LayerSpec:
             raise InputError(f"inputs of layer '{name}' is a sequence of layer names")
         if not isinstance(bias, bool):
             raise InputError(f"bias of layer '{name}' is true or false, not {bias!r}")
-        if isinstance(positions, bool) or not isinstance(positions, int) or positions < 1:
-            raise InputError(f"positions of layer '{name}' is {positions!r}, not an int >= 1")
+        for label, count in (
+            ("positions", positions),
+            ("gates", gates),
+            ("directions", directions),
+        ):
+            if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+                raise InputError(f"{label} of layer '{name}' is {count!r}, not an int >= 1")
         values = {
             "name": name,
             "kind": kind,
@@ -209,6 +243,9 @@ class LayerSpec:
             "out_size": _pair(name, "out_size", out_size, 1),
             "positions": positions,
             "bias": bias,
+            "gates": gates,
+            "directions": directions,
+            "parameters": None if parameters is None else Size(parameters),
         }
         for key, value in values.items():
             object.__setattr__(self, key, value)
@@ -252,6 +289,9 @@ class LayerSpec:
             bias=self.bias,
             batch=batch,
             num_inputs=max(1, len(self.inputs)) if self.kind == "add" else 1,
+            gates=self.gates,
+            directions=self.directions,
+            parameters=None if self.parameters is None else self.parameters.at(widths),
         )
 
     def check_inputs(self, producers: Sequence[LayerSpec]) -> None:
@@ -282,6 +322,9 @@ class LayerSpec:
         content: dict[str, Any] = {}
         for item in fields(self):
             value = getattr(self, item.name)
+            # Left out where they say nothing: specs keep the fingerprint that they had before.
+            if item.name in ("gates", "directions", "parameters") and value == item.default:
+                continue
             if isinstance(value, Size):
                 value = str(value)
             elif isinstance(value, tuple):

@@ -101,6 +101,32 @@ class Size:
     def __mul__(self, other: SizeLike) -> Size:
         return _from_terms(_multiplied(self.terms, Size(other).terms))
 
+    def divided_by(self, other: SizeLike) -> Size | None:
+        """Return the quotient by a size of one term; None if it is not exact.
+
+        Args:
+            other: Such as `heads` or `2*conv5`.
+
+        Example:
+            >>> Size("20*heads").divided_by("heads")
+            Size('20')
+        """
+        divisor = Size(other)
+        if len(divisor.terms) != 1:
+            return Size(1) if divisor == self else None
+        ((names, coefficient),) = divisor.terms.items()
+        found: dict[tuple[str, ...], int] = {}
+        for monomial, number in self.terms.items():
+            left = list(monomial)
+            for name in names:
+                if name not in left:
+                    return None
+                left.remove(name)
+            if number % coefficient:
+                return None
+            found[tuple(left)] = number // coefficient
+        return _from_terms(found)
+
     __radd__ = __add__
     __rmul__ = __mul__
 

@@ -25,7 +25,6 @@ import numpy as np
 from joulemap import InputError
 
 from ...datasets import LayerSpec, NetworkSpec, Size, Width
-from ...datasets.layer_spec import RECURRENT_GATES
 from ..base.intervals import FloatArray
 
 COMPLEXITIES = ("compute", "memory", "overheads")
@@ -170,11 +169,12 @@ class TermTable:
                 )
         elif layer.kind in ("linear", "matmul"):
             weights = 1.0 if layer.kind == "linear" else 0.0
-            self._dense(family, inputs, outputs, layer.positions, weights)
+            share, each = share_of_groups(layer)
+            self._dense(family, inputs, self._size(each), layer.positions * share, weights * share)
         elif layer.kind == "recurrent":
-            gates = RECURRENT_GATES
+            gates, share = layer.gates, 1.0 / layer.directions
             self._dense(family, inputs, outputs, gates * layer.positions, gates)
-            self._dense(family, outputs, outputs, gates * layer.positions, gates)
+            self._dense(family, outputs, outputs, gates * layer.positions * share, gates * share)
         elif layer.kind == "pool":
             self._of_input(family, "taps", 0, taps * out_positions, outputs)
         reads = max(1, len(layer.inputs)) if layer.kind == "add" else 1
@@ -296,6 +296,18 @@ def family_of(layer: LayerSpec, *, is_first: bool) -> str:
     return {"conv_transpose": "transposed convolution", "norm": "normalisation"}.get(
         layer.kind, layer.kind
     )
+
+
+def share_of_groups(layer: LayerSpec) -> tuple[float, Size]:
+    """Return a product's share and the output size of it that computes with all inputs.
+
+    Args:
+        layer: A linear layer or a product of matrices, in groups or not.
+    """
+    if layer.groups.is_constant:
+        return 1.0 / int(layer.groups.at({})), layer.out_channels
+    each = layer.out_channels.divided_by(layer.groups)
+    return (1.0, layer.out_channels) if each is None else (1.0, each)
 
 
 def functions_of(table: TermTable, widths: FloatArray, divisor: int, block: int) -> FloatArray:

@@ -11,8 +11,7 @@ from __future__ import annotations
 from math import prod
 
 from ...datasets import LayerSpec, NetworkSpec
-from ...datasets.layer_spec import RECURRENT_GATES
-from ..aligned.terms import Function, TermTable, family_of
+from ..aligned.terms import Function, TermTable, family_of, share_of_groups
 
 FAMILIES = (
     "network",
@@ -59,7 +58,18 @@ RELATIVES = {
     "elementwise": ("pool",),
 }
 # What moves elements and computes next to nothing shares its rates: few networks have many of each.
-ELEMENTWISE = ("norm", "activation", "add", "concat", "embedding")
+ELEMENTWISE = (
+    "norm",
+    "activation",
+    "add",
+    "concat",
+    "embedding",
+    "multiply",
+    "elementwise",
+    "reduce",
+    "resize",
+    "rearrange",
+)
 _ALIGNED = {
     Function.ONE: Function.ALIGNED,
     Function.VALUE: Function.ALIGNED_VALUE,
@@ -99,15 +109,17 @@ class LayerTermTable(TermTable):
                 if taps > 1:
                     add("patches", taps * out_positions, value, one)
         elif layer.kind in ("linear", "matmul"):
-            add("MACs", layer.positions, value, padded)
+            share, each = share_of_groups(layer)
+            product = _Adder(self, family, (sides[0], self._size(each)), is_blocked=False)
+            product("MACs", layer.positions * share, value, padded)
             if layer.kind == "linear":
-                add("weights", 1.0, value, value)
+                product("weights", share, value, value)
         elif layer.kind == "recurrent":
-            add("MACs", RECURRENT_GATES * layer.positions, value, value)
-            add("weights", RECURRENT_GATES, value, value)
+            add("MACs", layer.gates * layer.positions, value, value)
+            add("weights", layer.gates, value, value)
             recurrent = _Adder(self, family, (sides[1], sides[1]), is_blocked=False)
-            recurrent("MACs", RECURRENT_GATES * layer.positions, value, value)
-            recurrent("weights", RECURRENT_GATES, value, value)
+            recurrent("MACs", layer.gates * layer.positions / layer.directions, value, value)
+            recurrent("weights", layer.gates / layer.directions, value, value)
         elif layer.kind == "pool":
             add("taps", taps * out_positions, one, value)
         if family in ("elementwise", "pool"):

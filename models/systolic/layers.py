@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from joulemap import InputError
 
 from ...datasets import LayerSpec, NetworkSpec, Size
-from ...datasets.layer_spec import RECURRENT_GATES, ResolvedLayer
+from ...datasets.layer_spec import ResolvedLayer
 from .energy import ConvGeometry, overlapping
 from .hardware import SystolicHardware
 
@@ -121,7 +121,7 @@ def _items(layer: LayerSpec, hardware: SystolicHardware) -> Iterator[SystolicLay
     elif layer.kind in ("linear", "matmul"):
         yield _linear(layer.name, layer.in_channels, layer.out_channels, layer.positions, hardware)
     elif layer.kind == "recurrent":
-        gates = layer.out_channels * RECURRENT_GATES
+        gates = layer.out_channels * layer.gates
         yield _linear(layer.name, layer.in_channels, gates, layer.positions, hardware)
         # One step after the other: no two share a pass.
         yield _linear(layer.name, layer.out_channels, gates, layer.positions)
