@@ -36,8 +36,21 @@ MAX_RAW = 1 << 16
 MAX_IR_VERSION = 10
 # Weights that only these make of parameters are weights of another shape, whatever their values.
 _FOLDED = frozenset(
-    "Cast CastLike Concat Expand Flatten Gather Identity Reshape Slice Split Squeeze Transpose "
-    "Unsqueeze".split()
+    [
+        "Cast",
+        "CastLike",
+        "Concat",
+        "Expand",
+        "Flatten",
+        "Gather",
+        "Identity",
+        "Reshape",
+        "Slice",
+        "Split",
+        "Squeeze",
+        "Transpose",
+        "Unsqueeze",
+    ]
 )
 
 
@@ -141,9 +154,7 @@ class _Writer:
             if self.solution.sources.get(name):
                 if node.op_type not in _FOLDED or not self._are_plain(node.input):
                     return False
-            elif not (is_fixed and name in self.tensors.values):
-                return False
-            elif not self._is_known(name):
+            elif not (is_fixed and name in self.tensors.values) or not self._is_known(name):
                 return False
         return True
 
@@ -198,7 +209,10 @@ class _Writer:
 
     def _input(self, item: onnx.ValueInfoProto) -> dict[str, Any]:
         content = self._value(item.name)
-        return {**content, "high": None if content["dtype"].startswith("float") else self._high(item)}
+        return {
+            **content,
+            "high": None if content["dtype"].startswith("float") else self._high(item),
+        }
 
     def _high(self, item: onnx.ValueInfoProto) -> int:
         """Return a bound below which integers of an input are valid indices at every width."""
@@ -222,9 +236,9 @@ class _Writer:
         values: dict[str, Any] = {}
         for item in self.solution.rewrites.get(place, ()):
             numbers = [self._polynomial(axis) for axis in item.values]
-            if not any(isinstance(number, dict) for number in numbers):
-                if item.slot is None or self._is_static(inputs, item.slot):
-                    continue
+            is_fixed = not any(isinstance(number, dict) for number in numbers)
+            if is_fixed and (item.slot is None or self._is_static(inputs, item.slot)):
+                continue
             if item.slot is not None:
                 inputs += [""] * (item.slot + 1 - len(inputs))
                 inputs[item.slot] = self._list(numbers)

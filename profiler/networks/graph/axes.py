@@ -21,6 +21,7 @@ from math import prod
 from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 # A const factor before a row of blocks is written out as so many rows; beyond this it stays one factor.
 MAX_COPIES = 256
@@ -53,7 +54,7 @@ class Extent:
 Factor: TypeAlias = "int | Extent"
 Block: TypeAlias = "tuple[Factor, ...]"
 Axis: TypeAlias = "tuple[Block, ...]"
-FloatOrIntArray: TypeAlias = "np.ndarray[tuple[int, ...], np.dtype[np.int64]]"
+Places: TypeAlias = "NDArray[np.int64]"
 
 
 def constant(size: int) -> Axis:
@@ -183,19 +184,17 @@ def peel(axis: Axis, outer_size: int) -> tuple[Axis, Axis]:
     if inner_size == 1:
         return axis, constant(1)
     heads: list[Block] = []
-    tail: Axis | None = None
+    tails: list[Axis] = []
     for block in axis:
         parts = _peel_block(block, inner_size)
         if parts is None:
             freeze([axis], "reshaped across its parts")
             return constant(outer_size), constant(inner_size)
         heads.append(parts[0])
-        if tail is None:
-            tail = (parts[1],)
-        else:
-            agree(tail, (parts[1],))
-    assert tail is not None
-    return expand(tuple(heads)), expand(tail)
+        tails.append((parts[1],))
+    for tail in tails[1:]:
+        agree(tails[0], tail)
+    return expand(tuple(heads)), expand(tails[0])
 
 
 def agree(left: Axis, right: Axis, reason: str = "used with a size that does not change") -> None:
@@ -260,7 +259,7 @@ def _expanded(block: Block) -> list[Block]:
         if len(rows) == 1 and all(isinstance(item, int) for item in rows[0]):
             copies = prod(int(item) for item in rows[0] if isinstance(item, int))
             if copies * len(inner) <= MAX_COPIES:
-                rows = [item for _ in range(copies) for item in inner]
+                rows = [_chain((), item) for _ in range(copies) for item in inner]
                 continue
         # It cannot be written out behind a factor that may change: it stays one factor.
         rows = [(*row, factor) for row in rows]
@@ -413,7 +412,7 @@ def _peel_block(block: Block, inner_size: int) -> tuple[Block, Block] | None:
 # -- which places belong to which channel ----------------------------------------------------------
 
 
-def places(axis: Axis, extent: Extent) -> FloatOrIntArray:
+def places(axis: Axis, extent: Extent) -> Places:
     """Return for each place of an axis the channel of an extent that it belongs to, -1 for none.
 
     Args:
@@ -427,8 +426,8 @@ def places(axis: Axis, extent: Extent) -> FloatOrIntArray:
     return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
 
-def _block_places(block: Block, extent: Extent) -> FloatOrIntArray:
-    found = np.full(1, -1, np.int64)
+def _block_places(block: Block, extent: Extent) -> Places:
+    found: Places = np.full(1, -1, np.int64)
     for factor in block:
         if isinstance(factor, int):
             part = np.full(factor, -1, np.int64)

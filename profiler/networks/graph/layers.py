@@ -13,26 +13,53 @@ from . import axes as algebra
 from .axes import Axis, Extent
 from .operators import POOLS, REDUCTIONS, UNARY
 from .solver import Solution
-from .step import Axes
 
 if TYPE_CHECKING:
     import onnx
 
 SCOPES = "pkg.torch.onnx.name_scopes"
-_NORMS = (
-    "BatchNormalization GroupNormalization InstanceNormalization LayerNormalization "
-    "RMSNormalization SimplifiedLayerNormalization LpNormalization LRN"
-).split()
+_NORMS = [
+    "BatchNormalization",
+    "GroupNormalization",
+    "InstanceNormalization",
+    "LayerNormalization",
+    "RMSNormalization",
+    "SimplifiedLayerNormalization",
+    "LpNormalization",
+    "LRN",
+]
 _RECURRENT = {"LSTM": 4, "GRU": 3, "RNN": 1}
-_MOVES = (
-    "DepthToSpace Expand Gather GatherElements GatherND Pad ScatterElements ScatterND Slice "
-    "SpaceToDepth Split Tile Transpose"
-).split()
+_MOVES = [
+    "DepthToSpace",
+    "Expand",
+    "Gather",
+    "GatherElements",
+    "GatherND",
+    "Pad",
+    "ScatterElements",
+    "ScatterND",
+    "Slice",
+    "SpaceToDepth",
+    "Split",
+    "Tile",
+    "Transpose",
+]
 # They change how a tensor is read, and move nothing; or nothing of a size that counts.
-_FREE = (
-    "Cast CastLike Constant ConstantOfShape Dropout Flatten Identity Range Reshape Shape Size "
-    "Squeeze Unsqueeze"
-).split()
+_FREE = [
+    "Cast",
+    "CastLike",
+    "Constant",
+    "ConstantOfShape",
+    "Dropout",
+    "Flatten",
+    "Identity",
+    "Range",
+    "Reshape",
+    "Shape",
+    "Size",
+    "Squeeze",
+    "Unsqueeze",
+]
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", *_RECURRENT)
 _KINDS = {
     **dict.fromkeys(UNARY, "activation"),
@@ -233,9 +260,7 @@ class _Reader:
         names = [name for name in node.output if name]
         if all(tensors.dtypes.get(name) is None for name in names):
             return False
-        is_float = any(
-            tensors.dtypes[name].kind == "f" for name in names if name in tensors.dtypes
-        )
+        is_float = any(tensors.dtypes[name].kind == "f" for name in names if name in tensors.dtypes)
         return is_float and any(prod(tensors.shapes.get(name, ())) > 1 for name in names)
 
     def _origin(self, held: Sequence[str]) -> str | None:
@@ -281,9 +306,7 @@ class _Reader:
 
     # -- kinds -------------------------------------------------------------------------------------
 
-    def _described(
-        self, node: onnx.NodeProto, data: Sequence[str]
-    ) -> tuple[str, dict[str, Any]]:
+    def _described(self, node: onnx.NodeProto, data: Sequence[str]) -> tuple[str, dict[str, Any]]:
         operator = node.op_type
         first, output = data[0], node.output[0]
         if operator in ("Conv", "ConvTranspose"):
@@ -513,7 +536,9 @@ class _Reader:
         if total == fields["in_channels"]:
             return inputs
         if kind == "concat":
-            fields["in_channels"] = total if total == fields["out_channels"] else fields["in_channels"]
+            fields["in_channels"] = (
+                total if total == fields["out_channels"] else fields["in_channels"]
+            )
         producer = self._spec(inputs[0])
         name = self._free_name(f"{inputs[0]}.reshape")
         between = LayerSpec(

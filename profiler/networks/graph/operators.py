@@ -12,22 +12,105 @@ from .step import Axes, NotUnderstood, Rule, Step
 RULES: dict[str, Rule] = {}
 
 # Written as they are in the order of ONNX's operator list.
-UNARY = (
-    "Abs Acos Acosh Asin Asinh Atan Atanh BitShift BitwiseNot Cast CastLike Ceil Celu Clip Cos Cosh "
-    "CumSum Dropout Elu Erf Exp Floor Gelu HardSigmoid HardSwish Hardmax Identity IsInf IsNaN "
-    "LRN LeakyRelu Log LogSoftmax LpNormalization MeanVarianceNormalization Mish Neg Not QuickGelu "
-    "Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Sinh Softmax Softplus Softsign Sqrt Swish Tan "
-    "Tanh ThresholdedRelu Trilu"
-).split()
-BROADCAST = (
-    "Add And BitwiseAnd BitwiseOr BitwiseXor Div Equal Greater GreaterOrEqual Less LessOrEqual Max "
-    "Mean Min Mod Mul Or PRelu Pow Sub Sum Where Xor"
-).split()
+UNARY = [
+    "Abs",
+    "Acos",
+    "Acosh",
+    "Asin",
+    "Asinh",
+    "Atan",
+    "Atanh",
+    "BitShift",
+    "BitwiseNot",
+    "Cast",
+    "CastLike",
+    "Ceil",
+    "Celu",
+    "Clip",
+    "Cos",
+    "Cosh",
+    "CumSum",
+    "Dropout",
+    "Elu",
+    "Erf",
+    "Exp",
+    "Floor",
+    "Gelu",
+    "HardSigmoid",
+    "HardSwish",
+    "Hardmax",
+    "Identity",
+    "IsInf",
+    "IsNaN",
+    "LRN",
+    "LeakyRelu",
+    "Log",
+    "LogSoftmax",
+    "LpNormalization",
+    "MeanVarianceNormalization",
+    "Mish",
+    "Neg",
+    "Not",
+    "QuickGelu",
+    "Reciprocal",
+    "Relu",
+    "Round",
+    "Selu",
+    "Shrink",
+    "Sigmoid",
+    "Sign",
+    "Sin",
+    "Sinh",
+    "Softmax",
+    "Softplus",
+    "Softsign",
+    "Sqrt",
+    "Swish",
+    "Tan",
+    "Tanh",
+    "ThresholdedRelu",
+    "Trilu",
+]
+BROADCAST = [
+    "Add",
+    "And",
+    "BitwiseAnd",
+    "BitwiseOr",
+    "BitwiseXor",
+    "Div",
+    "Equal",
+    "Greater",
+    "GreaterOrEqual",
+    "Less",
+    "LessOrEqual",
+    "Max",
+    "Mean",
+    "Min",
+    "Mod",
+    "Mul",
+    "Or",
+    "PRelu",
+    "Pow",
+    "Sub",
+    "Sum",
+    "Where",
+    "Xor",
+]
 POOLS = ("AveragePool", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool", "LpPool", "MaxPool")
-REDUCTIONS = (
-    "ArgMax ArgMin ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin "
-    "ReduceProd ReduceSum ReduceSumSquare"
-).split()
+REDUCTIONS = [
+    "ArgMax",
+    "ArgMin",
+    "ReduceL1",
+    "ReduceL2",
+    "ReduceLogSum",
+    "ReduceLogSumExp",
+    "ReduceMax",
+    "ReduceMean",
+    "ReduceMin",
+    "ReduceProd",
+    "ReduceSum",
+    "ReduceSumSquare",
+]
 
 
 def rule(*operators: str) -> Callable[[Rule], Rule]:
@@ -412,12 +495,10 @@ def _split(step: Step) -> list[Axes]:
 def _slice(step: Step) -> list[Axes]:
     axes = list(step.axes(0))
     is_old = step.attribute("starts") is not None
-    starts = step.attribute("starts") if is_old else step.ints(1)
-    ends = step.attribute("ends") if is_old else step.ints(2)
+    starts: list[int] = step.attribute("starts") if is_old else step.needed_ints(1)
+    ends: list[int] = step.attribute("ends") if is_old else step.needed_ints(2)
     places = step.attribute("axes") if is_old else step.ints(3)
     steps = None if is_old else step.ints(4)
-    assert starts is not None
-    assert ends is not None
     places = list(places) if places is not None else list(range(len(starts)))
     is_rewritten = False
     first: list[Axis] = []
@@ -480,9 +561,7 @@ def _unsqueeze(step: Step) -> list[Axes]:
     rank = len(step.shapes[0])
     places = step.attribute("axes") or step.ints(1) or []
     new = {place % rank for place in places}
-    return [
-        tuple(algebra.constant(1) if place in new else next(axes) for place in range(rank))
-    ]
+    return [tuple(algebra.constant(1) if place in new else next(axes) for place in range(rank))]
 
 
 @rule("Reshape", "Flatten")
@@ -533,7 +612,10 @@ def _expand(step: Step) -> list[Axes]:
     numbers = step.numbers.get(step.node.input[1])
     if numbers is not None:
         for place, number in enumerate(numbers, start=len(found) - len(numbers)):
-            if algebra.is_constant(found[place]) and algebra.size_of(number) == step.shapes[0][place]:
+            if (
+                algebra.is_constant(found[place])
+                and algebra.size_of(number) == step.shapes[0][place]
+            ):
                 found[place] = _filled(step, number)
     step.rewrite_input(1, found)
     return [tuple(found)]
@@ -553,8 +635,7 @@ def _filled(step: Step, number: Axis) -> Axis:
 
 @rule("Tile")
 def _tile(step: Step) -> list[Axes]:
-    repeats = step.ints(1)
-    assert repeats is not None
+    repeats = step.needed_ints(1)
     if step.is_computed(1):
         raise NotUnderstood("how often it repeats depends on a width")
     return [

@@ -16,7 +16,6 @@ import numpy as np
 
 from . import axes as algebra
 from .axes import Axis, Extent
-from .lowering import lowered
 from .operators import RULES
 from .step import Axes, NotUnderstood, Rewrite, Step
 from .tensors import Array, Tensors, run_once
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
 
 # Integer tensors whose elements are followed as sizes: at most so many.
 MAX_NUMBERS = 64
+# Rules of these look at the sizes that they are given themselves.
+_SHAPED = ("ConstantOfShape", "Expand", "Range", "Reshape", "Slice", "Split")
 _KEPT = ("Identity", "Cast", "Unsqueeze", "Squeeze", "Reshape", "Flatten")
 
 
@@ -87,7 +88,6 @@ def solve(model: onnx.ModelProto, inputs: Mapping[str, Array]) -> Solution:
     Raises:
         InputError: onnxruntime cannot run it.
     """
-    model = lowered(model)
     return _Propagation(model, run_once(model, inputs)).solution()
 
 
@@ -100,9 +100,7 @@ class _Propagation:
         self.stains: dict[str, frozenset[Extent]] = {}
         self.rewrites: dict[int, tuple[Rewrite, ...]] = {}
         self.frozen: list[Frozen] = []
-        self.data = {
-            item.name for item in model.graph.input if item.name not in tensors.constants
-        }
+        self.data = {item.name for item in model.graph.input if item.name not in tensors.constants}
         self.sources: dict[str, tuple[str, ...]] = {}
         for name in sorted(tensors.constants):
             is_float = tensors.dtypes[name].kind == "f"
@@ -187,17 +185,20 @@ class _Propagation:
             if all(map(algebra.is_constant, axes)):
                 return
             raise NotUnderstood("a number of elements is computed with")
-        if not any(map(self._is_computed, node.input)) and operator not in ("Gather", "Concat"):
-            if not any(self.stains.get(name) for name in node.input):
-                self._keep_known(node)
-                return
+        is_plain = not any(map(self._is_computed, node.input)) and not any(
+            self.stains.get(name) for name in node.input
+        )
+        if is_plain and operator not in ("Gather", "Concat"):
+            self._keep_known(node)
+            return
         name = node.output[0]
         value = self.tensors.values.get(name)
         size = int(np.prod(self.tensors.shapes.get(name, (MAX_NUMBERS + 1,)) or (1,)))
         is_integer = self.tensors.dtypes.get(name, np.dtype("f4")).kind in "iu"
         followed = self._followed(node) if is_integer and size <= MAX_NUMBERS else None
-        if followed is not None and value is not None and len(followed) == value.size:
-            if [algebra.size_of(axis) for axis in followed] == np.ravel(value).tolist():
+        if followed is not None and value is not None:
+            sizes = [algebra.size_of(axis) for axis in followed]
+            if sizes == np.ravel(value).tolist():
                 self.numbers[name] = followed
                 return
         stains = self._stains(node.input)
@@ -206,20 +207,18 @@ class _Propagation:
             return
         if size == 1 and not is_integer:
             self.stains[name] = stains  # a scale: it changes values, not sizes
-        elif is_integer or operator in ("Range",):
-            if operator not in ("ConstantOfShape", "Expand", "Range", "Reshape", "Slice", "Split"):
-                reason = "a size is computed from it in a way that is not understood"
-                algebra.freeze([((extent,),) for extent in stains], f"{operator}: {reason}")
-                self._keep_known(node)
+        elif is_integer and operator not in _SHAPED:
+            reason = f"{operator}: a size is computed from it in a way that is not understood"
+            algebra.freeze([((extent,),) for extent in stains], reason)
+            self._keep_known(node)
 
     def _keep_known(self, node: onnx.NodeProto) -> None:
+        if not all(item in self.numbers for item in node.input if item):
+            return
         for name in node.output:
             value = self.tensors.values.get(name)
             if value is not None and value.dtype.kind in "iu" and value.size <= MAX_NUMBERS:
-                if all(item in self.numbers for item in node.input if item):
-                    self.numbers[name] = tuple(
-                        algebra.constant(int(item)) for item in np.ravel(value)
-                    )
+                self.numbers[name] = tuple(algebra.constant(int(item)) for item in np.ravel(value))
 
     def _is_computed(self, name: str) -> bool:
         numbers = self.numbers.get(name)
@@ -260,7 +259,9 @@ class _Propagation:
             left, right = known
             if len(left) == len(right) or 1 in (len(left), len(right)):
                 length = max(len(left), len(right))
-                pairs = zip(left * (length // len(left)), right * (length // len(right)), strict=True)
+                pairs = zip(
+                    left * (length // len(left)), right * (length // len(right)), strict=True
+                )
                 return tuple(_ARITHMETIC[node.op_type](*pair) for pair in pairs)
         return None
 

@@ -93,6 +93,13 @@ class Step:
             raise NotUnderstood("a size or an index in it is computed from data")
         return [int(item) for item in np.ravel(value)]
 
+    def needed_ints(self, slot: int) -> list[int]:
+        """Return the integers of a small input that must be there, as found."""
+        found = self.ints(slot)
+        if found is None:
+            raise NotUnderstood(f"its input {slot} is not there")
+        return found
+
     def is_computed(self, slot: int) -> bool:
         """Return whether the integers of an input depend on sizes that may change."""
         found = self.numbers.get(self.node.input[slot]) if self.has(slot) else None

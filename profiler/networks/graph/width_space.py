@@ -6,7 +6,7 @@ import keyword
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from joulemap import InputError
@@ -34,6 +34,7 @@ class WidthSpace:
         layers: The layers, sizes in the widths' names.
         of_nodes: Name of each node's layer, None for nodes that compute nothing.
         names: What the extents are called in `size_of`, before steps.
+        makers: Paths of the modules that make each width.
     """
 
     solution: Solution
@@ -43,6 +44,7 @@ class WidthSpace:
     layers: tuple[LayerSpec, ...]
     of_nodes: tuple[str | None, ...]
     names: Mapping[Extent, str]
+    makers: tuple[frozenset[str], ...]
 
     def size(self, axis: Axis) -> Size:
         """Return the size of an axis in places of extents, under the widths' names."""
@@ -54,6 +56,7 @@ def width_space(
     counted: frozenset[str],
     freeze: Sequence[str] = (),
     multiples: Mapping[str, int] | None = None,
+    kept: Sequence[Width] | None = None,
 ) -> WidthSpace:
     """Return the width space of a solved graph.
 
@@ -62,24 +65,35 @@ def width_space(
         counted: Names of the constants that count as trainable parameters.
         freeze: Patterns (`*`, `?`) of widths or module paths whose sizes stay.
         multiples: Pattern of widths to a number that they shall be multiples of.
+        kept: Widths of a spec of the same network; all others are frozen, in place of `freeze`.
 
     Raises:
         InputError: Nothing is free, or a pattern or a multiple fits no width.
     """
     space = _space(solution, counted)
+    names = space.names
+    if kept is not None:
+        own = {width.name: width for width in kept}
+        for width, extent in zip(space.widths, space.extents, strict=True):
+            if width.name not in own:
+                algebra.freeze([((extent,),)], "its width is not in the spec")
+        if len(own) < len(space.widths):
+            space = _space(solution, counted, names)
+        widths = tuple(_narrowed(width, own.get(width.name)) for width in space.widths)
+        return replace(space, widths=widths)
     if freeze:
         for pattern in freeze:
             found = [
                 extent
                 for width, extent, paths in zip(
-                    space.widths, space.extents, _paths(space), strict=True
+                    space.widths, space.extents, space.makers, strict=True
                 )
-                if fnmatchcase(width.name, pattern) or any(fnmatchcase(p, pattern) for p in paths)
+                if any(fnmatchcase(name, pattern) for name in (width.name, *paths))
             ]
             if not found:
                 raise InputError(_unknown(pattern, space.widths))
             algebra.freeze([((extent,),) for extent in found], f"frozen by '{pattern}'")
-        space = _space(solution, counted)
+        space = _space(solution, counted, names)
     return _with_multiples(space, multiples or {})
 
 
@@ -99,7 +113,16 @@ def parameter_extents(solution: Solution) -> Iterator[tuple[Extent, str]]:
                     yield extent, name
 
 
-def _space(solution: Solution, counted: frozenset[str]) -> WidthSpace:
+def _narrowed(width: Width, own: Width | None) -> Width:
+    """Return a width with the bounds that a spec gives it, where they fit."""
+    if own is None or own.max != width.max or own.multiple % width.multiple:
+        return width
+    return own
+
+
+def _space(
+    solution: Solution, counted: frozenset[str], known: Mapping[Extent, str] | None = None
+) -> WidthSpace:
     holders: dict[Extent, list[str]] = {}
     for extent, name in parameter_extents(solution):
         holders.setdefault(extent, []).append(name)
@@ -108,8 +131,9 @@ def _space(solution: Solution, counted: frozenset[str]) -> WidthSpace:
     short = {extent: f"_{number}" for number, extent in enumerate(holders)}
     layers = layers_of(solution, short, counted)
     steps = _steps(layers.specs, short)
-    names = _names(layers, holders)
+    names = _names(layers, holders, known or {})
     ordered = list(names)
+    makers = _makers(layers, holders)
     widths = tuple(
         Width(
             names[extent],
@@ -128,6 +152,7 @@ def _space(solution: Solution, counted: frozenset[str]) -> WidthSpace:
         tuple(_renamed(spec, renamed) for spec in layers.specs),
         tuple(layers.of_nodes),
         names,
+        tuple(frozenset(makers[extent]) for extent in ordered),
     )
 
 
@@ -203,8 +228,12 @@ def _in_widths(size: Size, names: Mapping[str, tuple[str, int]]) -> Size:
 # -- names -----------------------------------------------------------------------------------------
 
 
-def _names(layers: Layers, holders: Mapping[Extent, Sequence[str]]) -> dict[Extent, str]:
+def _names(
+    layers: Layers, holders: Mapping[Extent, Sequence[str]], known: Mapping[Extent, str]
+) -> dict[Extent, str]:
     """Return a name for each extent: the path of the module that makes it, in graph order."""
+    if known:
+        return {extent: name for extent, name in known.items() if extent in holders}
     found: dict[Extent, str] = {}
     taken: set[str] = set()
     for axis, path in layers.producers:
@@ -249,20 +278,23 @@ def _unique(name: str, taken: set[str]) -> str:
 # -- what users choose -----------------------------------------------------------------------------
 
 
-def _paths(space: WidthSpace) -> list[set[str]]:
-    """Return the paths of the modules that hold each width."""
-    found: dict[Extent, set[str]] = {extent: set() for extent in space.extents}
-    for extent, name in parameter_extents(space.solution):
-        found[extent] |= {name, path_of(name)}
-    return [found[extent] for extent in space.extents]
+def _makers(layers: Layers, holders: Mapping[Extent, Sequence[str]]) -> dict[Extent, set[str]]:
+    """Return the paths of the modules that make each extent; of those that hold it, if none does."""
+    found: dict[Extent, set[str]] = {extent: set() for extent in holders}
+    for axis, path in layers.producers:
+        for extent in algebra.extents_of(axis):
+            if extent in found:
+                found[extent].add(path)
+    return {
+        extent: paths or {path_of(name) for name in holders[extent]}
+        for extent, paths in found.items()
+    }
 
 
 def _with_multiples(space: WidthSpace, multiples: Mapping[str, int]) -> WidthSpace:
     widths = list(space.widths)
     for pattern, number in multiples.items():
-        places = [
-            place for place, width in enumerate(widths) if fnmatchcase(width.name, pattern)
-        ]
+        places = [place for place, width in enumerate(widths) if fnmatchcase(width.name, pattern)]
         if not places:
             raise InputError(_unknown(pattern, widths))
         for place in places:
@@ -274,7 +306,7 @@ def _with_multiples(space: WidthSpace, multiples: Mapping[str, int]) -> WidthSpa
                     f"choose a divisor of {width.max} for --multiple"
                 )
             widths[place] = Width(width.name, width.max, min=step, multiple=step)
-    return WidthSpace(**{**vars(space), "widths": tuple(widths)})
+    return replace(space, widths=tuple(widths))
 
 
 def _unknown(pattern: str, widths: Sequence[Width]) -> str:
