@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .cost_dataset import CostDataset
     from .cost_table import CostTable
     from .dataset_parts import DroppedRowsWarning
+    from .judgement_settings import JudgementSettings
     from .layer_profiles import LayerProfiles, LayerTime, VariantProfile
     from .layer_spec import LayerSpec, ResolvedLayer
     from .measurement import Measurement
@@ -30,6 +31,7 @@ __all__ = [
     "CostDataset",
     "CostTable",
     "DroppedRowsWarning",
+    "JudgementSettings",
     "LayerProfiles",
     "LayerSpec",
     "LayerTime",
@@ -50,6 +52,7 @@ _MODULES = {
     "CostDataset": "cost_dataset",
     "CostTable": "cost_table",
     "DroppedRowsWarning": "dataset_parts",
+    "JudgementSettings": "judgement_settings",
     "LayerProfiles": "layer_profiles",
     "LayerSpec": "layer_spec",
     "LayerTime": "layer_profiles",

@@ -17,6 +17,7 @@ from joulemap import InputError
 from .dataset_files import naming, read_parts, save_dataset
 from .dataset_parts import DatasetParts, DroppedRowsWarning, parts_of
 from .device_identity import is_same_device
+from .judgement_settings import JudgementSettings
 from .measurement import Measurement
 from .metrics import NoiseFloor, noise_floor
 from .network_spec import NetworkSpec
@@ -57,6 +58,8 @@ class CostDataset:
         protocol: How variants were measured; empty for imported tables.
         source: Where the rows come from, for the dataset card.
         verification: Whether something vouches for the file that it was read from.
+        judgement: What visits were judged by; None for imported tables, older files and datasets
+            joined of several judgements.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class CostDataset:
         protocol: Mapping[str, Any] | None = None,
         source: str = "",
         verification: Verification = Verification(),  # noqa: B008 - frozen
+        judgement: JudgementSettings | None = None,
     ) -> None:
         self._frame = frame.reset_index(drop=True)
         self.specs = dict(specs)
@@ -75,6 +79,7 @@ class CostDataset:
         self.protocol = dict(protocol or {})
         self.source = source
         self.verification = verification
+        self.judgement = judgement
         self._check()
 
     # -- construction ----------------------------------------------------------------------------
@@ -121,6 +126,7 @@ class CostDataset:
                 protocol=parts.protocol,
                 source=parts.source,
                 verification=parts.verification,
+                judgement=parts.judgement,
             )
             if file is not None:
                 check_rows(parts.frame, dataset.cost_names)
@@ -162,6 +168,7 @@ class CostDataset:
         protocol: Mapping[str, Any],
         source: str = "",
         verification: Verification = Verification(),  # noqa: B008 - frozen
+        judgement: JudgementSettings | None = None,
     ) -> CostDataset:
         """Return the dataset of a campaign's measurements; variants without a visit are left out.
 
@@ -176,6 +183,7 @@ class CostDataset:
                 protocol=protocol,
                 source=source,
                 verification=verification,
+                judgement=judgement,
             )
         )
 
@@ -203,6 +211,7 @@ class CostDataset:
                 )
         if len(datasets) == 1:
             return first
+        is_judged_alike = all(other.judgement == first.judgement for other in datasets)
         rows = pd.concat([item.to_pandas() for item in datasets], ignore_index=True)
         if allow_different:
             unlike = [name for name in CONDITION_NAMES if rows[name].nunique(dropna=False) > 1]
@@ -214,6 +223,7 @@ class CostDataset:
             protocol=first.protocol,
             source=first.source,
             verification=joined(item.verification for item in datasets),
+            judgement=first.judgement if is_judged_alike else None,
         )
 
     # -- what is measured ------------------------------------------------------------------------
@@ -265,6 +275,7 @@ class CostDataset:
                 protocol=self.protocol,
                 source=self.source,
                 verification=self.verification,
+                judgement=self.judgement,
             )
         return parts
 
@@ -292,6 +303,7 @@ class CostDataset:
             protocol=self.protocol,
             source=self.source,
             verification=self.verification,
+            judgement=self.judgement,
         )
 
     @property

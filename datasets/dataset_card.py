@@ -11,6 +11,7 @@ import pandas as pd
 
 from joulemap.showable_text import in_markdown
 
+from .judgement_settings import JudgementSettings
 from .metrics import NoiseFloor
 from .network_spec import NetworkSpec
 from .verification import Verification
@@ -40,6 +41,7 @@ class Describable(OfOneNetwork, Protocol):
     protocol: dict[str, Any]
     source: str
     verification: Verification
+    judgement: JudgementSettings | None
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -136,6 +138,7 @@ def dataset_card(dataset: Describable) -> str:
     if dataset.protocol:
         lines += ["", "## Protocol", ""]
         lines += [_item(key, value) for key, value in sorted(dataset.protocol.items())]
+    lines += _judgement(dataset.judgement)
     lines += ["", "## Widths", "", "| width | smallest | largest | in the network |"]
     lines.append("|---|---|---|---|")
     for spec_id, part in dataset.by_spec().items():
@@ -145,6 +148,19 @@ def dataset_card(dataset: Describable) -> str:
             name = in_markdown(width.name)
             lines.append(f"| {name} | {column.min()} | {column.max()} | {width.max} |")
     return "\n".join(lines)
+
+
+def _judgement(judgement: JudgementSettings | None) -> list[str]:
+    """Return the section on what visits were judged by; none where that is not known."""
+    if judgement is None:
+        return []
+    differing = judgement.differing()
+    others = [_item(name, value) for name, value in differing.items()]
+    settings = (
+        "these settings, otherwise by joulemap's own" if others else "joulemap's own settings"
+    )
+    said = f"Visits were judged by {settings}; measurements.parquet holds the value of each."
+    return ["", "## Judgement", "", said, *(["", *others] if others else [])]
 
 
 def _item(name: object, value: object) -> str:

@@ -36,6 +36,7 @@ from .dataset_parts import DatasetParts, DroppedRowsWarning, parts_of
 from .field_checks import name_of
 from .journal import FILE_NAME as JOURNAL
 from .journal import CampaignRecord, JournalContent, read_journal, take_lock
+from .judgement_settings import JudgementSettings
 from .layer_profiles import FILE_NAME as LAYERS
 from .measurement import Measurement, measurements_of
 from .network_spec import NetworkSpec
@@ -158,6 +159,7 @@ def _parts_in(found: ParquetContent, path: Path) -> DatasetParts:
     else:
         verification = Verification(about.get("is_verified") is not False, notes)
     specs = [NetworkSpec.from_json(json.dumps(spec)) for spec in about["specs"]]
+    judgement = about.get("judgement")
     if not isinstance(about["source"], str):
         raise InputError("its source is no text")
     return DatasetParts(
@@ -165,6 +167,7 @@ def _parts_in(found: ParquetContent, path: Path) -> DatasetParts:
         specs={spec.fingerprint: spec for spec in specs},
         device=about["device"],
         protocol=about["protocol"],
+        judgement=None if judgement is None else JudgementSettings.from_dict(judgement),
         source=about["source"],
         verification=verification,
         parquet_file=path,
@@ -239,7 +242,12 @@ def _verification_of(journal: JournalContent) -> Verification:
 def parts_of_journal(journal: JournalContent) -> DatasetParts:
     """Return what the dataset of a journal is made of; what of it cannot be used is said."""
     _warn_of(journal)
-    return _parts(journal, measurements_of(journal.visits, journal.rejections))
+    return _parts(journal, _measurements(journal))
+
+
+def _measurements(journal: JournalContent) -> list[Measurement]:
+    """Return what a journal's visits say, judged as its campaign was."""
+    return measurements_of(journal.visits, journal.rejections, journal.campaign.judgement)
 
 
 def _parts(journal: JournalContent, measurements: Sequence[Measurement]) -> DatasetParts:
@@ -249,6 +257,7 @@ def _parts(journal: JournalContent, measurements: Sequence[Measurement]) -> Data
         campaign.spec,
         device={**campaign.device, **_meters(campaign)},
         protocol=campaign.protocol,
+        judgement=campaign.judgement,
         source=f"measured by joulemap {campaign.joulemap_version}",
         verification=_verification_of(journal),
     )
@@ -287,7 +296,7 @@ def campaign_tables(folder: Path) -> CampaignTables:
     """
     journal = read_journal(folder / JOURNAL)
     _warn_of(journal)
-    measurements = measurements_of(journal.visits, journal.rejections)
+    measurements = _measurements(journal)
     parts = _parts(journal, measurements)
     campaign = measurements[0].campaign
     rows = []
@@ -449,6 +458,7 @@ def _write_dataset(
         "units": {name: dataset.unit(name) for name in dataset.cost_names},
         "device": dataset.device,
         "protocol": dataset.protocol,
+        **({"judgement": dataset.judgement.to_dict()} if dataset.judgement else {}),
         "source": dataset.source,
     }
     frame = dataset.to_pandas()

@@ -14,6 +14,7 @@ import pandas as pd
 from joulemap import InputError
 from joulemap.showable_text import showable
 
+from .judgement_settings import JudgementSettings
 from .measurement import Measurement
 from .measurement_rows import rows_of
 from .network_spec import NetworkSpec
@@ -36,6 +37,7 @@ class DatasetParts:
         source: Where the rows come from, for the dataset card.
         verification: Whether something vouches for the file that it was read from.
         parquet_file: The file that it was read from; None where it comes from measurements.
+        judgement: What visits were judged by; None for imported tables and older files.
     """
 
     frame: pd.DataFrame
@@ -45,6 +47,7 @@ class DatasetParts:
     source: str
     verification: Verification
     parquet_file: Path | None = None
+    judgement: JudgementSettings | None = None
 
 
 def parts_of(
@@ -55,6 +58,7 @@ def parts_of(
     protocol: Mapping[str, Any],
     source: str,
     verification: Verification,
+    judgement: JudgementSettings | None,
 ) -> DatasetParts:
     """Return what the dataset of measurements is made of; see `CostDataset.from_measurements`.
 
@@ -73,5 +77,11 @@ def parts_of(
     if not rows:
         raise InputError("there are no measurements yet: no visit has succeeded")
     return DatasetParts(
-        pd.DataFrame(rows), {spec.fingerprint: spec}, device, protocol, source, verification
+        frame=pd.DataFrame(rows),
+        specs={spec.fingerprint: spec},
+        device=device,
+        protocol=protocol,
+        source=source,
+        verification=verification,
+        judgement=judgement,
     )

@@ -15,29 +15,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from .judgement_settings import DEFAULT_JUDGEMENT, JudgementSettings
 from .local_level import local_level
 from .records import Timing
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-# Levels closer than this (12 %) are drift, not states.
-MIN_STATE_GAP = 0.12
-# ... and closer than so many standard deviations of the level within a state.
-MIN_STATE_GAP_SD = 5.0
-# How often the levels are divided: each wild visit costs one division.
-MAX_DIVISIONS = 12
-# Fewer visits than this (and than this share) are a disturbance, not a state.
-MIN_STATE_VISITS = 3
-MIN_STATE_SHARE = 0.02
-# A reference that changes by more than this between before and after (8 %) spoils its visit ...
-MAX_CHANGE = 0.08
-# ... or by more than so many times what it usually changes, where that is more.
-MAX_CHANGE_SD = 5.0
-# From so many visits on it is known what both ends usually differ by.
-MIN_OFFSET_VISITS = 8
-# Log-likelihood that a drift must gain over none.
-MIN_DRIFT_GAIN = 4.0
+# Variances of a step over that of the noise, among which the likelihood chooses.
 _DRIFT_RATIOS = np.concatenate([[0.0], np.geomspace(1e-4, 100.0, 25)])
 
 
@@ -64,32 +49,37 @@ class SpeedHistory:
     noise: float
 
 
-def speed_history(timings: Sequence[Timing]) -> SpeedHistory:
+def speed_history(
+    timings: Sequence[Timing], judgement: JudgementSettings = DEFAULT_JUDGEMENT
+) -> SpeedHistory:
     """Return the machine's speed at each visit.
 
     Args:
         timings: At least one visit's times, in the order in which they were made.
+        judgement: What is a state, a drift and a disturbance.
     """
     ends = [(t.reference_before.median_s, t.reference_after.median_s) for t in timings]
     both = np.log(np.asarray(ends))
     # What both ends differ by in all visits (the first may be less warm) is no change of speed.
-    offset = float(np.median(both[:, 1] - both[:, 0])) if len(both) >= MIN_OFFSET_VISITS else 0.0
+    is_known = len(both) >= judgement.min_offset_visits
+    offset = float(np.median(both[:, 1] - both[:, 0])) if is_known else 0.0
     series = (both + np.array([offset / 2, -offset / 2])).ravel()
     # A burst hits one end of one visit and is gone; a change of state is there at the next visit.
-    before, after = _without_spikes(series, MAX_CHANGE).reshape(-1, 2).T
+    spike_sd, least = judgement.spike_sd, judgement.max_change
+    before, after = _without_spikes(series, spike_sd, least).reshape(-1, 2).T
     change = after - before
     usual = _robust_sd(change)
-    change_limit = max(MAX_CHANGE, MAX_CHANGE_SD * usual)
+    change_limit = max(judgement.max_change, judgement.max_change_sd * usual)
     # The mean of both ends, unless they differ so much that neither speaks for the visit.
     reference = (before + after) / 2
     is_steady = np.abs(change) <= change_limit
-    state, level = _states(reference, is_steady)
+    state, level = _states(reference, is_steady, judgement)
     state_shift = np.where(state >= 0, level[np.maximum(state, 0)], 0.0)
     rest = reference - state_shift
     usable = (state >= 0) & is_steady
     if usable.any():
         rest = rest - np.median(rest[usable])
-    drift = _smooth(rest, usable)
+    drift = _smooth(rest, usable, judgement)
     spread = _robust_sd((rest - drift)[usable]) if usable.sum() > 2 else 0.0
     return SpeedHistory(
         state=state,
@@ -102,12 +92,15 @@ def speed_history(timings: Sequence[Timing]) -> SpeedHistory:
     )
 
 
-def _states(reference: FloatArray, is_steady: npt.NDArray[np.bool_]) -> tuple[IntArray, FloatArray]:
+def _states(
+    reference: FloatArray, is_steady: npt.NDArray[np.bool_], judgement: JudgementSettings
+) -> tuple[IntArray, FloatArray]:
     """Return (state of each visit, -1 for none; log slowdown of each state, rising from 0)."""
     groups = [np.flatnonzero(is_steady)] if is_steady.any() else [np.arange(len(reference))]
-    least = max(MIN_STATE_VISITS, math.ceil(MIN_STATE_SHARE * len(reference)))
-    for _ in range(MAX_DIVISIONS):
-        divided = [_divide(reference, group, least) for group in groups]
+    share = math.ceil(judgement.min_state_share * len(reference))
+    least = max(judgement.min_state_visits, share)
+    for _ in range(judgement.max_divisions):
+        divided = [_divide(reference, group, least, judgement) for group in groups]
         if all(parts is None for parts in divided):
             break
         groups = [
@@ -124,7 +117,9 @@ def _states(reference: FloatArray, is_steady: npt.NDArray[np.bool_]) -> tuple[In
     return state, np.asarray(levels - levels[0])
 
 
-def _divide(reference: FloatArray, group: IntArray, least: int) -> list[IntArray] | None:
+def _divide(
+    reference: FloatArray, group: IntArray, least: int, judgement: JudgementSettings
+) -> list[IntArray] | None:
     """Return the group cut in two at the gap that explains most, None if it is one state."""
     order = group[np.argsort(reference[group], kind="stable")]
     x = reference[order]
@@ -141,24 +136,26 @@ def _divide(reference: FloatArray, group: IntArray, least: int) -> list[IntArray
     gap = float(np.median(x[cut:]) - np.median(x[:cut]))
     within = max(_robust_sd(x[:cut]), _robust_sd(x[cut:]))
     nearest = float(x[cut] - x[cut - 1])
-    is_apart = gap > max(MIN_STATE_GAP, MIN_STATE_GAP_SD * within)
+    is_apart = gap > max(judgement.min_state_gap, judgement.min_state_gap_sd * within)
     # A continuous change has no empty stretch between its halves; two states do.
     has_empty_stretch = nearest > gap / 4 or min(map(len, parts)) < least
     return parts if is_apart and has_empty_stretch else None
 
 
-def _smooth(values: FloatArray, usable: npt.NDArray[np.bool_]) -> FloatArray:
+def _smooth(
+    values: FloatArray, usable: npt.NDArray[np.bool_], judgement: JudgementSettings
+) -> FloatArray:
     """Return the local level of a noisy series (Kalman smoother), zero on average.
 
     The variance of the level's steps relative to the noise is chosen by likelihood among a grid;
-    no drift wins unless the gain exceeds `MIN_DRIFT_GAIN`.
+    no drift wins unless the gain exceeds `min_drift_gain`.
     """
-    if usable.sum() < 10:
+    if usable.sum() < judgement.min_drift_visits:
         return np.zeros_like(values)
     if np.ptp(values[usable]) == 0:
         return np.zeros_like(values)
     tamed = values.copy()
-    tamed[usable] = _without_spikes(values[usable])
+    tamed[usable] = _without_spikes(values[usable], judgement.spike_sd)
     noise = np.where(usable, 1.0, math.inf)
     start = float(np.median(tamed[usable]))
     fits = local_level(tamed[:, None], noise, _DRIFT_RATIOS, start)
@@ -167,16 +164,16 @@ def _smooth(values: FloatArray, usable: npt.NDArray[np.bool_]) -> FloatArray:
     scales = np.log(np.maximum(fits.squares, 1e-300) / freedom)
     likelihoods = -0.5 * (freedom * scales + fits.logs)
     best = int(np.argmax(likelihoods))
-    if likelihoods[best] - likelihoods[0] < MIN_DRIFT_GAIN:
+    if likelihoods[best] - likelihoods[0] < judgement.min_drift_gain:
         return np.zeros_like(values)
     level = fits.level[:, best]
     return np.asarray(level - np.average(level[usable]))
 
 
-def _without_spikes(series: FloatArray, least: float = 0.0) -> FloatArray:
+def _without_spikes(series: FloatArray, spike_sd: float, least: float = 0.0) -> FloatArray:
     """Return the series with lone wild values set to their neighbourhood's median.
 
-    Wild is what differs from the median of the five nearest by more than four standard deviations
+    Wild is what differs from the median of the five nearest by more than `spike_sd` standard deviations
     and more than `least`, so a lasting change is none.
     """
     if len(series) < 5:
@@ -184,7 +181,7 @@ def _without_spikes(series: FloatArray, least: float = 0.0) -> FloatArray:
     padded = np.pad(series, 2, mode="reflect")
     middle = np.median(np.lib.stride_tricks.sliding_window_view(padded, 5), axis=1)
     difference = series - middle
-    is_wild = np.abs(difference) > max(least, 4 * _robust_sd(difference))
+    is_wild = np.abs(difference) > max(least, spike_sd * _robust_sd(difference))
     return np.where(is_wild, middle, series)
 
 

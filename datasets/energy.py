@@ -8,7 +8,7 @@ variants, moderated per variant as latencies are (see `estimation`)::
     energy                sum(y_i / v_i) / sum(1 / v_i)
     its variance          1 / sum(1 / v_i) x (d0 + Q) / (d0 + n - 1)   Q = sum (y_i - energy)^2 / v_i
 
-with d0 = 4 and Student's t of d0 + n - 1 degrees of freedom. The spread is what is left of the
+with d0 = 4 (`energy_freedom`) and Student's t of d0 + n - 1 degrees of freedom. The spread is what is left of the
 visits' scatter once their own errors are taken off. Readings without a standard error are combined
 as logarithms.
 """
@@ -23,15 +23,8 @@ import numpy as np
 from scipy import stats
 
 from .energy_records import EnergyReading
+from .judgement_settings import DEFAULT_JUDGEMENT, JudgementSettings
 from .records import Visit
-
-# How many visits the campaign's common spread counts as, for one variant.
-PRIOR_FREEDOM = 4.0
-# Relative spread that is believed before two visits of a variant have been made.
-PRIOR_SD = 0.05
-# Readings that state their own errors: the visits' own spread is then often small.
-METERED_PRIOR_SD = 0.01
-METERED_PRIOR_PAIRS = 2.0
 
 
 @dataclass(frozen=True)
@@ -64,12 +57,16 @@ class EnergyStatistics:
 
     Args:
         visits: The accepted visits of all variants.
+        judgement: What is believed before them.
 
     Attributes:
         spread: Relative standard deviation of one reading, beyond what its meter states.
     """
 
-    def __init__(self, visits: Sequence[Visit]) -> None:
+    def __init__(
+        self, visits: Sequence[Visit], judgement: JudgementSettings = DEFAULT_JUDGEMENT
+    ) -> None:
+        self._judgement = judgement
         groups: dict[str, list[EnergyReading]] = {}
         for visit in visits:
             if visit.energy is not None:
@@ -77,17 +74,16 @@ class EnergyStatistics:
         self.has_errors = any(_has_errors(group) for group in groups.values())
         self.spread = self._metered(groups) if self.has_errors else self._plain(groups)
 
-    @staticmethod
-    def _plain(groups: dict[str, list[EnergyReading]]) -> float:
+    def _plain(self, groups: dict[str, list[EnergyReading]]) -> float:
         logs = [[math.log(reading.energy_j) for reading in group] for group in groups.values()]
         squares = sum(len(group) * float(np.var(group)) for group in logs)
         freedom = sum(len(group) - 1 for group in logs)
-        return math.sqrt(squares / freedom) if freedom else PRIOR_SD
+        return math.sqrt(squares / freedom) if freedom else self._judgement.energy_sd
 
-    @staticmethod
-    def _metered(groups: dict[str, list[EnergyReading]]) -> float:
+    def _metered(self, groups: dict[str, list[EnergyReading]]) -> float:
         # Groups whose own errors are small tell most: each is weighted by what it can tell.
-        top, below = METERED_PRIOR_PAIRS * METERED_PRIOR_SD**2, METERED_PRIOR_PAIRS
+        prior, pairs = self._judgement.metered_energy_sd, self._judgement.metered_energy_pairs
+        top, below = pairs * prior**2, pairs
         for group in groups.values():
             mean = float(np.mean([reading.energy_j for reading in group]))
             freedom = len(group) - 1
@@ -95,9 +91,9 @@ class EnergyStatistics:
                 continue
             own = float(np.mean(_variances(group))) / mean**2
             found = float(np.var([r.energy_j for r in group], ddof=1)) / mean**2
-            weight = freedom * (METERED_PRIOR_SD**2 / (METERED_PRIOR_SD**2 + own)) ** 2
+            weight = freedom * (prior**2 / (prior**2 + own)) ** 2
             # One variant with a disturbed visit must not speak for all.
-            top += weight * min(found - own, 9.0 * (METERED_PRIOR_SD**2 + own))
+            top += weight * min(found - own, 9.0 * (prior**2 + own))
             below += weight
         return math.sqrt(max(0.0, top / below))
 
@@ -114,7 +110,7 @@ class EnergyStatistics:
         if not readings:
             return None
         count = len(readings)
-        freedom = PRIOR_FREEDOM + count - 1
+        freedom = self._judgement.energy_freedom + count - 1
         t = float(stats.t.ppf(0.975, freedom))
         gross = [reading.gross_j for reading in readings if reading.gross_j is not None]
         idle = [reading.idle_w for reading in readings if reading.idle_w is not None]
@@ -125,7 +121,7 @@ class EnergyStatistics:
             low, high, error = center - t * error, center + t * error, error / center
         else:
             logs = np.log([reading.energy_j for reading in readings])
-            squares = PRIOR_FREEDOM * self.spread**2 + count * float(np.var(logs))
+            squares = self._judgement.energy_freedom * self.spread**2 + count * float(np.var(logs))
             error = math.sqrt(squares / freedom / count)
             middle = float(np.mean(logs))
             center = math.exp(middle)
@@ -148,7 +144,7 @@ class EnergyStatistics:
         weights = 1.0 / np.maximum(variance, (1e-9 * np.abs(energies).max()) ** 2)
         center = float(np.sum(weights * energies) / np.sum(weights))
         scatter = float(np.sum(weights * (energies - center) ** 2))
-        inflation = (PRIOR_FREEDOM + scatter) / freedom
+        inflation = (self._judgement.energy_freedom + scatter) / freedom
         return center, math.sqrt(inflation / float(np.sum(weights)))
 
 

@@ -29,44 +29,16 @@ from scipy import optimize, special, stats
 from .baseline import fastest_speed
 from .drift import SpeedHistory, speed_history
 from .energy import EnergyStatistics
+from .judgement_settings import DEFAULT_JUDGEMENT, JudgementSettings
 from .records import Timing, Visit
 from .warm_up_excess import WarmUpCurve, warm_up_curve
 
 FloatArray = npt.NDArray[np.float64]
 VisitKey = tuple[str, int, int]
 
-# What is believed before the visits speak: variants follow a state fully, and a drift probably.
-STATE_PRIOR = (1.0, 0.15)
-DRIFT_PRIOR = (1.0, 0.5)
-ELASTICITY_SD_PRIOR = 0.05
-# Likewise on a steady machine: one state, visits repeat to STEADY_NOISE, and only heat and the like
-# change its speed.
-STEADY_ELASTICITY_SD_PRIOR = 0.03
-STEADY_NOISE = 0.05
-# How many variants the prior on their differences counts as.
-MIN_CROSSED = 8
-# A visit is an outlier beyond so many standard deviations and this difference (10 %).
-OUTLIER_SD = 5.0
-OUTLIER_CHANGE = 0.10
-# A block with more than this share of stolen time does not count while three others remain; a visit
-# with more than that is rejected.
-MAX_BLOCK_STEAL_SHARE = 0.05
-MAX_STEAL_SHARE = 0.3
-MAX_SUSPENDED_S = 0.01
-MIN_NOISE_SD = 1e-3
-# A visit says no more than this many standard deviations about the machine's speed.
-TAMED_SD = 3.0
-FIT_ROUNDS = 3
-# Latencies are stated for the fastest speed that the machine held for this share of the visits.
-BASELINE_SHARE = 0.05
-# Visits do not fill the time evenly: by so much their share may differ from the share of time, with
-# lasting states, which a campaign may see more or less of, and on a steady machine.
-SHARE_ERROR = 0.6
-STEADY_SHARE_ERROR = 0.2
 # Variance of the median of n normal values times n, relative to that of their mean.
 _MEDIAN_COST = {1: 1.0, 2: 1.0, 3: 1.347, 4: 1.192, 5: 1.434, 6: 1.288, 7: 1.473, 8: 1.344}
-# What it is for a campaign's own visits, several blocks each, is drawn where there are so many.
-_MIN_DRAWN_VISITS = 60
+# How finely it is drawn for a campaign's own visits, several blocks each.
 _COST_DRAWS = 400
 _COST_SEED = 20_261_129
 
@@ -101,8 +73,10 @@ class CampaignEstimate:
     Args:
         visits: In the order in which they were made; failed ones are left out.
         rejections: Visits that the campaign rejected while it ran, with the reason.
+        judgement: What they are judged by, such as the journal's.
 
     Attributes:
+        judgement: What the visits are judged by.
         history: The machine's speed at each timed visit.
         rejections: Every rejected visit with its reason, in plain words.
         state_elasticity: How far variants follow a state of the reference; 1 is fully.
@@ -114,26 +88,30 @@ class CampaignEstimate:
     """
 
     def __init__(
-        self, visits: Sequence[Visit], rejections: Mapping[VisitKey, str] | None = None
+        self,
+        visits: Sequence[Visit],
+        rejections: Mapping[VisitKey, str] | None = None,
+        judgement: JudgementSettings = DEFAULT_JUDGEMENT,
     ) -> None:
+        self.judgement = judgement
         timed = [(visit, visit.timing) for visit in visits if visit.timing is not None]
         self.visits = [visit for visit, _ in timed]
         self._timings = [timing for _, timing in timed]
         self.rejections: dict[VisitKey, str] = dict(rejections or {})
         self.state_elasticity, self.drift_elasticity = 1.0, 1.0
-        self.elasticity_sd = ELASTICITY_SD_PRIOR
+        self.elasticity_sd = judgement.elasticity_sd
         self.warm_up, self.common_sd = WarmUpCurve(), 0.0
         self._median_costs: dict[int, float] = {}
         if not timed:
             return
-        self.history: SpeedHistory = speed_history(self._timings)
+        self.history: SpeedHistory = speed_history(self._timings, judgement)
         self._columns = np.column_stack([self.history.state_shift, self.history.drift])
         names = [visit.variant_id for visit in self.visits]
         _, self._variant = np.unique(names, return_inverse=True)
-        self.warm_up = warm_up_curve(self._timings)
-        self._blocks = [_block_levels(timing, self.warm_up) for timing in self._timings]
+        self.warm_up = warm_up_curve(self._timings, judgement)
+        self._blocks = [self._block_levels(timing) for timing in self._timings]
         self._log_latency = np.array([float(np.median(blocks)) for blocks in self._blocks])
-        self.noise_sd = np.full(len(self.history.level), 0.05)
+        self.noise_sd = np.full(len(self.history.level), judgement.first_noise_sd)
         self._reject_disturbed()
         self._fit()
         if self._reject_outliers():
@@ -189,14 +167,14 @@ class CampaignEstimate:
     def energies(self) -> EnergyStatistics:
         """What the accepted visits say about energy readings."""
         return EnergyStatistics(
-            [visit for visit in self.visits if visit.key not in self.rejections]
+            [visit for visit in self.visits if visit.key not in self.rejections], self.judgement
         )
 
     @property
     def correction(self) -> FloatArray:
         """Logarithm of what each timed visit was slower than the baseline, `n`.
 
-        The baseline is the fastest speed that the machine held for `BASELINE_SHARE` of the time.
+        The baseline is the fastest speed that the machine held for `baseline_share` of the time.
         """
         return np.asarray(self._correction)
 
@@ -208,14 +186,14 @@ class CampaignEstimate:
             reason = None
             suspended = timing.machine.get("suspended_s") or 0.0
             stolen = _steal_share(timing)
-            if suspended > MAX_SUSPENDED_S:
+            if suspended > self.judgement.max_suspended_s:
                 reason = f"the device was suspended for {suspended:.2f} s during the visit"
             elif abs(history.change[i]) > history.change_limit:
                 percent = 100 * math.expm1(history.change[i])
                 reason = f"the reference changed by {percent:+.0f} % within the visit"
             elif history.state[i] < 0:
                 reason = "the reference was at a level that no lasting state of the machine has"
-            elif stolen is not None and stolen > MAX_STEAL_SHARE:
+            elif stolen is not None and stolen > self.judgement.max_steal_share:
                 reason = f"the hypervisor withheld {100 * stolen:.0f} % of the time"
             if reason is not None:
                 self.rejections.setdefault(visit.key, reason)
@@ -233,7 +211,8 @@ class CampaignEstimate:
             for i in rows:
                 others = rows[rows != i]
                 difference = float(self._corrected[i] - np.median(self._corrected[others]))
-                limit = max(OUTLIER_CHANGE, OUTLIER_SD * math.sqrt(1.5 * float(self._variance(i))))
+                sd = math.sqrt(1.5 * float(self._variance(i)))
+                limit = max(self.judgement.outlier_change, self.judgement.outlier_sd * sd)
                 if abs(difference) > limit:
                     percent = 100 * math.expm1(difference)
                     self.rejections[self.visits[i].key] = (
@@ -249,7 +228,7 @@ class CampaignEstimate:
 
     def _fit(self) -> None:
         """Estimate elasticities and noise in turn, each given the other."""
-        for _ in range(FIT_ROUNDS):
+        for _ in range(self.judgement.fit_rounds):
             self._correct()
             self._fit_elasticities()
             self._correct()
@@ -260,7 +239,7 @@ class CampaignEstimate:
         slowdown = self._columns @ np.array([self.state_elasticity, self.drift_elasticity])
         known = np.flatnonzero(self._accepted) if self._accepted.any() else np.arange(len(slowdown))
         ranked = known[np.argsort(slowdown[known], kind="stable")]
-        fastest = ranked[int(BASELINE_SHARE * len(ranked))]
+        fastest = ranked[int(self.judgement.baseline_share * len(ranked))]
         self._baseline = self._columns[fastest]
         self._correction = slowdown - slowdown[fastest]
         self._corrected = self._log_latency - self._correction
@@ -277,12 +256,19 @@ class CampaignEstimate:
             level = float(np.average(self._corrected[rows], weights=1.0 / variance[rows]))
             rest = self._corrected[rows] - level
             # A wild visit pulls no further than this.
-            limit = TAMED_SD * np.sqrt(variance[rows])
+            limit = self.judgement.tamed_sd * np.sqrt(variance[rows])
             seen[rows] = self._correction[rows] + np.clip(rest, -limit, limit)
         durations_s = np.array([timing.load_s + timing.measuring_s for timing in self._timings])
         stairs = self.state_elasticity * self.history.state_shift
-        share_error = STEADY_SHARE_ERROR if self._is_steady else SHARE_ERROR
-        baseline = fastest_speed(seen, stairs, variance, durations_s, BASELINE_SHARE, share_error)
+        judgement = self.judgement
+        baseline = fastest_speed(
+            seen,
+            stairs,
+            variance,
+            durations_s,
+            judgement.baseline_share,
+            judgement.steady_share_error if self._is_steady else judgement.baseline_share_error,
+        )
         self._correction = self._correction - baseline.level
         self._corrected = self._log_latency - self._correction
         if self._is_steady:
@@ -301,7 +287,13 @@ class CampaignEstimate:
             share = root**2 / np.sum(root**2)
             within_x.append((columns[rows] - share @ columns[rows]) * root[:, None])
             within_y.append((self._log_latency[rows] - share @ self._log_latency[rows]) * root)
-        priors = np.array([STATE_PRIOR, DRIFT_PRIOR])
+        judgement = self.judgement
+        priors = np.array(
+            [
+                (judgement.state_elasticity, judgement.state_elasticity_sd),
+                (judgement.drift_elasticity, judgement.drift_elasticity_sd),
+            ]
+        )
         precision = np.diag(priors[:, 1] ** -2.0)
         right = precision @ priors[:, 0]
         if within_x:
@@ -330,8 +322,9 @@ class CampaignEstimate:
                     freedom[state] += len(same) - 1
         typical = squares.sum() / freedom.sum() if freedom.any() else self.noise_sd[0] ** 2
         # A state seen rarely leans on the others.
-        shrunk = (squares + 4.0 * typical) / (freedom + 4.0)
-        self.noise_sd = np.sqrt(np.maximum(shrunk, MIN_NOISE_SD**2))
+        prior = self.judgement.state_noise_freedom
+        shrunk = (squares + prior * typical) / (freedom + prior)
+        self.noise_sd = np.sqrt(np.maximum(shrunk, self.judgement.min_noise_sd**2))
 
     def _fit_elasticity_sd(self) -> None:
         """How much variants differ in following the machine: excess spread of their own slopes."""
@@ -346,9 +339,10 @@ class CampaignEstimate:
                 expected = 1.0 + self.elasticity_sd**2 * size
                 excess += min(slope**2 * size, 9.0 * expected) - 1.0
                 precision += size
-        believed = STEADY_ELASTICITY_SD_PRIOR if self._is_steady else ELASTICITY_SD_PRIOR
-        prior = MIN_CROSSED / believed**2
-        estimate = max(0.0, excess + MIN_CROSSED) / (precision + prior)
+        judgement, count = self.judgement, self.judgement.elasticity_variants
+        believed = judgement.steady_elasticity_sd if self._is_steady else judgement.elasticity_sd
+        prior = count / believed**2
+        estimate = max(0.0, excess + count) / (precision + prior)
         self.elasticity_sd = math.sqrt(estimate)
 
     def _moderate(self) -> None:
@@ -363,7 +357,7 @@ class CampaignEstimate:
             ratio = float(np.sum(weights * spread**2)) / freedom
             logs.append(math.log(max(ratio, 1e-8)) - special.digamma(freedom / 2))
             freedoms.append(freedom)
-        self._prior_freedom = 4.0
+        self._prior_freedom = self.judgement.variant_noise_freedom
         if len(logs) < 5:
             return
         excess = float(np.var(logs, ddof=1) - np.mean(special.polygamma(1, np.array(freedoms) / 2)))
@@ -401,7 +395,8 @@ class CampaignEstimate:
         """
         if count not in self._median_costs:
             known = _MEDIAN_COST.get(count, math.pi / 2)
-            if self._is_steady and count > 2 and len(self._residuals) >= _MIN_DRAWN_VISITS:
+            least = self.judgement.min_drawn_visits
+            if self._is_steady and count > 2 and len(self._residuals) >= least:
                 random = np.random.default_rng(_COST_SEED)
                 drawn = random.integers(len(self._residuals), size=(_COST_DRAWS, count))
                 equal = np.ones(count)
@@ -436,7 +431,21 @@ class CampaignEstimate:
         Where they repeat badly, states and bursts hide among the visits: there intervals stay as
         wide as for a machine that changes between states.
         """
-        return len(self.history.level) == 1 and float(self.noise_sd[0]) <= STEADY_NOISE
+        return (
+            len(self.history.level) == 1
+            and float(self.noise_sd[0]) <= self.judgement.steady_noise_sd
+        )
+
+    def _block_levels(self, timing: Timing) -> FloatArray:
+        """Return the logarithms of the medians of the blocks that count, as if they had settled."""
+        levels = np.log([block.median_s for block in timing.blocks]) - self.warm_up.of_blocks(
+            timing
+        )
+        most = self.judgement.max_block_steal_share
+        is_calm = [
+            not block.steal_s or block.steal_s <= most * block.wall_s for block in timing.blocks
+        ]
+        return np.asarray(levels[is_calm] if sum(is_calm) >= 3 else levels)
 
     def _noise_variance(self, rows: npt.NDArray[np.int64] | int) -> FloatArray:
         return np.asarray(self.noise_sd[np.maximum(self.history.state[rows], 0)] ** 2)
@@ -456,16 +465,6 @@ def _weighted_median(visits: Sequence[FloatArray], weights: FloatArray) -> float
     x, mass = values[order], masses[order]
     middle = (np.cumsum(mass) - mass / 2) / mass.sum()
     return float(np.interp(0.5, middle, x))
-
-
-def _block_levels(timing: Timing, curve: WarmUpCurve) -> FloatArray:
-    """Return the logarithms of the medians of the blocks that count, as if they had settled."""
-    levels = np.log([block.median_s for block in timing.blocks]) - curve.of_blocks(timing)
-    is_calm = [
-        not block.steal_s or block.steal_s <= MAX_BLOCK_STEAL_SHARE * block.wall_s
-        for block in timing.blocks
-    ]
-    return np.asarray(levels[is_calm] if sum(is_calm) >= 3 else levels)
 
 
 def _steal_share(timing: Timing) -> float | None:

@@ -26,6 +26,7 @@ from .answer_bounds import cleaned
 from .device_identity import is_same_device
 from .estimation import VisitKey
 from .journal_lines import FIRST_PREVIOUS, Line, encode, read_lines
+from .judgement_settings import DEFAULT_JUDGEMENT, UNRECORDED_JUDGEMENT, JudgementSettings
 from .network_spec import NetworkSpec
 from .records import RECORD_VERSION, Conditions, Visit
 
@@ -53,6 +54,7 @@ class CampaignRecord:
         joulemap_version: Of the program that started the campaign.
         meters: What is known about the meter that counts, and one that checks it; none without.
         meter_note: Why these meters, or why none.
+        judgement: What its visits are judged by; older journals do not say it.
         settings: What was asked for when the campaign began; empty in older journals. What of
             it makes another campaign is in the other fields, which alone are compared.
         schema_version: Of the records.
@@ -69,17 +71,21 @@ class CampaignRecord:
     joulemap_version: str
     meters: tuple[Mapping[str, Any], ...] = ()
     meter_note: str = ""
+    judgement: JudgementSettings = DEFAULT_JUDGEMENT
     settings: Mapping[str, Any] = field(default_factory=dict)
     schema_version: int = RECORD_VERSION
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as a dictionary for JSON."""
+        # Older records stay as they are: an older joulemap may go on with them.
+        is_said = self.schema_version >= RECORD_VERSION or self.judgement != UNRECORDED_JUDGEMENT
         return {
             "spec": json.loads(self.spec.to_json()),
             "conditions": vars(self.conditions),
             "device": dict(self.device),
             "runtime_version": self.runtime_version,
             "protocol": dict(self.protocol),
+            **({"judgement": self.judgement.to_dict()} if is_said else {}),
             "sampling": self.sampling,
             "seed": self.seed,
             "reference_widths": list(self.reference_widths),
@@ -110,6 +116,7 @@ class CampaignRecord:
                     "conditions": Conditions(**content["conditions"]),
                     "reference_widths": tuple(content["reference_widths"]),
                     "meters": tuple(dict(meter) for meter in content.get("meters", ())),
+                    "judgement": _judgement(content),
                     "settings": dict(content.get("settings", {})),
                 }
             )
@@ -135,7 +142,16 @@ class CampaignRecord:
             names = {*self.protocol}
         for name in sorted(names):
             pairs[f"protocol {name}"] = (self.protocol.get(name), other.protocol.get(name))
+        for name, value in self.judgement.to_dict().items():
+            pairs[f"judgement {name}"] = (value, getattr(other.judgement, name))
         return [f"{name}: {a} there, {b} here" for name, (a, b) in pairs.items() if a != b]
+
+
+def _judgement(content: Mapping[str, Any]) -> JudgementSettings:
+    """Return what a first line says of the judgement, or what journals that say nothing are judged by."""
+    if "judgement" not in content:
+        return UNRECORDED_JUDGEMENT
+    return JudgementSettings.from_dict(content["judgement"])
 
 
 def _meters(meters: Sequence[Mapping[str, Any]]) -> str:

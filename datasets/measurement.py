@@ -10,6 +10,7 @@ import numpy as np
 
 from .energy import EnergyEstimate
 from .estimation import CampaignEstimate, LatencyEstimate, VisitKey
+from .judgement_settings import DEFAULT_JUDGEMENT, JudgementSettings
 from .records import Timing, Visit
 
 
@@ -116,15 +117,18 @@ class Measurement:
 
 
 def measurements_of(
-    visits: Sequence[Visit], rejections: Mapping[VisitKey, str] | None = None
+    visits: Sequence[Visit],
+    rejections: Mapping[VisitKey, str] | None = None,
+    judgement: JudgementSettings = DEFAULT_JUDGEMENT,
 ) -> list[Measurement]:
     """Return one measurement per variant, in the order of their first visits.
 
     Args:
         visits: All visits of one campaign, in order.
         rejections: Visits that the campaign rejected while it ran, with the reason.
+        judgement: What they are judged by, such as the journal's.
     """
-    campaign = CampaignEstimate(visits, rejections)
+    campaign = CampaignEstimate(visits, rejections, judgement)
     grouped: dict[str, list[Visit]] = {}
     for visit in visits:
         grouped.setdefault(visit.variant_id, []).append(visit)

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import optimize
 
+from .judgement_settings import DEFAULT_JUDGEMENT, JudgementSettings
 from .records import Timing
 
 FloatArray = npt.NDArray[np.float64]
@@ -25,14 +26,6 @@ FloatArray = npt.NDArray[np.float64]
 # So many visits, evenly chosen, and so many runs of each, mostly early ones, tell the curve.
 MAX_VISITS = 60
 MAX_RUNS = 30
-MIN_VISITS = 10
-# A curve by which hardly any visit is more than this slower is none.
-NOTABLE_EXCESS = 0.01
-NOTABLE_SHARE = 0.1
-# The curve must explain so much of the absolute deviations around constant levels.
-MIN_GAIN = 0.1
-# A run that is further off than this (logarithm) is disturbed, however far.
-MAX_DEVIATION = 0.5
 _STARTS = ((0.5, 2.0), (1.5, 8.0))
 
 
@@ -63,13 +56,16 @@ class WarmUpCurve:
         return self.excess(_block_places(timing))
 
 
-def warm_up_curve(timings: Sequence[Timing]) -> WarmUpCurve:
+def warm_up_curve(
+    timings: Sequence[Timing], judgement: JudgementSettings = DEFAULT_JUDGEMENT
+) -> WarmUpCurve:
     """Return how visits warm up; a curve without excess where the blocks are settled.
 
     Args:
         timings: The visits' times.
+        judgement: What is an excess.
     """
-    if len(timings) < MIN_VISITS:
+    if len(timings) < judgement.min_warm_up_visits:
         return WarmUpCurve()
     step = max(1, len(timings) // MAX_VISITS)
     series = [_runs(timing) for timing in timings[::step]]
@@ -78,36 +74,37 @@ def warm_up_curve(timings: Sequence[Timing]) -> WarmUpCurve:
     logs = np.full((len(series), width), np.nan)
     for row, (at, values) in enumerate(series):
         places[row, : len(at)], logs[row, : len(at)] = at, values
-    flat = _deviation(logs)
+    cap = judgement.max_warm_up_deviation
+    flat = _deviation(logs, cap)
     seen = np.isfinite(logs)
     places = np.where(seen, places, 0.0)
 
     def loss(parameters: FloatArray) -> float:
         first, decay = np.exp(np.clip(parameters, -6.0, 5.0))
-        return _deviation(logs - np.log1p(first * np.exp(-places / decay)))
+        return _deviation(logs - np.log1p(first * np.exp(-places / decay)), cap)
 
     fits = [
         optimize.minimize(loss, np.log(start), method="Nelder-Mead", options={"maxfev": 80})
         for start in _STARTS
     ]
     best = min(fits, key=lambda fit: float(fit.fun))
-    if best.fun > (1.0 - MIN_GAIN) * flat:
+    if best.fun > (1.0 - judgement.min_warm_up_gain) * flat:
         return WarmUpCurve()
     first, decay = np.exp(np.clip(best.x, -6.0, 5.0))
     curve = WarmUpCurve(float(first), float(decay))
     at_start = np.array([curve.of_blocks(timing)[0] for timing in timings])
-    if np.mean(at_start > NOTABLE_EXCESS) < NOTABLE_SHARE:
+    if np.mean(at_start > judgement.min_warm_up_excess) < judgement.min_warm_up_share:
         return WarmUpCurve()
     return curve
 
 
-def _deviation(logs: FloatArray) -> float:
+def _deviation(logs: FloatArray, cap: float) -> float:
     """Return the mean absolute deviation of rows from their medians, wild values capped."""
     counts = np.sum(np.isfinite(logs), axis=1)
     ordered = np.sort(logs, axis=1)  # missing ones come last
     rows = np.arange(len(logs))
     medians = (ordered[rows, (counts - 1) // 2] + ordered[rows, counts // 2]) / 2
-    rest = np.minimum(np.abs(logs - medians[:, None]), MAX_DEVIATION)
+    rest = np.minimum(np.abs(logs - medians[:, None]), cap)
     return float(np.nansum(rest) / counts.sum())
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import tomllib
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
@@ -22,8 +22,6 @@ from joulemap.datasets import (
     Timing,
     Visit,
     Width,
-    drift,
-    estimation,
 )
 from joulemap.datasets.journal import CampaignRecord
 from joulemap.device_agents.onboard.keeper import device_lock
@@ -69,20 +67,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Let no wait for a program outlast the test."""
     waiting.set_limit(item)
-
-
-@pytest.fixture(scope="module")
-def calm_machine() -> Iterator[None]:
-    """Nothing rejects a visit for what else the machine did.
-
-    Visits of milliseconds are noisy; that they are rejected for it is tested elsewhere.
-    """
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("MAX_CHANGE", "MIN_STATE_GAP"):
-            patch.setattr(drift, name, 99.0)
-        for name in ("OUTLIER_CHANGE", "MAX_STEAL_SHARE"):
-            patch.setattr(estimation, name, 99.0)
-        yield
 
 
 AnyReport = TypeVar("AnyReport", pytest.TestReport, pytest.CollectReport)

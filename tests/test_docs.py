@@ -25,6 +25,8 @@ from joulemap.profiler import Protocol, networks, profile, sample
 from joulemap.profiler.campaign import sampling
 from joulemap.profiler.command_line import cli
 
+from .calm_judgement import CALM
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -51,10 +53,11 @@ def blocks(page: Path, language: str) -> Iterator[tuple[int, str]]:
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory, calm_machine: None) -> Path:
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what pages may take for granted: a campaign, a table, a predictor of each."""
     folder = tmp_path_factory.mktemp("measured")
-    profile("local:", "lenet5", samples=16, out=folder / "runs/lenet5", protocol=QUICK)
+    out = folder / "runs/lenet5"
+    profile("local:", "lenet5", samples=16, out=out, protocol=QUICK, judgement=CALM)
     spec = networks.get("lenet5")
     rows = [[*widths, 0.02 + spec.at(widths).macs * 1e-7] for widths in sample(spec, 30)]
     table = pd.DataFrame(rows, columns=[*spec.width_names, "latency_ms"])

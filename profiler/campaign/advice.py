@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import numpy.typing as npt
 
-from ...datasets.estimation import STEADY_NOISE, CampaignEstimate
+from ...datasets.estimation import CampaignEstimate
 from ...datasets.journal import JournalContent
 from ...datasets.measurement import Measurement, measurements_of
 from ...datasets.records import Timing
@@ -42,7 +42,7 @@ def advise(journal: JournalContent) -> list[str]:
 
 def campaign_findings(journal: JournalContent) -> list[Finding]:
     """Return what stands out about a campaign's measurements, the gravest first."""
-    measurements = measurements_of(journal.visits, journal.rejections)
+    measurements = measurements_of(journal.visits, journal.rejections, journal.campaign.judgement)
     timings = [visit.timing for visit in journal.visits if visit.timing is not None]
     if not timings:
         text = "No visit succeeded: there is nothing to judge."
@@ -104,7 +104,7 @@ def _starved(timings: list[Timing], runtime: str) -> list[Finding]:
 
 def _disturbed(estimate: CampaignEstimate) -> list[Finding]:
     noise = float(np.max(estimate.noise_sd))
-    if noise <= STEADY_NOISE or estimate.common_sd <= DISTURBED_COMMON_SD:
+    if noise <= estimate.judgement.steady_noise_sd or estimate.common_sd <= DISTURBED_COMMON_SD:
         return []
     return [
         Finding(

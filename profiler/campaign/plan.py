@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from ...datasets import Conditions, NetworkSpec, Visit
 from ...datasets.estimation import CampaignEstimate, VisitKey
+from ...datasets.judgement_settings import DEFAULT_JUDGEMENT, JudgementSettings
 from ...datasets.measurement import Measurement, measurements_of
 from ...datasets.records import variant_id
 from .protocol import Protocol
@@ -40,6 +41,7 @@ class VisitPlan:
         made: Visits that the journal holds.
         rejections: Visits among them that were rejected, with the reason.
         reject: Is told of every further rejection.
+        judgement: What the visits are judged by.
     """
 
     def __init__(
@@ -52,12 +54,14 @@ class VisitPlan:
         made: Sequence[Visit] = (),
         rejections: Mapping[VisitKey, str] | None = None,
         reject: Callable[[VisitKey, str], None] = lambda key, reason: None,
+        judgement: JudgementSettings = DEFAULT_JUDGEMENT,
     ) -> None:
         self.spec, self.conditions, self.protocol, self.seed = spec, conditions, protocol, seed
         self.ids = {widths: variant_id(spec.fingerprint, widths, conditions) for widths in variants}
         self.visits: list[Visit] = []
         self.rejections = dict(rejections or {})
         self._reject = reject
+        self.judgement = judgement
         self._attempts: dict[tuple[str, int], int] = {}
         self._closed: set[tuple[str, int]] = set()
         self._spent_s = self._longest_s = 0.0
@@ -199,7 +203,7 @@ class VisitPlan:
 
     def _judge(self) -> None:
         """Reject what the machine disturbed; those visits are open again while tries remain."""
-        estimate = CampaignEstimate(self.visits, self.rejections)
+        estimate = CampaignEstimate(self.visits, self.rejections, self.judgement)
         for key, reason in estimate.rejections.items():
             if key not in self.rejections:
                 self.rejections[key] = reason
@@ -210,7 +214,7 @@ class VisitPlan:
 
     def measurements(self) -> list[Measurement]:
         """Return what all visits say so far, one measurement per variant visited."""
-        return measurements_of(self.visits, self.rejections)
+        return measurements_of(self.visits, self.rejections, self.judgement)
 
     def _imprecise(self) -> list[WidthTuple]:
         """The variants whose 95 % interval is wider than the protocol wants."""

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 from joulemap import InputError, JoulemapError, interruption
 
-from ...datasets import CostDataset, NetworkSpec
+from ...datasets import CostDataset, JudgementSettings, NetworkSpec
 from ...datasets.store import export_campaign, held_folder
 from ...device_agents.device import Device
 from ...device_agents.interfaces import ConnectOptions
@@ -60,6 +60,7 @@ def profile(
     lock_frequency: bool = False,
     meter: str = "auto",
     protocol: Protocol | None = None,
+    judgement: JudgementSettings | None = None,
     observer: Observer | None = None,
     sources: Sequence[Predictor] = (),
     connect: ConnectOptions | None = None,
@@ -88,6 +89,8 @@ def profile(
             `NAME[:CHANNEL]`, after a comma a second one that checks the first; a battery's may be
             followed by what is known of it, `battery?current_unit=mA&sign=-`.
         protocol: How a variant is measured.
+        judgement: What its visits are judged by; the journal keeps it, and a campaign continues
+            with the same.
         observer: Is told how it goes.
         sources: Predictors of other devices; the samples are then those that tell most about this
             one, chosen from candidates that `sampling` draws.
@@ -119,6 +122,7 @@ def profile(
         meter=meter,
         layers=layers,
         protocol=protocol or Protocol(),
+        judgement=judgement or JudgementSettings(),
     )
     return run(
         settings,

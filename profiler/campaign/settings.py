@@ -12,6 +12,7 @@ from typing import Any
 
 from joulemap import InputError
 
+from ...datasets import JudgementSettings
 from ...device_agents.registry import check_meters, runtime_entry
 from .protocol import Protocol
 from .sampling import sampler_named
@@ -49,6 +50,7 @@ class CampaignSettings:
             one that checks the first.
         layers: Of how many variants to time single layers as well.
         protocol: How a variant is measured.
+        judgement: What its visits are judged by.
 
     Raises:
         InputError: A value is of another type, out of range or unknown, or two exclude each other.
@@ -75,6 +77,7 @@ class CampaignSettings:
     meter: str = "auto"
     layers: int = 0
     protocol: Protocol = field(default_factory=Protocol)
+    judgement: JudgementSettings = field(default_factory=JudgementSettings)
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -98,7 +101,8 @@ class CampaignSettings:
         """Return what a campaign's journal keeps of its settings, for JSON.
 
         The device's address, the folder and the predictors' files are left out: they say where
-        things lay, and a campaign may be continued from elsewhere.
+        things lay, and a campaign may be continued from elsewhere. The judgement has its own place in
+        the journal.
         """
         listed = None if self.widths is None else [_plain(vector) for vector in self.widths]
         size = self.resolution
@@ -226,6 +230,11 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "layers": _at_least(0, "20"),
         "protocol": Rule(
             lambda value: isinstance(value, Protocol), "it must be a Protocol", "Protocol(visits=3)"
+        ),
+        "judgement": Rule(
+            lambda value: isinstance(value, JudgementSettings),
+            "it must be JudgementSettings",
+            "JudgementSettings(max_change=0.2)",
         ),
     }
 )

@@ -13,11 +13,12 @@ from typing import Any
 from joulemap import InputError
 from joulemap.regular_files import read_text
 
+from ...datasets import JudgementSettings
 from .protocol import Protocol
 from .settings import CampaignSettings, problem_of
 
 MAX_BYTES = 1 << 20
-PROTOCOL = "protocol"
+PROTOCOL, JUDGEMENT = "protocol", "judgement"
 # What options are called that have another name in a file.
 OPTION_KEYS: Mapping[str, str] = MappingProxyType(
     {
@@ -42,11 +43,13 @@ _KINDS: Mapping[str, tuple[tuple[type, ...], str, str]] = MappingProxyType(
 
 
 def read_settings(path: str | PathLike[str]) -> dict[str, Any]:
-    """Return the settings that a TOML file gives, by name, each checked; `protocol` is a dictionary.
+    """Return the settings that a TOML file gives, by name, each checked.
+
+    `protocol` and `judgement` are dictionaries.
 
     Args:
-        path: A file of `key = value` lines, named as the arguments of `CampaignSettings`, and a table
-            `[protocol]` of `Protocol`'s.
+        path: A file of `key = value` lines, named as the arguments of `CampaignSettings`, and tables
+            `[protocol]` of `Protocol`'s and `[judgement]` of `JudgementSettings`'.
 
     Raises:
         InputError: It cannot be read, has an unknown key, or a value that none can have.
@@ -66,12 +69,14 @@ def read_settings(path: str | PathLike[str]) -> dict[str, Any]:
     for name, value in content.items():
         if name not in known:
             raise InputError(f"{path}: {_unknown(name, known, in_protocol)}")
-        if name != PROTOCOL and (problem := problem_of(name, value)):
+        if name not in (PROTOCOL, JUDGEMENT) and (problem := problem_of(name, value)):
             raise InputError(f"{path}: {problem}")
     protocol = content.get(PROTOCOL, {})
     if not isinstance(protocol, dict):
         raise InputError(f"{path}: protocol is no table; write its keys under a line [protocol]")
     _check_protocol(protocol, path)
+    if JUDGEMENT in content:
+        _judgement(content, f"{path}: ")
     return content
 
 
@@ -114,9 +119,18 @@ def settings_of(
         CampaignSettings(**alone)
     try:
         protocol = Protocol(**merged.pop(PROTOCOL))
-        return CampaignSettings(**merged, protocol=protocol)
+        judgement = _judgement(merged)
+        return CampaignSettings(**{**merged, JUDGEMENT: judgement}, protocol=protocol)
     except InputError as error:
         raise InputError(f"{where}{error.full_text}") from error
+
+
+def _judgement(content: Mapping[str, Any], where: str = "") -> JudgementSettings:
+    """Return the judgement that settings hold as a table, the default without one."""
+    try:
+        return JudgementSettings.from_dict(content.get(JUDGEMENT, {}))
+    except InputError as error:
+        raise InputError(f"{where}under [{JUDGEMENT}]: {error.full_text}") from error
 
 
 def _check_protocol(content: Mapping[str, Any], path: str | PathLike[str]) -> None:

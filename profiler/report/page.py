@@ -129,7 +129,10 @@ def _journal(folder: Path) -> JournalContent | None:
 
 def _page(content: ReportContent, sentences: list[str]) -> str:
     journal = content.journal
-    estimate = None if journal is None else CampaignEstimate(journal.visits, journal.rejections)
+    estimate = None
+    if journal is not None:
+        judgement = journal.campaign.judgement
+        estimate = CampaignEstimate(journal.visits, journal.rejections, judgement)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     style = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
     title = f"{content.spec.name}: {content.predictor.target_}"

@@ -87,6 +87,7 @@ def prepare(
             journal.content.visits,
             journal.content.rejections,
             journal.reject,
+            settings.judgement,
         )
         num_open = 0 if plan.is_out_of_time else plan.num_open
         visit_s = settings.protocol.visit_duration_s + metered_visit_s(meters, settings.protocol)
@@ -149,6 +150,7 @@ def _record(
         reference_widths=reference_widths(subject.spec),
         joulemap_version=__version__,
         meters=recorded_meters(device, meters),
+        judgement=settings.judgement,
         meter_note=str(device.meters.get("why") or ""),
         settings=settings.to_dict(),
     )

@@ -28,6 +28,7 @@ from joulemap.profiler.campaign import layers
 from joulemap.profiler.campaign.observer import Silent
 from joulemap.profiler.templates import export as template_module
 
+from ...calm_judgement import CALM
 from ..conftest import LIMITS, QUICK, Remote
 from ..sshd import SshClientHome, running_sshd
 
@@ -39,24 +40,21 @@ IMPATIENT = replace(PATIENT, start_timeout_s=0.3)
 # line before it goes on.
 CAMPAIGN = """
 import sys
-from joulemap.datasets import drift, estimation
+from joulemap.datasets import JudgementSettings
 from joulemap.profiler import Protocol, profile
 from joulemap.profiler.campaign.observer import Silent
 from joulemap.profiler.templates import export as templates
 templates._cache_folder = lambda: templates.Path(sys.argv[2])
-drift.MAX_CHANGE = drift.MIN_STATE_GAP = 99.0
-estimation.OUTLIER_CHANGE = estimation.MAX_STEAL_SHARE = 99.0
+calm = JudgementSettings(max_change=99.0, min_state_gap=99.0, outlier_change=99.0,
+                         max_steal_share=99.0)
 class Observer(Silent):
     def visited(self, visit, done, noise):
         if done == 3:
             print(visit.timing.pid, flush=True)
             sys.stdin.readline()
 profile("local:", "lenet5", samples=5, out=sys.argv[1], protocol=Protocol(**{protocol!r}),
-                 observer=Observer())
+                 judgement=calm, observer=Observer())
 """
-
-
-pytestmark = pytest.mark.usefixtures("calm_machine")
 
 
 @pytest.fixture(autouse=True)
@@ -114,7 +112,9 @@ class Listener(Silent):
 
 
 def run(out: Path, observer: Silent, protocol: Any = PATIENT) -> tuple[Visit, ...]:
-    profile("local:", "lenet5", samples=3, out=out, protocol=protocol, observer=observer)
+    profile(
+        "local:", "lenet5", samples=3, out=out, protocol=protocol, judgement=CALM, observer=observer
+    )
     return read_journal(out / "journal.jsonl").visits
 
 
@@ -237,7 +237,16 @@ def test_nobody_comes_between_a_campaign_and_its_layers(
                 thread.start()
                 assert is_waiting.wait(60)
 
-    profile(device(), "lenet5", samples=3, out=out, protocol=PATIENT, observer=Followed(), layers=2)
+    profile(
+        device(),
+        "lenet5",
+        samples=3,
+        out=out,
+        protocol=PATIENT,
+        judgement=CALM,
+        observer=Followed(),
+        layers=2,
+    )
     thread.join(60)
     assert had_layers == [True]
     assert len(LayerProfiles.load(out)) == 2
@@ -350,7 +359,7 @@ def test_a_device_that_refuses_the_lock_is_measured_with_a_warning_that_stays_in
     (tmp_path / "runtime" / "sitecustomize.py").write_text(REFUSING)
     out = tmp_path / "run"
     device = remote.device(agent_visits=1)
-    profile(device, "lenet5", samples=3, out=out, protocol=PATIENT, observer=told)
+    profile(device, "lenet5", samples=3, out=out, protocol=PATIENT, judgement=CALM, observer=told)
     reason = "an abstract name of a socket is refused (Permission denied)"
     (warning,) = told.warnings
     assert warning.startswith(
@@ -367,7 +376,7 @@ def test_a_dataset_says_that_its_campaign_was_alone_on_the_device(
     remote: Remote, tmp_path: Path, is_remote: bool
 ) -> None:
     device = remote.device() if is_remote else Device("local:")
-    profile(device, "lenet5", samples=1, out=tmp_path / "run", protocol=PATIENT)
+    profile(device, "lenet5", samples=1, out=tmp_path / "run", protocol=PATIENT, judgement=CALM)
     campaign = read_journal(tmp_path / "run" / "journal.jsonl").campaign
     assert campaign.device["device_lock"] == {"is_exclusive": True, "reason": None}
 

@@ -23,7 +23,7 @@ from ..conftest import Remote
 # which it draws how many bytes every second link carries until it is cut.
 HOSTS = """
 import os, random, sys, time
-from joulemap.datasets import drift, estimation
+from joulemap.datasets import JudgementSettings
 from joulemap.device_agents import device as devices
 from joulemap.device_agents.host.keeper_client import LinkLimits
 from joulemap.device_agents.simulated.loopback import LoopbackTransport
@@ -33,8 +33,8 @@ from joulemap.profiler.templates import export as templates
 templates._cache_folder = lambda: templates.Path(sys.argv[4])
 allowed = templates.Path(sys.argv[5])
 # Visits of milliseconds are noisy; here it counts how many there are, not how good.
-drift.MAX_CHANGE = drift.MIN_STATE_GAP = 99.0
-estimation.OUTLIER_CHANGE = estimation.MAX_STEAL_SHARE = 99.0
+calm = JudgementSettings(max_change=99.0, min_state_gap=99.0, outlier_change=99.0,
+                         max_steal_share=99.0)
 devices.VISIT_GRACE_S = 1.0
 devices.PREPARE_TIMEOUT_S = 20.0
 networks.get("lenet5")
@@ -72,7 +72,7 @@ for line in sys.stdin:
         device = devices.Device("loopback:", transport=link, limits=limits)
         try:
             profile(device, "lenet5", samples=samples, out=out, protocol=protocol,
-                             observer=observer)
+                             judgement=calm, observer=observer)
         except BaseException as error:
             print(f"campaign: {error!r}", file=sys.stderr, flush=True)
             os._exit(1)

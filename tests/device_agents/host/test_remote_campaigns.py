@@ -21,9 +21,9 @@ from joulemap.profiler.campaign.observer import Silent
 from joulemap.profiler.campaign.steps.link_token import link_token
 from joulemap.profiler.command_line.cli import main
 
+from ...calm_judgement import CALM, calm_file
 from ..conftest import LIMITS, QUICK, Remote
 
-pytestmark = pytest.mark.usefixtures("calm_machine")
 PROTOCOL = replace(QUICK, has_revisits=True, max_attempts=9)
 
 
@@ -36,8 +36,12 @@ def order_of(folder: Path) -> list[tuple[object, ...]]:
 
 
 def test_a_remote_campaign_is_the_same_as_a_local_one(remote: Remote, tmp_path: Path) -> None:
-    local = profile(Device("local:"), "lenet5", samples=6, out=tmp_path / "a", protocol=PROTOCOL)
-    far = profile(remote.device(), "lenet5", samples=6, out=tmp_path / "b", protocol=PROTOCOL)
+    local = profile(
+        Device("local:"), "lenet5", samples=6, out=tmp_path / "a", protocol=PROTOCOL, judgement=CALM
+    )
+    far = profile(
+        remote.device(), "lenet5", samples=6, out=tmp_path / "b", protocol=PROTOCOL, judgement=CALM
+    )
     assert order_of(tmp_path / "a") == order_of(tmp_path / "b")
     assert len(order_of(tmp_path / "b")) == 12
     one, two = (read_journal(tmp_path / name / "journal.jsonl").campaign for name in "ab")
@@ -49,7 +53,9 @@ def test_a_remote_campaign_is_the_same_as_a_local_one(remote: Remote, tmp_path: 
 
 def test_a_time_cap_makes_no_more_visits_than_it_allows(remote: Remote, tmp_path: Path) -> None:
     capped = replace(PROTOCOL, time_cap_s=1.0)
-    profile(remote.device(), "lenet5", samples=40, out=tmp_path / "run", protocol=capped)
+    profile(
+        remote.device(), "lenet5", samples=40, out=tmp_path / "run", protocol=capped, judgement=CALM
+    )
     spent = [
         timing.measuring_s
         + timing.load_s
@@ -101,12 +107,13 @@ def test_ctrl_c_while_a_remote_device_works_leaves_its_answers_there(
                 samples=12,
                 out=out,
                 protocol=PROTOCOL,
+                judgement=CALM,
                 observer=Pressing(),
             )
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)
-    profile(remote.device(), "lenet5", samples=12, out=out, protocol=PROTOCOL)
+    profile(remote.device(), "lenet5", samples=12, out=out, protocol=PROTOCOL, judgement=CALM)
     keys = [visit.key for visit in visits_of(out)]
     assert len(keys) == len(set(keys)) == 24
     assert not [visit.error for visit in visits_of(out) if visit.error]
@@ -125,6 +132,7 @@ def test_an_interrupted_campaign_finds_its_answers_on_the_device(
             samples=6,
             out=out,
             protocol=PROTOCOL,
+            judgement=CALM,
             observer=Interrupted(3),
         )
     remote.wait_until(lambda: not remote.keepers(), "the keeper stays after Ctrl-C")
@@ -134,7 +142,7 @@ def test_an_interrupted_campaign_finds_its_answers_on_the_device(
     waiting = {entry.split(b'"')[0].decode() for entry in entries}
     assert len(visits_of(out)) == 3
     first = remote.link.received
-    profile(remote.device(), "lenet5", samples=6, out=out, protocol=PROTOCOL)
+    profile(remote.device(), "lenet5", samples=6, out=out, protocol=PROTOCOL, judgement=CALM)
     assert remote.link.received > first
     visits = visits_of(out)
     assert len(visits) == 12
@@ -165,12 +173,12 @@ def test_a_campaign_keeps_its_token_and_never_takes_anothers(tmp_path: Path) -> 
 
 def test_a_journal_that_cannot_be_opened_costs_a_campaign_nothing(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    profile("sim:eyeriss", "lenet5", samples=2, out=out, protocol=PROTOCOL)
+    profile("sim:eyeriss", "lenet5", samples=2, out=out, protocol=PROTOCOL, judgement=CALM)
     (out / "journal.jsonl").rename(tmp_path / "elsewhere")
     (out / "journal.jsonl").symlink_to("journal.jsonl")
     before = {path.name: (path.lstat().st_ino, path.lstat().st_mtime_ns) for path in out.iterdir()}
     with pytest.raises(InputError, match="symbolic links"):
-        profile("sim:eyeriss", "lenet5", samples=2, out=out, protocol=PROTOCOL)
+        profile("sim:eyeriss", "lenet5", samples=2, out=out, protocol=PROTOCOL, judgement=CALM)
     assert before == {
         path.name: (path.lstat().st_ino, path.lstat().st_mtime_ns) for path in out.iterdir()
     }
@@ -181,7 +189,12 @@ def test_a_second_campaign_in_a_folder_does_not_disturb_the_firsts_device(
 ) -> None:
     def start() -> CostDataset:
         return profile(
-            remote.device(), "lenet5", samples=2, out=tmp_path / "run", protocol=PROTOCOL
+            remote.device(),
+            "lenet5",
+            samples=2,
+            out=tmp_path / "run",
+            protocol=PROTOCOL,
+            judgement=CALM,
         )
 
     with held_folder(tmp_path / "run") as folder:
@@ -205,6 +218,7 @@ def test_clean_leaves_nothing_of_joulemap_on_the_device(
         assert list((remote.cache / "agents").glob("agent-*"))
     arguments = ["profile", "local:", "--network", "lenet5", "--samples", "2", "--visits", "1"]
     arguments += ["--visit-s", "0.02", "--out", str(tmp_path / "run"), "--clean", "--json"]
+    arguments += ["--config", str(calm_file(tmp_path))]
     assert main(arguments) == 0
     assert json.loads(capsys.readouterr().out)["variants"] == 2
     assert len(CostDataset.load(tmp_path / "run")) == 2

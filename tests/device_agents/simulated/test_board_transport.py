@@ -27,6 +27,8 @@ from joulemap.profiler.campaign.devices import board_options, is_board, open_dev
 from joulemap.profiler.campaign.protocol import reference_widths
 from joulemap.profiler.templates.export import cached_template
 
+from ...calm_judgement import CALM
+
 ACTIVE_W = 5.0
 PROTOCOL = Protocol(
     visits=1,
@@ -183,7 +185,6 @@ def test_urls_that_make_no_sense_are_refused(url: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(("equipment", "meter"), [("rapl", "rapl"), ("ina219", "hwmon")])
-@pytest.mark.usefixtures("calm_machine")
 def test_a_campaign_finds_the_energy_of_real_runs(
     tmp_path: Path, equipment: str, meter: str
 ) -> None:
@@ -198,6 +199,7 @@ def test_a_campaign_finds_the_energy_of_real_runs(
         protocol=replace(
             PROTOCOL, visits=3, max_visit_s=1.0, block_s=0.1, min_blocks=30, max_attempts=6
         ),
+        judgement=CALM,
     )
     assert set(dataset.to_pandas()["energy_source"]) == {"simulated"}
     made = [visit for visit in read_journal(tmp_path / FILE_NAME).visits if visit.timing]

@@ -20,9 +20,9 @@ from joulemap.profiler import networks, profile
 from joulemap.profiler.campaign.protocol import Protocol, reference_widths
 from joulemap.profiler.templates.export import cached_template
 
+from ...calm_judgement import CALM
 from ...device_agents.adb_phone import Phone, own_adb_server, phone_root, running_phone
 
-pytestmark = pytest.mark.usefixtures("calm_machine")
 PROTOCOL = Protocol(
     visits=2,
     max_visit_s=0.1,
@@ -44,7 +44,9 @@ def phone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Phone]:
 
 
 def measure(device: str | Device, out: Path, samples: int = 4) -> CostDataset:
-    return profile(device, "lenet5", samples=samples, out=out, protocol=PROTOCOL, seed=3)
+    return profile(
+        device, "lenet5", samples=samples, out=out, protocol=PROTOCOL, judgement=CALM, seed=3
+    )
 
 
 def made(out: Path, samples: int) -> list[tuple[tuple[int, ...], int]]:

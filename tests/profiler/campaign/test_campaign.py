@@ -29,7 +29,8 @@ from joulemap.device_agents.host.agent_archive import agent_archive
 from joulemap.device_agents.registry import RuntimeEntry
 from joulemap.profiler import Protocol, networks, profile, profile_layers, sample
 
-pytestmark = pytest.mark.usefixtures("calm_machine")
+from ...calm_judgement import CALM
+
 FAST = Protocol(
     visits=2,
     max_attempts=10,
@@ -65,7 +66,12 @@ class Recorder:
 
 def run(out: Path, samples: int | None = 5, **changes: Any) -> tuple[CostDataset, Recorder]:
     recorder = Recorder()
-    settings: dict[str, Any] = {"protocol": FAST, "observer": recorder, **changes}
+    settings: dict[str, Any] = {
+        "protocol": FAST,
+        "judgement": CALM,
+        "observer": recorder,
+        **changes,
+    }
     return profile("local:", "lenet5", samples=samples, out=out, **settings), recorder
 
 

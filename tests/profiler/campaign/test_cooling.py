@@ -18,6 +18,8 @@ from joulemap.profiler.campaign.advice import advise
 from joulemap.profiler.campaign.observer import Silent
 from joulemap.profiler.command_line import cli
 
+from ...calm_judgement import CALM
+
 
 def test_visits_that_began_too_hot_are_counted(tmp_path: Path) -> None:
     heat = Throttling(ambient_c=50.0, full_load_rise_c=1.0, limit_c=200.0)
@@ -43,7 +45,6 @@ class Messages(Silent):
         self.said.append(text)
 
 
-@pytest.mark.usefixtures("calm_machine")
 def test_a_temperature_that_cannot_be_read_is_said(tmp_path: Path) -> None:
     messages = Messages()
     protocol = Protocol(
@@ -56,7 +57,15 @@ def test_a_temperature_that_cannot_be_read_is_said(tmp_path: Path) -> None:
         max_further_visits=0,
         start_timeout_s=0.1,
     )
-    profile("local:", "lenet5", samples=1, out=tmp_path, protocol=protocol, observer=messages)
+    profile(
+        "local:",
+        "lenet5",
+        samples=1,
+        out=tmp_path,
+        protocol=protocol,
+        judgement=CALM,
+        observer=messages,
+    )
     is_unreadable = MACHINE.hottest_c() is None
     assert ("the temperature cannot be read" in " ".join(messages.said)) is is_unreadable
     advice = " ".join(advise(read_journal(tmp_path / FILE_NAME)))

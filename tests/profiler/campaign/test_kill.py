@@ -29,12 +29,12 @@ pytestmark = pytest.mark.timeout(900)
 # hundred campaigns do not spend their time on imports. The campaigns are processes of their own.
 FORKS = """
 import contextlib, os, random, signal, sys, threading, time
-from joulemap.datasets import drift, estimation
+from joulemap.datasets import JudgementSettings
 from joulemap.profiler import networks, profile, Protocol
 from joulemap.profiler.campaign.observer import Silent
 # Visits of milliseconds are noisy; here it counts how many there are, not how good.
-drift.MAX_CHANGE = drift.MIN_STATE_GAP = 99.0
-estimation.OUTLIER_CHANGE = estimation.MAX_STEAL_SHARE = 99.0
+calm = JudgementSettings(max_change=99.0, min_state_gap=99.0, outlier_change=99.0,
+                         max_steal_share=99.0)
 networks.get("lenet5")
 out, acknowledged = sys.argv[1:3]
 samples, agent_kills = map(int, sys.argv[3:])
@@ -70,7 +70,7 @@ for line in sys.stdin:
     if pid == 0:
         try:
             profile("local:", "lenet5", samples=samples, out=out, protocol=protocol,
-                             observer=Acknowledge())
+                             judgement=calm, observer=Acknowledge())
         except BaseException as error:
             print(f"campaign: {error!r}", file=sys.stderr)
             os._exit(1)

@@ -21,11 +21,11 @@ from joulemap.device_agents import Device
 from joulemap.device_agents.host.agent_archive import agent_archive
 from joulemap.profiler.command_line import cli
 
+from ...calm_judgement import calm_file
 from ...device_agents.adb_phone import own_adb_server, phone_root, running_phone
 from ...device_agents.processes import process_state, wait_for_states
 from ...device_agents.sshd import SshClientHome, Sshd
 
-pytestmark = pytest.mark.usefixtures("calm_machine")
 APT_LINE = "apt-get install -y --no-install-recommends strace"
 TEMPLATES = ".cache/joulemap/templates"
 # Whom a process may speak to: others on the same machine, and none of them a name server.
@@ -57,6 +57,7 @@ def campaign(device: str, out: Path, *more: str) -> list[str]:
     return [
         *("profile", device, "--network", "lenet5", "--samples", "2", "--visits", "1"),
         *("--visit-s", "0.05", "--rel-error", "0.9", "--meter", "none", "--out", str(out)),
+        *("--config", str(calm_file(out.parent))),
         *more,
     ]
 

@@ -15,9 +15,9 @@ from joulemap.datasets.journal import FILE_NAME, read_journal
 from joulemap.profiler import Protocol, profile
 from joulemap.profiler.command_line import cli
 
+from ...calm_judgement import CALM
 from ...device_agents.sshd import SshClientHome, Sshd, running_sshd
 
-pytestmark = pytest.mark.usefixtures("calm_machine")
 PROTOCOL = Protocol(
     visits=1,
     max_visit_s=0.05,
@@ -52,7 +52,7 @@ def test_a_campaign_over_ssh_is_the_one_on_this_machine(
     journals = []
     for url in ("local:", "ssh://board"):
         out = tmp_path / url.partition(":")[0]
-        profile(url, "lenet5", samples=2, out=out, protocol=PROTOCOL)
+        profile(url, "lenet5", samples=2, out=out, protocol=PROTOCOL, judgement=CALM)
         journals.append(read_journal(out / FILE_NAME))
     here, there = journals
     # Two variants, each visited again for the noise floor; the order of a rejected visit's further
