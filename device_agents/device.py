@@ -21,6 +21,14 @@ from .host.keeper_client import KeeperClient, LinkLimits
 from .host.turn import acquire, unkept, wait_here, when_free
 from .interfaces import Session, Transport, VisitRequest
 from .onboard.energy.meter import remembered
+from .onboard.preparation_answer import (
+    Affinity,
+    Exclusivity,
+    FrequencyHold,
+    MetersInUse,
+    PreparationAnswer,
+)
+from .onboard.ready_answer import ReadyAnswer
 from .onboard.visit_answer import AnswerError, VisitAnswer
 from .onboard.visit_settings import VisitSettings
 from .registry import open_transport, plain_url, runtime_entry
@@ -145,15 +153,14 @@ class Device:
         self._preparation: Preparation | None = None
         self.runtime_version: str | None = None
         self.cpus: tuple[int, ...] = ()
-        # As the agent answered to the last `prepare`: `is_bound`, `is_locked`, each with `reason`.
-        self.affinity: Mapping[str, Any] = {}
-        self.frequency_lock: Mapping[str, Any] = {}
-        # Likewise `is_exclusive`: whether other campaigns are kept off the device.
-        self.device_lock: Mapping[str, Any] = {}
+        # As the agent answered to the last `prepare`.
+        self.affinity = Affinity()
+        self.frequency_lock = FrequencyHold()
+        self.device_lock = Exclusivity()
         # Likewise which thermal zone's temperature is recorded, in words.
         self.temperature_zone: str | None = None
-        # Likewise `chosen`, a description of each meter in use, `why`, and `warnings`.
-        self.meters: Mapping[str, Any] = {}
+        # Likewise which meters visits read.
+        self.meters = MetersInUse()
         # What the first agent chose, so that the next ones read the same.
         self._meters_before: list[dict[str, Any]] | None = None
 
@@ -220,18 +227,14 @@ class Device:
         self._stop_agent()
         self._prepared_agent()
 
-    def wait_until_ready(self, gate: StartGate) -> dict[str, Any]:
+    def wait_until_ready(self, gate: StartGate) -> ReadyAnswer:
         """Wait on the device until it is idle and cool enough (see `onboard.readiness`).
-
-        Returns:
-            `is_ready`, `waited_s`, `busy_share`, `temperature_c` and `reason`.
 
         Raises:
             DeviceError: The device cannot be reached.
         """
-        return self._agent().ask(
-            "ready", asdict(gate), timeout_s=gate.timeout_s + gate.interval_s + READY_GRACE_S
-        )
+        limit_s = gate.timeout_s + gate.interval_s + READY_GRACE_S
+        return ReadyAnswer.from_dict(self._agent().ask("ready", asdict(gate), timeout_s=limit_s))
 
     def visit(
         self,
@@ -412,21 +415,24 @@ class Device:
                 partial(session.prepare, request, wanted.template, PREPARE_TIMEOUT_S),
                 partial(_wait_there, session),
             )
+            said = _preparation(answer)
         except DeviceError:
             self._stop_agent()
             raise
-        self.runtime_version = str(answer.get("runtime_version"))
-        cpus = answer.get("cpus")
-        self.cpus = tuple(cpu for cpu in cpus if type(cpu) is int) if type(cpus) is list else ()
-        self.affinity = _mapping(answer.get("affinity"))
-        self.frequency_lock = _mapping(answer.get("frequency_lock"))
-        self.temperature_zone = _words(answer.get("temperature_zone"))
-        self._note_lock(answer)
-        meters = answer.get("meters")
-        self.meters = dict(meters) if isinstance(meters, Mapping) else {}
+        self._note(said)
         if self._meters_before is None:
-            self._meters_before = remembered(meters)
+            self._meters_before = remembered(answer.get("meters"))
         return session
+
+    def _note(self, answer: PreparationAnswer) -> None:
+        """Keep what the device answered to a preparation."""
+        self.cpus = tuple(answer.cpus)
+        self.affinity, self.frequency_lock = answer.affinity, answer.frequency_lock
+        zone = answer.temperature_zone
+        self.temperature_zone = None if zone is None else showable(zone, MAX_WORDS)
+        self.meters = answer.meters
+        self._note_lock(answer)
+        self.runtime_version = answer.runtime_version
 
     def _hold(self) -> None:
         """Take this machine's lock, if that is the device; agents inherit it."""
@@ -437,10 +443,10 @@ class Device:
         self._stop_agent()
         self._when_free(partial(acquire, lock), wait_here)
 
-    def _note_lock(self, answer: Mapping[str, Any]) -> None:
+    def _note_lock(self, answer: PreparationAnswer) -> None:
         """Keep, and say once, whether other campaigns are kept off the device."""
         ours, before = self._transport.device_lock, unkept(self.device_lock)
-        self.device_lock = _mapping(answer.get("device_lock")) if ours is None else ours.state()
+        self.device_lock = (answer.device_lock or Exclusivity()) if ours is None else ours.state()
         warning = unkept(self.device_lock)
         if warning is not None and warning != before:
             self.on_message(warning)
@@ -452,7 +458,7 @@ class Device:
 
     def _visit_limit_s(self, settings: VisitSettings) -> float:
         """Return how long a visit may take, idle times and window of a meter included, in seconds."""
-        is_metered = bool(self.meters.get("chosen"))
+        is_metered = bool(self.meters.chosen)
         metering_s = 3.0 * settings.max_energy_window_s if is_metered else 0.0
         return visit_limit_s(settings) + metering_s
 
@@ -500,13 +506,15 @@ def _chunk(visit_s: float) -> int:
     return max(1, min(MAX_SENT_AHEAD, round(SENT_AHEAD_S / max(visit_s, 1e-3))))
 
 
-def _words(value: object) -> str | None:
-    """Return a short text of an answer as it may be shown, None where it holds something else."""
-    if not isinstance(value, str):
-        return None
-    return showable(value, MAX_WORDS)
+def _preparation(answer: Mapping[str, Any]) -> PreparationAnswer:
+    """Return what a device answered to a preparation.
 
-
-def _mapping(value: object) -> dict[str, Any]:
-    """Return what an answer should hold here, nothing where it holds something else."""
-    return dict(value) if isinstance(value, Mapping) else {}
+    Raises:
+        StableDeviceError: What it says of its meters is no description.
+    """
+    try:
+        return PreparationAnswer.from_dict(answer)
+    except ValueError as error:
+        raise StableDeviceError(
+            f"the device's description of its meters makes no sense: {error}"
+        ) from error

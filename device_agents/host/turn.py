@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
 from joulemap import interruption
 from joulemap.showable_text import showable
 
 from ..errors import DeviceInUseError
 from ..onboard.keeper import device_lock
+from ..onboard.preparation_answer import Exclusivity
 
 T = TypeVar("T")
 
@@ -32,15 +33,15 @@ def wait_here(timeout_s: float) -> None:
     interruption.check()
 
 
-def unkept(state: Mapping[str, Any]) -> str | None:
+def unkept(state: Exclusivity) -> str | None:
     """Return a warning where nothing keeps campaigns on a device apart, None where they are.
 
     Args:
-        state: What the device says of its lock (see `DeviceLock.state`).
+        state: What the device says of its lock.
     """
-    if not state.get("reason"):
+    if not state.reason:
         return None
-    why = showable(state["reason"], 300)
+    why = showable(state.reason, 300)
     return (
         f"warning: campaigns on this device are not kept apart, since {why}: "
         "see to it that no other one measures there meanwhile. Neither would notice, and each would "

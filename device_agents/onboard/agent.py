@@ -48,6 +48,8 @@ from .machine.host_state import HostState, over_visit
 from .machine.readiness import wait_until_ready
 from .machine.thermal_zones import UnknownZoneError
 from .model.materialise import Materialiser
+from .preparation_answer import Affinity, FrequencyHold, MetersInUse, PreparationAnswer
+from .ready_answer import ReadyAnswer
 from .visit_answer import VisitAnswer
 from .visit_settings import VisitSettings
 
@@ -155,7 +157,11 @@ class Agent:
         return answer
 
     def prepare(self, request: dict[str, Any], payload: bytes) -> dict[str, Any]:
-        """Keep the template, bind the process to CPUs, load the reference variant."""
+        """Make ready for visits (see `PreparationAnswer`)."""
+        return self.take_preparation(request, payload).to_dict()
+
+    def take_preparation(self, request: dict[str, Any], payload: bytes) -> PreparationAnswer:
+        """Keep the template, bind the process to CPUs, load the reference; return what was possible."""
         name = request["runtime"]
         if name not in self.runtimes:
             raise RequestError(f"this agent knows no runtime '{name}'")
@@ -169,7 +175,7 @@ class Agent:
         temperature_zone = self.choose_zone(settings)
         threads = int(request["threads"])
         self.cpus, unbound = self.bind_cpus(threads)
-        frequency_lock: dict[str, Any] = {"is_locked": False, "reason": None}
+        frequency_lock = FrequencyHold(is_locked=False)
         if request.get("lock_frequency"):
             frequency_lock = self.frequency.lock(self.cpus)
         self.materialiser = self.make_materialiser(payload.decode())
@@ -179,15 +185,15 @@ class Agent:
         run_reference = self.runtime.load(self.reference, self.materialiser.make_inputs())
         run_reference()
         meters = self.choose_meters(request, settings, run_reference)
-        return {
-            "meters": meters,
-            "runtime_version": version,
-            "cpus": self.cpus,
-            "affinity": {"is_bound": unbound is None, "reason": unbound},
-            "frequency_lock": frequency_lock,
-            "temperature_zone": temperature_zone,
-            "pid": self.pid,
-        }
+        return PreparationAnswer(
+            runtime_version=version,
+            cpus=self.cpus,
+            affinity=Affinity(is_bound=unbound is None, reason=unbound),
+            frequency_lock=frequency_lock,
+            temperature_zone=temperature_zone,
+            meters=meters,
+            pid=self.pid,
+        )
 
     def choose_zone(self, settings: VisitSettings) -> str | None:
         """Take the thermal zone that the settings name, or those of the processor; return which."""
@@ -200,20 +206,17 @@ class Agent:
 
     def choose_meters(
         self, request: dict[str, Any], settings: VisitSettings, run_reference: Callable[[], None]
-    ) -> dict[str, Any]:
-        """Find, choose, calibrate and watch the meters that visits read.
+    ) -> MetersInUse:
+        """Find, choose, calibrate and watch the meters that visits read; return which.
 
         Where `auto` chose one that proves unusable, the next one is tried; in the end none.
-
-        Returns:
-            `chosen`, a description each, `why` these, and `warnings`.
         """
         self.close_meters([item.meter for item in self.chosen])
         self.chosen = []
         before = request.get("meters_before")
         wanted = meter_choice.wanted_again(str(request.get("meter") or meter_choice.NONE), before)
         if wanted == meter_choice.NONE:
-            return {"chosen": [], "why": "no meter was asked for", "warnings": []}
+            return MetersInUse(why="no meter was asked for")
         try:
             wanted, told = meter_options.split_wanted(wanted)
         except meter_options.MeterOptionError as error:
@@ -246,11 +249,11 @@ class Agent:
             if options and name not in names
         ]
         warning = meter_choice.same_rail(self.chosen)
-        return {
-            "chosen": [meter_choice.describe_chosen(item, why) for item in self.chosen],
-            "why": why,
-            "warnings": [*([warning] if warning else []), *unused],
-        }
+        return MetersInUse(
+            chosen=[meter_choice.describe_chosen(item, why) for item in self.chosen],
+            why=why,
+            warnings=[*([warning] if warning else []), *unused],
+        )
 
     def find_told(self, told: dict[str, dict[str, str]]) -> list[meter_choice.Found]:
         """Return the meters, with what the user tells of them."""
@@ -270,7 +273,11 @@ class Agent:
         return {}
 
     def ready(self, request: dict[str, Any], payload: bytes) -> dict[str, Any]:
-        """Wait until the machine is idle and cool enough, or the time limit passes."""
+        """Wait until the machine is ready (see `ReadyAnswer`)."""
+        return self.await_ready(request).to_dict()
+
+    def await_ready(self, request: dict[str, Any]) -> ReadyAnswer:
+        """Wait until the machine is idle and cool enough, or the time limit passes; return which."""
         limit_c = request["max_temperature_c"]
         return wait_until_ready(
             self.host,

@@ -13,6 +13,8 @@ from ..onboard.energy import meter_choice
 from ..onboard.energy.power_log import PowerLog
 from ..onboard.energy.visit import RecorderLike
 from ..onboard.machine import cooling
+from ..onboard.preparation_answer import MetersInUse, PreparationAnswer
+from ..onboard.ready_answer import ReadyAnswer
 from ..onboard.visit_answer import VisitAnswer
 from ..onboard.visit_settings import VisitSettings
 from .virtual_machine import Timer, VirtualMachine
@@ -135,12 +137,11 @@ class SimulatedAgent(Agent):
             "is_virtual": True,
         }
 
-    def prepare(self, request: dict[str, Any], payload: bytes) -> dict[str, Any]:
+    def take_preparation(self, request: dict[str, Any], payload: bytes) -> PreparationAnswer:
         """Load the reference variant, any runtime will do; nobody else is in virtual time."""
         self.machine.reference_widths = tuple(request["reference_widths"])
         self.runtimes = {request["runtime"]: VERSION}
-        alone = {"device_lock": {"is_exclusive": True, "reason": None}}
-        return {**super().prepare(request, payload), **alone}
+        return super().take_preparation(request, payload).alone()
 
     def make_visit(self, request: dict[str, Any]) -> VisitAnswer:
         """Return the visit's times, with the simulated meter's reading where there is one."""
@@ -151,16 +152,12 @@ class SimulatedAgent(Agent):
 
     def choose_meters(
         self, request: dict[str, Any], settings: VisitSettings, run_reference: Callable[[], None]
-    ) -> dict[str, Any]:
-        """Choose as ever; the simulator's own energies count where it has no simulated meter.
-
-        Returns:
-            `is_simulated` as well: whether they do.
-        """
+    ) -> MetersInUse:
+        """Choose as ever; the simulator's own energies count where it has no simulated meter."""
         self.is_metered = request.get("meter") != meter_choice.NONE
         answer = super().choose_meters(request, settings, run_reference)
         has_own = self.is_metered and not self.chosen and self.machine.has_energy
-        return {**answer, "is_simulated": has_own}
+        return replace(answer, is_simulated=has_own)
 
     def find_meters(self) -> list[meter_choice.Found]:
         """Return the machine's own meters, and those that its files show."""
@@ -178,7 +175,7 @@ class SimulatedAgent(Agent):
         """Return simulated CPU numbers; this process stays where it is."""
         return list(range(threads)), None
 
-    def ready(self, request: dict[str, Any], payload: bytes) -> dict[str, Any]:
+    def await_ready(self, request: dict[str, Any]) -> ReadyAnswer:
         """Let the simulated machine cool down for as long as the gate allows."""
         machine, limit_c = self.machine, request["max_temperature_c"]
         waited_s = 0.0
@@ -190,13 +187,12 @@ class SimulatedAgent(Agent):
         ):
             machine.idle(request["interval_s"])
             waited_s += request["interval_s"]
-        return {
-            "is_ready": True,
-            "waited_s": waited_s,
-            "busy_share": 0.0,
-            "temperature_c": machine.temperature_c,
-            "reason": None,
-        }
+        return ReadyAnswer(
+            is_ready=True,
+            waited_s=waited_s,
+            busy_share=0.0,
+            temperature_c=machine.temperature_c,
+        )
 
     def cool_down(self, settings: VisitSettings) -> dict[str, float | None]:
         """Let the simulated machine cool down before a visit."""

@@ -33,10 +33,10 @@ def meters_of(device: Device) -> tuple[Mapping[str, Any], ...]:
     Raises:
         StableDeviceError: The device describes something else.
     """
-    chosen = device.meters.get("chosen") or []
+    chosen = device.meters.chosen
     try:
-        if not isinstance(chosen, list) or len(json.dumps(chosen)) > MAX_DESCRIPTION:
-            raise ValueError("no list of meters")
+        if len(json.dumps(chosen)) > MAX_DESCRIPTION:
+            raise ValueError("it is too long")
         for meter in chosen:
             for name in ("name", "channel", "kind", "domain"):
                 if not isinstance(meter[name], str):
@@ -65,7 +65,7 @@ def recorded_meters(
         meters: What `meters_of` returns for it.
     """
     # No other than a simulated one computes joules.
-    if not meters and device.is_simulated and device.meters.get("is_simulated") is True:
+    if not meters and device.is_simulated and device.meters.is_simulated:
         return (SIMULATOR,)
     return meters
 

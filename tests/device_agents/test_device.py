@@ -17,6 +17,7 @@ from joulemap.datasets import Timing
 from joulemap.device_agents.device import Device, Preparation, StartGate
 from joulemap.device_agents.errors import StableDeviceError
 from joulemap.device_agents.host.agent_archive import _built, agent_archive
+from joulemap.device_agents.onboard.preparation_answer import Affinity, FrequencyHold
 from joulemap.profiler import Protocol, networks
 from joulemap.profiler.campaign.protocol import reference_widths
 from joulemap.profiler.templates.export import cached_template
@@ -165,14 +166,16 @@ def test_the_start_gate_looks_at_the_real_machine(device: Device) -> None:
     # A machine may pause for seconds, but not at each try.
     while len(waited_s) < 3 and (not waited_s or waited_s[-1] >= 5):
         answer = device.wait_until_ready(StartGate(1.0, timeout_s=0, interval_s=0.2))
-        assert answer["is_ready"]
-        assert answer["reason"] is None
-        assert 0 <= answer["busy_share"] <= 1
-        waited_s.append(answer["waited_s"])
+        assert answer.is_ready
+        assert answer.reason is None
+        assert answer.busy_share is not None
+        assert answer.waited_s is not None
+        assert 0 <= answer.busy_share <= 1
+        waited_s.append(answer.waited_s)
         assert waited_s[-1] > 0.1
     assert min(waited_s) < 5
     with Device("local:") as fresh:
-        assert fresh.wait_until_ready(StartGate(1.0, interval_s=0.1))["is_ready"]
+        assert fresh.wait_until_ready(StartGate(1.0, interval_s=0.1)).is_ready
     for mistake in ({"max_busy_share": 1.5}, {"interval_s": 0}, {"max_temperature_c": -1}):
         with pytest.raises(InputError, match=next(iter(mistake))):
             StartGate(**mistake)
@@ -183,14 +186,14 @@ def test_conditions_are_in_the_visit_and_an_unasked_lock_changes_nothing(device:
     assert {"load_1min", "temperature_c", "is_throttled", "memory_pressure_share"} <= set(
         timing.machine
     )
-    assert device.affinity == {"is_bound": True, "reason": None}
-    assert device.frequency_lock == {"is_locked": False, "reason": None}
+    assert device.affinity == Affinity(is_bound=True)
+    assert device.frequency_lock == FrequencyHold(is_locked=False)
 
 
 def test_more_threads_than_cpus_are_not_bound_and_that_is_said(preparation: Preparation) -> None:
     threads = len(os.sched_getaffinity(0)) + 1
     with Device("local:") as device:
         device.prepare(replace(preparation, threads=threads))
-        assert not device.affinity["is_bound"]
-        assert f"{threads} threads share" in device.affinity["reason"]
+        assert not device.affinity.is_bound
+        assert f"{threads} threads share" in str(device.affinity.reason)
         assert len(device.cpus) == threads - 1

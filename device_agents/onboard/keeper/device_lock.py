@@ -28,6 +28,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Optional
 
 from ..machine.readiness import never
+from ..preparation_answer import Exclusivity
 
 # Tells apart devices that share a network, such as those of tests.
 VARIABLE = "JOULEMAP_DEVICE_LOCK"
@@ -78,9 +79,9 @@ class DeviceLock:
         """What an agent has to inherit to hold it as well."""
         return () if self._socket is None else (self._socket.fileno(),)
 
-    def state(self) -> dict[str, Any]:
-        """Return `is_exclusive`, whether other campaigns are kept off, and `reason` if not."""
-        return {"is_exclusive": self._socket is not None, "reason": self.reason}
+    def state(self) -> Exclusivity:
+        """Return whether other campaigns are kept off, and why not."""
+        return Exclusivity(is_exclusive=self._socket is not None, reason=self.reason)
 
     def acquire(self) -> bool:
         """Take it if nobody else has it; return whether it is held now."""

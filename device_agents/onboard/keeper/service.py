@@ -385,7 +385,7 @@ class Keeper:
         if job.operation == "prepare":
             child.is_prepared = not has_failed
             if job.host is not None and not has_failed:
-                answer["result"]["device_lock"] = self._lock.state()
+                answer["result"]["device_lock"] = self._lock.state().to_dict()
                 self._preparation, self._prepared = job, answer["result"]
             if job.host is None:
                 # The keeper's own, for a visit that waits: which fails as the preparation did.

@@ -18,9 +18,9 @@ import sys
 import time
 from collections.abc import Sequence
 from json import dumps
-from typing import Any
 
 from ..files import read_number, read_text
+from ..preparation_answer import FrequencyHold
 from . import watchdog
 
 ARM_TIMEOUT_S = 30.0
@@ -49,22 +49,19 @@ class FrequencyLock:
         self._watchdog: subprocess.Popen[bytes] | None = None
         self._lock_fd: int | None = None
 
-    def lock(self, cpus: Sequence[int]) -> dict[str, Any]:
+    def lock(self, cpus: Sequence[int]) -> FrequencyHold:
         """Hold these CPUs' frequency; never raises, a refusal is part of the answer.
 
         Args:
             cpus: CPU numbers. CPUs that share a frequency with them are held too.
-
-        Returns:
-            `is_locked`, and `reason` in words where it is not.
         """
         self.restore()
         try:
             self._lock(cpus)
         except FrequencyUnlockable as error:
             failures = self.restore()
-            return {"is_locked": False, "reason": "; ".join([str(error), *failures])}
-        return {"is_locked": True, "reason": None}
+            return FrequencyHold(is_locked=False, reason="; ".join([str(error), *failures]))
+        return FrequencyHold(is_locked=True)
 
     def restore(self) -> list[str]:
         """Put back what was there before `lock`; return what failed, in words."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
+from ..ready_answer import ReadyAnswer
 from .host_state import HostState
 
 MAX_ZONES_TOLD = 8
@@ -27,7 +27,7 @@ def wait_until_ready(
     *,
     cpus: Sequence[int] = (),
     is_cancelled: Callable[[], bool] = never,
-) -> dict[str, Any]:
+) -> ReadyAnswer:
     """Return whether the machine became ready within the time limit, and what was in the way.
 
     It is looked at least once. What cannot be read is not waited for, and the reason says so.
@@ -42,10 +42,6 @@ def wait_until_ready(
         now: A clock that is never set.
         cpus: The CPUs that measure.
         is_cancelled: Asked after each look; when true the wait ends with `SystemExit`.
-
-    Returns:
-        `is_ready`, `waited_s`, `busy_share` and `temperature_c` as last seen, and `reason`: plain
-        words, None where there is nothing to say.
     """
     began = now()
     while True:
@@ -59,16 +55,14 @@ def wait_until_ready(
         if is_cancelled():
             raise SystemExit(0)
     reasons = [f"after {waited:.0f} s {text}" for text in obstacles]
-    return {
-        "is_ready": not obstacles,
-        "waited_s": waited,
-        "busy_share": busy,
-        "temperature_c": temperature,
-        "reason": "; ".join(
-            reasons + _unknown(busy, temperature, max_temperature_c, state.zones.labels())
-        )
-        or None,
-    }
+    unknown = _unknown(busy, temperature, max_temperature_c, state.zones.labels())
+    return ReadyAnswer(
+        is_ready=not obstacles,
+        waited_s=waited,
+        busy_share=busy,
+        temperature_c=temperature,
+        reason="; ".join(reasons + unknown) or None,
+    )
 
 
 def _obstacles(

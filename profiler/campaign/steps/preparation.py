@@ -138,9 +138,9 @@ def _record(
         conditions=subject.conditions,
         device={
             **fingerprint,
-            "affinity": device.affinity,
-            "frequency_lock": device.frequency_lock,
-            "device_lock": device.device_lock,
+            "affinity": device.affinity.to_dict(),
+            "frequency_lock": device.frequency_lock.to_dict(),
+            "device_lock": device.device_lock.to_dict(),
             "temperature_zone": device.temperature_zone,
         },
         runtime_version=str(device.runtime_version),
@@ -151,7 +151,7 @@ def _record(
         joulemap_version=__version__,
         meters=recorded_meters(device, meters),
         judgement=settings.judgement,
-        meter_note=str(device.meters.get("why") or ""),
+        meter_note=device.meters.why or "",
         settings=settings.to_dict(),
     )
 
@@ -181,11 +181,10 @@ def _tell_meters(
     """Say what energy is read from, or why it is not."""
     for meter in meters:
         observer.message(meter_text(meter))
-    warnings = device.meters.get("warnings")
-    for text in warnings if isinstance(warnings, list) else ():
-        observer.message(f"warning: {str(text)[:500]}")
+    for text in device.meters.warnings:
+        observer.message(f"warning: {text[:500]}")
     if not meters and wanted != "none" and device.runs_networks:
-        why = str(device.meters.get("why") or "the device says nothing about meters")
+        why = device.meters.why or "the device says nothing about meters"
         observer.message(f"no energy is measured: {why[:1000]}")
 
 
@@ -199,10 +198,10 @@ def _settle(device: Device, protocol: Protocol, observer: Observer) -> None:
             timeout_s=protocol.start_timeout_s,
         )
     )
-    if not gate.get("is_ready"):
-        observer.message(f"warning: measuring all the same: {gate.get('reason')}")
-    elif gate.get("reason"):
-        observer.message(f"warning: {gate['reason']}")
+    if not gate.is_ready:
+        observer.message(f"warning: measuring all the same: {gate.reason}")
+    elif gate.reason:
+        observer.message(f"warning: {gate.reason}")
     for answer in (device.affinity, device.frequency_lock):
-        if answer.get("reason"):
-            observer.message(f"warning: {answer['reason']}")
+        if answer.reason:
+            observer.message(f"warning: {answer.reason}")

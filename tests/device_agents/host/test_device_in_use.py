@@ -390,7 +390,7 @@ def test_this_machine_says_likewise_that_nothing_keeps_campaigns_apart(
         device.on_message = said.append
         device.prepare(remote.preparation)
         device.prepare(remote.preparation)
-        assert device.device_lock["is_exclusive"] is False
+        assert device.device_lock.is_exclusive is False
     (warning,) = said
     assert "not kept apart, since darwin has no abstract names of sockets: see to it" in warning
 

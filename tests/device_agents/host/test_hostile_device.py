@@ -14,6 +14,12 @@ from joulemap.device_agents.errors import DeviceError, LinkLostError, StableDevi
 from joulemap.device_agents.host.answers import preparation_digest
 from joulemap.device_agents.host.keeper_client import KeeperClient, LinkLimits
 from joulemap.device_agents.interfaces import VisitRequest
+from joulemap.device_agents.onboard.preparation_answer import (
+    Affinity,
+    Exclusivity,
+    FrequencyHold,
+    MetersInUse,
+)
 from joulemap.device_agents.testing import LoopbackProcess, LoopbackTransport
 from joulemap.profiler.command_line.device_text import print_probe
 
@@ -270,8 +276,8 @@ def test_a_preparation_that_makes_no_sense_says_nothing_of_cpus_and_clocks(
     with hostile(prepare=answer) as device:
         device.prepare(Preparation(b"", (1,)))
         assert all(isinstance(cpu, int) for cpu in device.cpus)
-        assert device.affinity in ({}, {"a": 1})
-        assert device.device_lock == device.affinity
+        assert (device.affinity, device.device_lock) == (Affinity(), Exclusivity())
+        assert (device.frequency_lock, device.meters) == (FrequencyHold(), MetersInUse())
 
 
 def test_why_nothing_keeps_campaigns_apart_is_said_without_what_a_terminal_would_obey(

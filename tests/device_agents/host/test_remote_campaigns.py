@@ -16,6 +16,7 @@ from joulemap.datasets import CostDataset, Visit
 from joulemap.datasets.journal import read_journal
 from joulemap.datasets.store import DEVICE_LINK, held_folder
 from joulemap.device_agents.device import Device
+from joulemap.device_agents.onboard.ready_answer import ReadyAnswer
 from joulemap.profiler import profile
 from joulemap.profiler.campaign.observer import Silent
 from joulemap.profiler.campaign.steps.link_token import link_token
@@ -211,7 +212,7 @@ def test_clean_leaves_nothing_of_joulemap_on_the_device(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(Device, "wait_until_ready", lambda self, gate: {"is_ready": True})
+    monkeypatch.setattr(Device, "wait_until_ready", lambda self, gate: ReadyAnswer(is_ready=True))
     with remote.device() as running:
         running.probe()
         assert len(remote.device().clean()["kept"]) == 1

@@ -19,6 +19,7 @@ import pytest
 
 from joulemap.device_agents import Device
 from joulemap.device_agents.host.agent_archive import agent_archive
+from joulemap.device_agents.onboard.ready_answer import ReadyAnswer
 from joulemap.profiler.command_line import cli
 
 from ...calm_judgement import calm_file
@@ -41,15 +42,16 @@ SPOKEN = re.compile(r"\b(connect|sendto|sendmsg|sendmmsg)\(.*sa_family=")
 AT_ONCE = """
 import sys
 from joulemap.device_agents import Device
+from joulemap.device_agents.onboard.ready_answer import ReadyAnswer
 from joulemap.profiler.command_line import cli
-Device.wait_until_ready = lambda self, gate: {"is_ready": True}
+Device.wait_until_ready = lambda self, gate: ReadyAnswer(is_ready=True)
 sys.exit(cli.main(sys.argv[1:]))
 """
 
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Device, "wait_until_ready", lambda self, gate: {"is_ready": True})
+    monkeypatch.setattr(Device, "wait_until_ready", lambda self, gate: ReadyAnswer(is_ready=True))
 
 
 def campaign(device: str, out: Path, *more: str) -> list[str]:

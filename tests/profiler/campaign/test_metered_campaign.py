@@ -366,13 +366,14 @@ def test_a_slow_gauge_takes_hours_and_that_is_said_before() -> None:
 def test_a_device_s_words_about_its_meters_are_not_to_be_believed(
     chosen: Any, spec: NetworkSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from joulemap.device_agents.simulated import agent
+    from joulemap.device_agents.simulated.agent import SimulatedAgent
 
-    monkeypatch.setattr(
-        agent.SimulatedAgent,
-        "choose_meters",
-        lambda self, request, settings, run: {"chosen": chosen},
-    )
+    make = SimulatedAgent.prepare
+
+    def prepare(agent: SimulatedAgent, request: dict[str, Any], payload: bytes) -> dict[str, Any]:
+        return {**make(agent, request, payload), "meters": {"chosen": chosen}}
+
+    monkeypatch.setattr(SimulatedAgent, "prepare", prepare)
     device = Device("sim:", transport=SimulatedTransport(VirtualMachine(lambda widths: 0.01)))
     with pytest.raises(StableDeviceError, match="meters makes no sense"):
         profile(device, spec, samples=2, out=tmp_path / "run", protocol=FAST)

@@ -17,6 +17,7 @@ import pytest
 
 from joulemap.device_agents.onboard.keeper import device_lock
 from joulemap.device_agents.onboard.keeper.device_lock import DeviceLock
+from joulemap.device_agents.onboard.preparation_answer import Exclusivity
 
 # Commands come as lines; what each leads to goes back as one.
 PROGRAM = """
@@ -261,10 +262,10 @@ def test_a_system_that_refuses_such_names_says_why_there_is_no_lock(
         patch.setattr(socket, "socket", refusing)
         assert lock.acquire()
     reason = "an abstract name of a socket is refused (Operation not permitted)"
-    assert lock.state() == {"is_exclusive": False, "reason": reason}
+    assert lock.state() == Exclusivity(is_exclusive=False, reason=reason)
     lock.release()
     assert lock.acquire()
-    assert lock.state() == {"is_exclusive": True, "reason": None}
+    assert lock.state() == Exclusivity(is_exclusive=True)
 
 
 def test_a_long_name_in_any_script_is_cut(
@@ -272,7 +273,7 @@ def test_a_long_name_in_any_script_is_cut(
 ) -> None:
     monkeypatch.setenv(device_lock.VARIABLE, os.environ[device_lock.VARIABLE] + "\u6e2c" * 99)
     assert lock.acquire()
-    assert lock.state()["is_exclusive"]
+    assert lock.state().is_exclusive
 
 
 def test_systems_without_such_names_are_not_kept_from_measuring(
@@ -282,4 +283,4 @@ def test_systems_without_such_names_are_not_kept_from_measuring(
     assert lock.acquire()
     assert lock.descriptors == ()
     assert "darwin" in str(lock.reason)
-    assert not lock.state()["is_exclusive"]
+    assert not lock.state().is_exclusive

@@ -19,6 +19,7 @@ import pytest
 from joulemap.device_agents.device import Preparation
 from joulemap.device_agents.onboard.machine import frequency
 from joulemap.device_agents.onboard.machine.frequency import FrequencyLock
+from joulemap.device_agents.onboard.preparation_answer import FrequencyHold
 from joulemap.profiler import Protocol, networks
 from joulemap.profiler.campaign.protocol import reference_widths
 from joulemap.profiler.templates.export import cached_template
@@ -65,7 +66,7 @@ def lock(board: Path) -> Iterator[FrequencyLock]:
 
 def test_the_governor_is_performance_while_locked(board: Path, lock: FrequencyLock) -> None:
     before = settings(board)
-    assert lock.lock([0, 1]) == {"is_locked": True, "reason": None}
+    assert lock.lock([0, 1]) == FrequencyHold(is_locked=True)
     assert governors(board) == ["performance", "performance"]
     assert lock.restore() == []
     assert settings(board) == before
@@ -77,10 +78,10 @@ def test_only_the_cpus_used_are_held_and_shared_policies_once(
     board = make_board(4)
     before = settings(board)
     lock = FrequencyLock(str(board))
-    assert lock.lock([2, 3])["is_locked"]
+    assert lock.lock([2, 3]).is_locked
     assert governors(board) == ["ondemand", "performance"]
     # Locking anew puts back first.
-    assert lock.lock([0])["is_locked"]
+    assert lock.lock([0]).is_locked
     assert governors(board) == ["performance", "powersave"]
     assert lock.restore() == []
     assert settings(board) == before
@@ -90,7 +91,7 @@ def test_without_the_governor_the_limits_are_closed(board: Path, lock: Frequency
     for path in board.glob(f"{CPUS}/cpufreq/*/scaling_available_governors"):
         path.write_text("ondemand userspace\n")
     before = settings(board)
-    assert lock.lock([0, 1])["is_locked"]
+    assert lock.lock([0, 1]).is_locked
     assert governors(board) == ["ondemand", "powersave"]
     assert settings(board)["cpufreq/policy0/scaling_min_freq"] == "1500000\n"
     lock.restore()
@@ -100,30 +101,30 @@ def test_without_the_governor_the_limits_are_closed(board: Path, lock: Frequency
 def test_a_machine_that_is_held_already_is_left_alone(board: Path, lock: FrequencyLock) -> None:
     for path in board.glob(f"{CPUS}/cpufreq/*/scaling_governor"):
         path.write_text("performance\n")
-    assert lock.lock([0, 1])["is_locked"]
+    assert lock.lock([0, 1]).is_locked
     lock.restore()
     assert governors(board) == ["performance", "performance"]
 
 
 def test_no_frequency_control_is_said(tmp_path: Path) -> None:
     answer = FrequencyLock(str(tmp_path)).lock([0])
-    assert not answer["is_locked"]
-    assert "not offered for CPU 0" in answer["reason"]
+    assert not answer.is_locked
+    assert "not offered for CPU 0" in str(answer.reason)
 
 
 def test_a_second_program_waits_for_the_first_and_then_says_so(
     board: Path, lock: FrequencyLock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(frequency, "LOCK_TIMEOUT_S", 0.2)
-    assert lock.lock([0])["is_locked"]
+    assert lock.lock([0]).is_locked
     second = FrequencyLock(str(board))
     answer = second.lock([0])
-    assert not answer["is_locked"]
-    assert "locked by another program" in answer["reason"]
+    assert not answer.is_locked
+    assert "locked by another program" in str(answer.reason)
     assert governors(board)[0] == "performance"
     lock.restore()
     monkeypatch.setattr(frequency, "LOCK_TIMEOUT_S", 60)
-    assert second.lock([0])["is_locked"]
+    assert second.lock([0]).is_locked
     assert second.restore() == []
     assert governors(board)[0] == "ondemand"
 
@@ -135,8 +136,8 @@ def test_without_a_watchdog_nothing_is_changed(
     for program in ("/no/such/python", "/bin/false", ""):
         monkeypatch.setattr(sys, "executable", program)
         answer = lock.lock([0, 1])
-        assert not answer["is_locked"]
-        assert "watchdog" in answer["reason"]
+        assert not answer.is_locked
+        assert "watchdog" in str(answer.reason)
         assert settings(board) == before
 
 
@@ -144,7 +145,7 @@ def test_a_killed_watchdog_does_not_keep_the_lock_from_restoring(
     board: Path, lock: FrequencyLock
 ) -> None:
     before = settings(board)
-    assert lock.lock([0, 1])["is_locked"]
+    assert lock.lock([0, 1]).is_locked
     assert lock._watchdog is not None
     lock._watchdog.kill()
     lock._watchdog.wait()
@@ -156,7 +157,7 @@ HOLD = """
 import os, signal, sys
 from joulemap.device_agents.onboard.machine.frequency import FrequencyLock
 lock = FrequencyLock(sys.argv[1])
-assert lock.lock([0, 1])["is_locked"]
+assert lock.lock([0, 1]).is_locked
 for name in ("SIGTERM", "SIGINT", "SIGHUP"):
     lock._watchdog.send_signal(getattr(signal, name))
 print(lock._watchdog.pid, flush=True)
@@ -190,11 +191,11 @@ def test_nobody_locks_before_a_dead_programs_watchdog_is_done(
         holder.kill()
     try:
         # Otherwise it would take the dead program's "performance" for what was there before.
-        assert not lock.lock([0, 1])["is_locked"]
+        assert not lock.lock([0, 1]).is_locked
     finally:
         os.kill(pid, signal.SIGCONT)
     monkeypatch.setattr(frequency, "LOCK_TIMEOUT_S", 60)
-    assert lock.lock([0, 1])["is_locked"]
+    assert lock.lock([0, 1]).is_locked
     assert lock.restore() == []
     assert governors(board) == ["ondemand", "powersave"]
 
@@ -217,8 +218,8 @@ def test_mount_name_spaces_are_permitted(board: Path) -> None:
 LOCK = """
 from joulemap.device_agents.onboard.machine.frequency import FrequencyLock
 answer = FrequencyLock().lock([0, 1])
-assert answer["is_locked"] is False
-print(answer["reason"])
+assert answer.is_locked is False
+print(answer.reason)
 """
 
 
@@ -250,10 +251,10 @@ protocol = {protocol!r}
 with Device("local:") as device:
     template = open(sys.argv[1], "rb").read()
     device.prepare(Preparation(template, {reference!r}, threads=1, lock_frequency=True))
-    assert device.affinity == {{"is_bound": True, "reason": None}}
+    assert device.affinity.to_dict() == {{"is_bound": True, "reason": None}}
     machine = device.visit({reference!r}, protocol).machine
     pid = device.visit({reference!r}, protocol).pid
-    print(device.frequency_lock, machine["frequency_hz"], pid, sep=";", flush=True)
+    print(device.frequency_lock.to_dict(), machine["frequency_hz"], pid, sep=";", flush=True)
     for line in sys.stdin:
         if line == "visit\\n":
             device.visit({reference!r}, {{**protocol, "max_visit_s": 60}})
@@ -261,7 +262,7 @@ with Device("local:") as device:
             break
         if line == "again\\n":
             pid = device.visit({reference!r}, protocol).pid
-            print(device.frequency_lock, pid, sep=";", flush=True)
+            print(device.frequency_lock.to_dict(), pid, sep=";", flush=True)
 """
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from joulemap.device_agents.device import Device, Preparation
+from joulemap.device_agents.onboard.preparation_answer import FrequencyHold
 from joulemap.profiler import Protocol, networks
 from joulemap.profiler.campaign.protocol import reference_widths
 from joulemap.profiler.templates.export import cached_template
@@ -52,8 +53,8 @@ def test_the_governor_returns(server: Sshd, board: Path, end: str) -> None:
         assert probed["control"]["frequency_lock"] == {"is_permitted": True, "reason": None}
         assert {group["governor"] for group in probed["clusters"]} == set(BEFORE)
         device.prepare(Preparation(template, reference, lock_frequency=True))
-        assert device.frequency_lock == {"is_locked": True, "reason": None}
-        assert device.affinity["is_bound"]
+        assert device.frequency_lock == FrequencyHold(is_locked=True)
+        assert device.affinity.is_bound
         assert device.visit(reference, protocol).machine["frequency_hz"] in (1.2e9, 1.5e9)
         assert "performance" in _governors(board)
         if end == "kill -9":
