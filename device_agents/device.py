@@ -20,7 +20,10 @@ from .host.clock_offset import compare_clocks
 from .host.keeper_client import KeeperClient, LinkLimits
 from .host.turn import acquire, unkept, wait_here, when_free
 from .interfaces import Session, Transport, VisitRequest
+from .onboard.answer_error import AnswerError
 from .onboard.energy.meter import remembered
+from .onboard.layers_answer import LayersAnswer
+from .onboard.meters_answer import MetersAnswer
 from .onboard.preparation_answer import (
     Affinity,
     Exclusivity,
@@ -29,7 +32,7 @@ from .onboard.preparation_answer import (
     PreparationAnswer,
 )
 from .onboard.ready_answer import ReadyAnswer
-from .onboard.visit_answer import AnswerError, VisitAnswer
+from .onboard.visit_answer import VisitAnswer
 from .onboard.visit_settings import VisitSettings
 from .registry import open_transport, plain_url, runtime_entry
 
@@ -201,14 +204,15 @@ class Device:
         session = self._agent()
         return compare_clocks(lambda: session.ask("clock", timeout_s=PROBE_TIMEOUT_S)).to_dict()
 
-    def find_meters(self) -> dict[str, Any]:
-        """Return `available` and `missing` meters (see `onboard.meter_choice`).
+    def find_meters(self) -> MetersAnswer:
+        """Return which meters the device has.
 
         Raises:
             DeviceError: The device cannot be reached or has no usable Python.
         """
         request = {"meter_options": self._meter_options}
-        return self._agent().ask("meters", request, timeout_s=PROBE_TIMEOUT_S)
+        answer = self._agent().ask("meters", request, timeout_s=PROBE_TIMEOUT_S)
+        return MetersAnswer.from_dict(answer)
 
     def prepare(self, preparation: Preparation) -> None:
         """Set what the following visits measure; start the agent with it.
@@ -309,28 +313,28 @@ class Device:
         if self._session is not None:
             self._session.acknowledge(key)
 
-    def layer_times(self, widths: Sequence[int], num_runs: int) -> dict[str, Any]:
+    def layer_times(self, widths: Sequence[int], num_runs: int) -> LayersAnswer:
         """Return what each node of a variant took in each of so many runs.
 
         Args:
             widths: Channels, in the spec's order.
             num_runs: Runs that are kept.
 
-        Returns:
-            `nodes` of the graph as the runtime ran it (name, op, inputs, outputs, `times_s`),
-            `runs_s` of the same runs as wholes, and `unprofiled_s`, runs before and after without
-            the profiler.
-
         Raises:
-            DeviceError: The device's runtime has no profiler, or it failed.
+            DeviceError: The device's runtime has no profiler, it failed, or its times make no
+                sense.
         """
         session = self._prepared_agent()
         self._visits += 1
-        return session.ask(
+        answer = session.ask(
             "layers",
             {"widths": list(widths), "num_runs": num_runs, "max_warm_up_s": LAYERS_WARM_UP_S},
             timeout_s=LAYERS_TIMEOUT_S,
         )
+        try:
+            return LayersAnswer.from_dict(answer, num_runs)
+        except AnswerError as error:
+            raise StableDeviceError(f"the device {error}") from error
 
     def clean(self) -> dict[str, Any]:
         """Remove what joulemap left on the device: agents and campaigns' folders.
@@ -514,7 +518,7 @@ def _preparation(answer: Mapping[str, Any]) -> PreparationAnswer:
     """
     try:
         return PreparationAnswer.from_dict(answer)
-    except ValueError as error:
+    except AnswerError as error:
         raise StableDeviceError(
             f"the device's description of its meters makes no sense: {error}"
         ) from error

@@ -154,7 +154,7 @@ class Agent:
         found = self.find_told(request.get("meter_options") or {})
         answer = meter_choice.describe_all(found)
         self.close_meters(found)
-        return answer
+        return answer.to_dict()
 
     def prepare(self, request: dict[str, Any], payload: bytes) -> dict[str, Any]:
         """Make ready for visits (see `PreparationAnswer`)."""
@@ -346,7 +346,7 @@ class Agent:
         )
 
     def layers(self, request: dict[str, Any], payload: bytes) -> dict[str, Any]:
-        """Time each node of the variant by the runtime's profiler, and whole runs without it."""
+        """Time each node by the runtime's profiler, and whole runs without (see `LayersAnswer`)."""
         if self.materialiser is None or self.runtime is None:
             raise RequestError("layers came before prepare")
         if not hasattr(self.runtime, "profiler"):
@@ -355,13 +355,14 @@ class Agent:
         run = self.runtime.load(model, self.materialiser.make_inputs())
         profiler = self.runtime.profiler(model, self.materialiser.make_inputs())
         try:
-            return layer_times.measure(
+            measured = layer_times.measure(
                 run,
                 profiler,
                 int(request["num_runs"]),
                 float(request["max_warm_up_s"]),
                 visit.Stopwatch(self.clock, self.cpus),
             )
+            return measured.to_dict()
         except layer_times.TraceError as error:
             raise RequestError(str(error)) from error
         finally:

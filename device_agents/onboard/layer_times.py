@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from .layers_answer import LayersAnswer, NodeTimes
 from .visit import Stopwatch
 
 # Blocks of runs with and without the profiler, in turn, and the first runs of each that are not
@@ -32,8 +33,8 @@ def measure(
     num_runs: int,
     max_warm_up_s: float,
     stopwatch: Stopwatch,
-) -> dict[str, Any]:
-    """Return `nodes` with their `times_s`, `runs_s` of the same runs, and `unprofiled_s`.
+) -> LayersAnswer:
+    """Return what each node took, with the same runs as wholes and others without the profiler.
 
     Blocks of runs with and without the profiler alternate, so that both meet the same states of
     the machine; a block's first runs bring its weights into the caches and are not kept.
@@ -62,13 +63,20 @@ def measure(
         count += DISCARDED + size
         kept += range(count - size, count)
     whole, nodes = profiler.finish()
-    for node in nodes:
-        node["times_s"] = [node["times_s"][place] for place in kept]
-    return {
-        "nodes": nodes,
-        "runs_s": [whole[place] for place in kept],
-        "unprofiled_s": unprofiled,
-    }
+    return LayersAnswer(
+        nodes=[
+            NodeTimes(
+                name=node["name"],
+                op=node["op"],
+                inputs=node["inputs"],
+                outputs=node["outputs"],
+                times_s=[node["times_s"][place] for place in kept],
+            )
+            for node in nodes
+        ],
+        runs_s=[whole[place] for place in kept],
+        unprofiled_s=unprofiled,
+    )
 
 
 def read_trace(text: str, num_runs: int) -> tuple[list[float], dict[str, list[float]]]:

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from .answer_error import AnswerError
+
 
 @dataclass(frozen=True)
 class Affinity:
@@ -98,12 +100,12 @@ class MetersInUse:
         """Return what an answer says of meters, no meter where it makes no sense.
 
         Raises:
-            ValueError: What it calls the chosen meters is no list of descriptions.
+            AnswerError: What it calls the chosen meters is no list of descriptions.
         """
         said = _table(content)
         chosen, warnings = said.get("chosen") or [], said.get("warnings")
         if not isinstance(chosen, list) or not all(isinstance(item, Mapping) for item in chosen):
-            raise ValueError("no list of meters")
+            raise AnswerError("no list of meters")
         return cls(
             chosen=tuple(chosen),
             why=_text(said.get("why")),
@@ -151,7 +153,7 @@ class PreparationAnswer:
         """Return what an answer says; of what makes no sense, nothing.
 
         Raises:
-            ValueError: What it calls the chosen meters is no list of descriptions.
+            AnswerError: What it calls the chosen meters is no list of descriptions.
         """
         cpus, lock, pid = content.get("cpus"), content.get("device_lock"), content.get("pid")
         return cls(

@@ -6,12 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from .answer_error import AnswerError
+
 # What no visit need have.
 _OPTIONAL = ("energy", "simulated_energy_j")
-
-
-class AnswerError(ValueError):
-    """An answer lacks a field, or has one that is not known."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ...device_agents import StableDeviceError
+from ...device_agents.onboard.layers_answer import NodeTimes
 
 _SUFFIX = "_nchwc"
 # Runtimes compute additions and activations within the operator before, not the one after.
@@ -36,13 +36,13 @@ class LayerJoin:
             for place, layer in enumerate(dict.fromkeys(node.get("layer") for node in nodes))
         }
 
-    def units(self, nodes: Sequence[Mapping[str, Any]]) -> list[tuple[tuple[str, ...], list[int]]]:
+    def units(self, nodes: Sequence[NodeTimes]) -> list[tuple[tuple[str, ...], list[int]]]:
         """Return groups of layers that ran together, each with the places of its nodes.
 
         Nodes that belong to no layer are in a last group whose layers are ().
 
         Args:
-            nodes: The optimised graph's, in order: `name`, `op`, `inputs`, `outputs`.
+            nodes: The optimised graph's, in order.
         """
         ends = [None if _is_copy(node) else self._end_of(node) for node in nodes]
         boundary = {end: place for place, end in enumerate(ends) if end is not None}
@@ -53,42 +53,39 @@ class LayerJoin:
                 groups[owner].add(layer)
         return self._merged(ends, groups)
 
-    def _end_of(self, node: Mapping[str, Any]) -> str | None:
+    def _end_of(self, node: NodeTimes) -> str | None:
         """Return the template's tensor that a node's name or output names, None for neither."""
-        for name in (*node["outputs"], node["name"]):
+        for name in (*node.outputs, node.name):
             for tensor in (name, name.removesuffix(_SUFFIX)):
                 if tensor in self._producer:
                     return str(tensor)
-        named = self._by_name.get(str(node["name"]).partition("/")[0])
+        named = self._by_name.get(node.name.partition("/")[0])
         return str(named["outputs"][0]) if named else None
 
-    def _reach(self, nodes: Sequence[Mapping[str, Any]], ends: list[str | None]) -> None:
+    def _reach(self, nodes: Sequence[NodeTimes], ends: list[str | None]) -> None:
         """Give nodes between others the end of the first one that reads them, or of their input.
 
         Copies out of blocks belong to what made them.
         """
         readers: dict[str, list[int]] = {}
         for place, node in enumerate(nodes):
-            for tensor in node["inputs"]:
+            for tensor in node.inputs:
                 readers.setdefault(tensor, []).append(place)
         for place in reversed(range(len(nodes))):
             if ends[place] is None and not _is_copy(nodes[place]):
                 later = [
                     ends[reader]
-                    for tensor in nodes[place]["outputs"]
+                    for tensor in nodes[place].outputs
                     for reader in readers.get(tensor, ())
                     if reader > place and ends[reader] is not None
                 ]
                 ends[place] = later[0] if later else None
         written = {
-            tensor: place
-            for place, node in enumerate(nodes)
-            for tensor in node["outputs"]
-            if tensor
+            tensor: place for place, node in enumerate(nodes) for tensor in node.outputs if tensor
         }
         for place, node in enumerate(nodes):
             if ends[place] is None:
-                before = [ends[written[tensor]] for tensor in node["inputs"] if tensor in written]
+                before = [ends[written[tensor]] for tensor in node.inputs if tensor in written]
                 ends[place] = next((end for end in before if end is not None), None)
 
     def _covered(self, end: str, boundary: Mapping[str, int]) -> list[tuple[str, str]]:
@@ -148,47 +145,5 @@ class LayerJoin:
         return tuple(sorted(layers, key=lambda layer: self._order[layer]))
 
 
-def _is_copy(node: Mapping[str, Any]) -> bool:
-    return str(node["op"]) == "ReorderOutput"
-
-
-def checked_nodes(answer: Mapping[str, Any], num_runs: int) -> list[dict[str, Any]]:
-    """Return the nodes of a device's answer, checked: a device may send anything.
-
-    Raises:
-        StableDeviceError: Not what `Device.layer_times` documents.
-    """
-    nodes = answer.get("nodes")
-    if not isinstance(nodes, list) or not nodes:
-        raise StableDeviceError("the device timed no nodes")
-    checked = []
-    for node in nodes:
-        if not isinstance(node, dict) or not isinstance(node.get("name"), str):
-            raise StableDeviceError("the device sent a node without a name")
-        tensors = {key: node.get(key) for key in ("inputs", "outputs")}
-        if not all(
-            isinstance(names, list) and all(isinstance(name, str) for name in names)
-            for names in tensors.values()
-        ):
-            raise StableDeviceError(f"the device sent node {node['name']!r:.100} without tensors")
-        times = checked_times(node.get("times_s"), f"node {node['name']!r:.100}")
-        if len(times) != num_runs:
-            raise StableDeviceError(f"the device timed a node {len(times)} times, not {num_runs}")
-        names = {"name": node["name"], "op": str(node.get("op"))}
-        checked.append({**names, **tensors, "times_s": times})
-    return checked
-
-
-def checked_times(values: Any, what: str) -> tuple[float, ...]:
-    """Return durations in seconds from a device, checked.
-
-    Raises:
-        StableDeviceError: Not a list of finite numbers >= 0.
-    """
-    if not isinstance(values, list) or not values:
-        raise StableDeviceError(f"the device sent no times of {what}")
-    for value in values:
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not 0 <= value < 1e6:
-            raise StableDeviceError(f"the device sent {value!r:.50} as a time of {what}")
-    return tuple(float(value) for value in values)
+def _is_copy(node: NodeTimes) -> bool:
+    return node.op == "ReorderOutput"

@@ -18,7 +18,7 @@ from ...device_agents import Device, Preparation
 from ..networks.choice import chosen_network
 from ..templates.export import cached_template
 from .devices import open_device, runs_networks
-from .layer_join import LayerJoin, checked_nodes, checked_times
+from .layer_join import LayerJoin
 from .protocol import reference_widths
 from .requirements import require_processors
 from .sampling import WidthTuple, sample
@@ -202,14 +202,13 @@ def _variants(
 
 def _profile(device: Device, join: LayerJoin, widths: WidthTuple, num_runs: int) -> VariantProfile:
     answer = device.layer_times(widths, num_runs)
-    nodes = checked_nodes(answer, num_runs)
-    times = np.array([node["times_s"] for node in nodes])
+    times = np.array([node.times_s for node in answer.nodes])
     return VariantProfile(
         widths,
         tuple(
             LayerTime(layers, tuple(times[places].sum(axis=0).tolist()))
-            for layers, places in join.units(nodes)
+            for layers, places in join.units(answer.nodes)
         ),
-        checked_times(answer.get("runs_s"), "runs"),
-        checked_times(answer.get("unprofiled_s"), "runs without the profiler"),
+        tuple(answer.runs_s),
+        tuple(answer.unprofiled_s),
     )

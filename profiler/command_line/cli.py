@@ -111,7 +111,7 @@ def probe(
         fingerprint = device.probe()
         if device.is_remote:
             fingerprint["clocks"] = device.clocks()
-        meters = device.find_meters()
+        meters = device.find_meters().to_dict()
         is_simulated, runs_networks = device.is_simulated, device.runs_networks
     if as_json:
         console.print_json(fingerprint | {"meters": meters})

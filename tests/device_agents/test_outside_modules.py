@@ -90,7 +90,7 @@ def test_a_device_has_the_runtime_and_is_reached_by_the_transport() -> None:
         runtimes = device.probe()["runtimes"]
         assert runtimes["plain"] == runtimes["onnxruntime"]
         found = device.find_meters()
-    told = [item["name"] for state in ("available", "missing") for item in found[state]]
+    told = [item["name"] for item in (*found.available, *found.missing)]
     assert "ImportError" not in str(found)
     assert "watt_file" not in told
     with pytest.raises(InputError, match=r"sim:NAME, .*here:\.\.\."):

@@ -10,6 +10,7 @@ from typing import Any, Union
 
 from ..files import Files
 from ..machine.clock import MachineClock
+from ..meters_answer import MetersAnswer
 from ..visit_settings import VisitSettings
 from .mean_power import median
 from .meter import COUNTER, ESTIMATE, SAMPLER, Meter, MeterError, MeterInfo, Missing
@@ -100,12 +101,12 @@ def describe(info: MeterInfo) -> dict[str, Any]:
     return {**asdict(info), "notes": list(info.notes)}
 
 
-def describe_all(found: Sequence[Found]) -> dict[str, Any]:
-    """Return what `probe` says: `available` and `missing` meters."""
-    return {
-        "available": [describe(item.info) for item in found if not isinstance(item, Missing)],
-        "missing": [asdict(item) for item in found if isinstance(item, Missing)],
-    }
+def describe_all(found: Sequence[Found]) -> MetersAnswer:
+    """Return what `probe` says of meters."""
+    return MetersAnswer(
+        available=[describe(item.info) for item in found if not isinstance(item, Missing)],
+        missing=[asdict(item) for item in found if isinstance(item, Missing)],
+    )
 
 
 def choose(wanted: str, found: Sequence[Found]) -> tuple[list[Meter], str]:

@@ -280,6 +280,23 @@ def test_a_preparation_that_makes_no_sense_says_nothing_of_cpus_and_clocks(
         assert (device.frequency_lock, device.meters) == (FrequencyHold(), MetersInUse())
 
 
+def test_times_of_layers_that_make_no_sense_are_refused(hostile: Callable[..., Device]) -> None:
+    with hostile(layers="{'nodes': 5}") as device:
+        device.prepare(Preparation(b"", (1,)))
+        with pytest.raises(StableDeviceError, match="the device timed no nodes"):
+            device.layer_times((1,), 3)
+
+
+@pytest.mark.parametrize("meters", ["{'chosen': 5}", "{'chosen': ['rapl']}"])
+def test_a_description_of_meters_that_makes_no_sense_is_refused(
+    hostile: Callable[..., Device], meters: str
+) -> None:
+    with hostile(prepare=f"{{'meters': {meters}}}", meters="{'available': [5, {}]}") as device:
+        assert device.find_meters().to_dict() == {"available": [{}], "missing": []}
+        with pytest.raises(StableDeviceError, match="description of its meters makes no sense"):
+            device.prepare(Preparation(b"", (1,)))
+
+
 def test_why_nothing_keeps_campaigns_apart_is_said_without_what_a_terminal_would_obey(
     hostile: Callable[..., Device],
 ) -> None:

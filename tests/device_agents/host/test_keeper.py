@@ -240,7 +240,7 @@ def test_layers_are_timed_by_the_agent_behind_the_keeper(
     monkeypatch.delenv("PYTHONPATH")
     with remote.device() as device:
         device.prepare(remote.preparation)
-        assert len(device.layer_times(WIDTHS[0], 3)["runs_s"]) == 3
+        assert len(device.layer_times(WIDTHS[0], 3).runs_s) == 3
         with pytest.raises(StableDeviceError, match="width"):
             device.layer_times((0, 1, 1, 1), 3)
 

@@ -139,7 +139,7 @@ def test_the_device_says_that_it_is_simulated() -> None:
     assert found["simulated_board"]["seed"] == "3"
     assert found["temperature_c"] >= 35.0
     assert found["max_frequency_hz"] == 2.4e9
-    names = {meter["name"] for meter in meters["available"]}
+    names = {meter["name"] for meter in meters.available}
     assert {"rapl", "hwmon"} <= names
     assert not device.server.folder.exists()
 

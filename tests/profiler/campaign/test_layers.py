@@ -10,9 +10,11 @@ import pytest
 from joulemap import InputError
 from joulemap.datasets import LayerProfiles
 from joulemap.device_agents import Device, StableDeviceError
+from joulemap.device_agents.onboard.answer_error import AnswerError
+from joulemap.device_agents.onboard.layers_answer import LayersAnswer, NodeTimes
 from joulemap.models import LayerwisePredictor
 from joulemap.profiler import networks, profile, profile_layers
-from joulemap.profiler.campaign.layer_join import LayerJoin, checked_nodes, checked_times
+from joulemap.profiler.campaign.layer_join import LayerJoin
 from joulemap.profiler.command_line.cli import main
 from joulemap.profiler.templates.export import cached_template
 
@@ -146,14 +148,21 @@ NODE = {"name": "a", "op": "Conv", "inputs": ["x"], "outputs": ["y"], "times_s":
     ],
 )
 def test_nonsense_from_a_device_is_refused(nodes: object, message: str) -> None:
-    with pytest.raises(StableDeviceError, match=message):
-        checked_nodes({"nodes": nodes}, 2)
+    with pytest.raises(AnswerError, match=message):
+        LayersAnswer.from_dict({"nodes": nodes, "runs_s": [1], "unprofiled_s": [1]}, 2)
 
 
-def test_times_are_checked() -> None:
-    assert checked_times([1, 2.5], "runs") == (1.0, 2.5)
-    with pytest.raises(StableDeviceError, match="no times of runs"):
-        checked_times(None, "runs")
+def test_times_are_checked_and_the_whole_is_sent_as_ever() -> None:
+    said = {"nodes": [NODE], "runs_s": [1, 2.5], "unprofiled_s": [1.0]}
+    answer = LayersAnswer.from_dict(said, 2)
+    assert answer.runs_s == (1.0, 2.5)
+    assert answer.to_dict() == said
+    with pytest.raises(AnswerError, match="no times of runs"):
+        LayersAnswer.from_dict({**said, "runs_s": None}, 2)
+
+
+def ran(name: str, op: str, inputs: list[str], outputs: list[str]) -> NodeTimes:
+    return NodeTimes(name, op, inputs, outputs, ())
 
 
 def made(name: str, op: str, inputs: list[str], outputs: list[str]) -> dict[str, object]:
@@ -175,11 +184,11 @@ def test_additions_within_a_convolution_go_back_to_it() -> None:
     # The second convolution adds and activates, but keeps its own name; blocks are copied back.
     units = join.units(
         [
-            made("c1_nchwc", "Conv", ["x", "v1"], ["t1"]),
-            made("c2_nchwc", "Conv", ["t1", "v2", "", "t1"], ["t2"]),
-            made("copy", "ReorderOutput", ["t2"], ["r"]),
-            made("n5", "Conv", ["r", "w3"], ["c3"]),
-            made("n6", "Reshape", ["c3"], ["flat"]),
+            ran("c1_nchwc", "Conv", ["x", "v1"], ["t1"]),
+            ran("c2_nchwc", "Conv", ["t1", "v2", "", "t1"], ["t2"]),
+            ran("copy", "ReorderOutput", ["t2"], ["r"]),
+            ran("n5", "Conv", ["r", "w3"], ["c3"]),
+            ran("n6", "Reshape", ["c3"], ["flat"]),
         ]
     )
     assert units == [
