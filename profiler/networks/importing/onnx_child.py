@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import resource
 import sys
 from collections.abc import Iterator, Sequence
@@ -29,9 +30,14 @@ from .torch_export import MAX_BYTES
 MIN_OPSET = 7
 MAX_NODES = 200_000
 MAX_SUBGRAPHS = 16
+MAX_CALLS = 100
+# Seconds of computing for one call of the network, once it has been read; control flow can ask for
+# any amount in a few bytes.
+RUN_SECONDS, RUN_SECONDS_WITH_LOOPS = 60, 3
+LOOPS = {"If", "Loop", "Scan"}
 # What one round of folding leaves may be constant only then.
 MAX_ROUNDS = 4
-# Memory beside ten times the file: libraries, threads and intermediate results.
+# Memory beside ten times the file, where the machine has it: libraries and intermediate results.
 MEMORY_BYTES = 6 << 30
 # Domains of operators that onnxruntime brings.
 KNOWN_DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}
@@ -48,47 +54,68 @@ DISABLED = (
 )
 
 
+# What onnxruntime writes before what it says.
+_PREFIX = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : ")
+
+
 class _UnusableError(Exception):
     """Says what is wrong with the file, as the end of a sentence that begins with its name."""
 
 
 def main() -> None:
-    """Answer the request on standard input."""
+    """Answer the request on standard input, which also says how many seconds it may take (`cpu_s`)."""
     # What libraries print does not get into the answer.
     answer_to = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     request = json.loads(sys.stdin.read())
     _limit(request)
-    try:
-        answer = _answer(request)
-    except _UnusableError as error:
-        answer = {"error": str(error)}
-    except InputError as error:
-        answer = {"error": f"cannot be used: {error}"}
-    except MemoryError:
-        answer = {"error": "cannot be used: it asks for more memory than it may have"}
-    except RecursionError:
-        answer = {"error": "cannot be used: its graphs lie too deep inside each other"}
-    except Exception as error:  # noqa: BLE001 - whatever a library says of the file
-        answer = {"error": f"cannot be used: {_said(error)}"}
-    json.dump(answer, answer_to)
+    json.dump(answer(request), answer_to)
     answer_to.flush()
     # No destructor of a library that has met a hostile file.
     os._exit(0)
 
 
+def answer(request: dict[str, Any]) -> dict[str, Any]:
+    """Return names, shapes and types of a file's inputs, or what is wrong with it as `error`.
+
+    Args:
+        request: `path` of the file and its `digest`, the `folder` into which the graph is written,
+            `inputs` (names, shapes and types that the user gives) and `batch`.
+    """
+    try:
+        return _answer(request)
+    except _UnusableError as error:
+        said = str(error)
+    except InputError as error:
+        said = f"cannot be used: {error}"
+    except MemoryError:
+        said = "cannot be used: it asks for more memory than it may have"
+    except RecursionError:
+        said = "cannot be used: its graphs lie too deep inside each other"
+    except Exception as error:  # noqa: BLE001 - whatever a library says of the file
+        said = f"cannot be used: {_said(error)}"
+    return {"error": said}
+
+
 def _limit(request: dict[str, Any]) -> None:
     size = Path(request["path"]).stat().st_size
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for kind, most in (
-        (resource.RLIMIT_AS, MEMORY_BYTES + 10 * size),
+        (resource.RLIMIT_AS, min(MEMORY_BYTES + 10 * size, physical)),
         (resource.RLIMIT_CPU, int(request["cpu_s"])),
+        (resource.RLIMIT_FSIZE, MAX_BYTES),
         (resource.RLIMIT_CORE, 0),
     ):
         hard = resource.getrlimit(kind)[1]
-        if kind == resource.RLIMIT_CPU:
-            resource.setrlimit(kind, (most, hard))
-        else:
-            resource.setrlimit(kind, (most if hard < 0 else min(most, hard), hard))
+        resource.setrlimit(kind, (most if hard < 0 else min(most, hard), hard))
+
+
+def _allow_seconds(more: int) -> None:
+    """Let this process compute for some seconds more than it has."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    most = int(used.ru_utime + used.ru_stime) + more
+    resource.setrlimit(resource.RLIMIT_CPU, (most if hard < 0 else min(most, hard), hard))
 
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
@@ -110,7 +137,7 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
     _check_versions(model)
     _load_external(model, path.parent)
     model = _inlined(model)
-    _check_nodes(model)
+    has_loops = _check_nodes(model)
     shapes = [InputShape(tuple(dims), name, dtype) for name, dims, dtype in request["inputs"]]
     inputs = _fix_inputs(model, shapes, int(request["batch"]))
     for item in model.graph.output:
@@ -120,7 +147,10 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
             item.type.tensor_type.shape.SetInParent()
     onnx.checker.check_model(model)
     target = Path(request["folder"]) / "model.onnx"
-    zeros = _fold(model, inputs, target)
+    session = _fold(model, target)
+    if "cpu_s" in request:
+        _allow_seconds(RUN_SECONDS_WITH_LOOPS if has_loops else RUN_SECONDS)
+    zeros = _run(session, inputs)
     return {"inputs": inputs, "zeros": zeros}
 
 
@@ -133,6 +163,8 @@ def _check_versions(model: Any) -> None:
     opsets = {item.domain: item.version for item in model.opset_import}
     if not model.HasField("graph") or not len(model.graph.node):
         raise _UnusableError("is no ONNX file: it holds no operators")
+    if not len(model.graph.output):
+        raise _UnusableError("has no outputs")
     version = opsets.get("", opsets.get("ai.onnx"))
     newest = onnx.defs.onnx_opset_version()
     if version is None:
@@ -155,10 +187,35 @@ def _inlined(model: Any) -> Any:
 
     if not len(model.functions):
         return model
+    if _expanded(model) > MAX_NODES:
+        raise _UnusableError(
+            f"has functions that call each other for more than {MAX_NODES} operators"
+        )
     inlined = inliner.inline_local_functions(model)
     if not isinstance(inlined, onnx.ModelProto) or len(inlined.functions):
         raise _UnusableError("has functions that cannot be put in place of their calls")
     return inlined
+
+
+def _expanded(model: Any) -> int:
+    """Return how many operators there are once each call of a function is what it calls."""
+    functions = {(item.domain, item.name): item for item in model.functions}
+    sizes: dict[tuple[str, str], int] = {}
+
+    def size(nodes: Any, depth: int) -> int:
+        total = 0
+        for node in nodes:
+            key = (node.domain, node.op_type)
+            if key in functions:
+                if depth > MAX_CALLS:
+                    raise _UnusableError("has functions that call themselves, or too deep a chain")
+                if key not in sizes:
+                    sizes[key] = size(functions[key].node, depth + 1)
+                total += sizes[key]
+            total += 1
+        return total
+
+    return size(model.graph.node, 0)
 
 
 def _graphs(graph: Any, depth: int = 0) -> Iterator[Any]:
@@ -172,7 +229,12 @@ def _graphs(graph: Any, depth: int = 0) -> Iterator[Any]:
                 yield from _graphs(inner, depth + 1)
 
 
-def _check_nodes(model: Any) -> None:
+def _check_nodes(model: Any) -> bool:
+    """Return whether there is control flow.
+
+    Raises:
+        _UnusableError: There are too many operators, or unknown ones.
+    """
     import onnx
 
     versions = {item.domain: item.version for item in model.opset_import}
@@ -199,6 +261,7 @@ def _check_nodes(model: Any) -> None:
                 raise _UnusableError(
                     f"has the operator {showable(operator, 80)}, which is none of ONNX in opset {own}"
                 ) from error
+    return not LOOPS.isdisjoint(operator for _, operator in seen)
 
 
 # -- external data ---------------------------------------------------------------------------------
@@ -303,6 +366,8 @@ def _fix_inputs(
     # Old files list weights as inputs too, so that callers could replace them.
     del graph.input[:]
     graph.input.extend(inputs)
+    if not inputs:
+        raise _UnusableError("has no inputs")
     inputs = list(graph.input)
     model.ir_version = max(model.ir_version, 4)
     given = _by_name(shapes, [item.name for item in inputs])
@@ -322,8 +387,9 @@ def _fix_inputs(
         except Exception as error:
             raise _UnusableError(f"has the input '{shown}' of an unknown type") from error
         if dtype not in (*DTYPES, "float16"):
+            kind = "text" if dtype == "object" else dtype
             raise _UnusableError(
-                f"has the input '{shown}' of type {dtype}, which cannot be measured"
+                f"has the input '{shown}' of type {kind}, which cannot be measured"
             )
         shape = given.get(item.name)
         if shape is not None and shape.dtype not in (None, dtype):
@@ -331,6 +397,7 @@ def _fix_inputs(
         dims = _dims(item, shape, symbols, batch)
         check_dims(tuple(dims), f"the input '{shown}'")
         tensor.ClearField("shape")
+        tensor.shape.SetInParent()  # A scalar has a shape too.
         for dim in dims:
             tensor.shape.dim.add().dim_value = dim
         found.append((item.name, dims, dtype))
@@ -423,17 +490,15 @@ def _shape_text(declared: Sequence[int | str | None]) -> str:
 # -- onnxruntime -----------------------------------------------------------------------------------
 
 
-def _fold(model: Any, inputs: list[tuple[str, list[int], str]], target: Path) -> bool:
-    """Write the graph with its constants computed; return whether integers must be zeros.
+def _fold(model: Any, target: Path) -> Any:
+    """Write the graph with its constants computed; return onnxruntime's session of it.
 
     Raises:
-        _UnusableError: onnxruntime does not run it.
+        _UnusableError: onnxruntime does not take it.
     """
-    import numpy as np
     import onnx
     import onnxruntime
 
-    outputs = [item.name for item in model.graph.output]
     del model.graph.value_info[:]
     for item in model.graph.output:
         if item.type.HasField("tensor_type"):
@@ -461,14 +526,26 @@ def _fold(model: Any, inputs: list[tuple[str, list[int], str]], target: Path) ->
         if len(model.graph.node) >= n_nodes:
             break
     onnx.save_model(model, str(target))
+    return session
+
+
+def _run(session: Any, inputs: list[tuple[str, list[int], str]]) -> bool:
+    """Run the network once; return whether its integer inputs must be zeros.
+
+    Raises:
+        _UnusableError: It fails.
+    """
+    import numpy as np
+
     feeds = {name: example(tuple(dims), dtype, name) for name, dims, dtype in inputs}
     zeros = {
         name: np.zeros_like(value) if value.dtype.kind in "iu" else value
         for name, value in feeds.items()
     }
-    for is_zero, values in ((False, feeds), (True, zeros)):
+    has_integers = any(value.dtype.kind in "iu" for value in feeds.values())
+    for is_zero, values in ((False, feeds), (True, zeros))[: 1 + has_integers]:
         try:
-            session.run(outputs[:1], values)
+            session.run(None, values)
         except Exception as error:  # noqa: BLE001 - onnxruntime has no class of its own for all
             failure = error
         else:
@@ -485,8 +562,8 @@ def _tidy(model: Any) -> None:
 
 
 def _said(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return showable(f"{type(error).__name__}: {text}" if text else type(error).__name__, 200)
+    text = _PREFIX.sub("", " ".join(str(error).split()))
+    return showable(text or type(error).__name__, 200)
 
 
 if __name__ == "__main__":

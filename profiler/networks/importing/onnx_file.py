@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import onnx
 
 # Beside what a file of any size gets: seconds of computing, and seconds for each gigabyte.
-CPU_SECONDS, CPU_SECONDS_PER_GB = 20, 60
+CPU_SECONDS, CPU_SECONDS_PER_GB = 10, 60
 # Seconds of waiting on a machine that does other things too.
 WAIT_SECONDS = 300
 _PROGRAM = f"{__package__}.onnx_child"
@@ -64,18 +64,18 @@ def import_onnx(
     try:
         content = read_bytes(path, MAX_BYTES)
     except OSError as error:
-        raise InputError(f"cannot read the ONNX file {shown}: {error}") from error
+        raise InputError(f"cannot read the ONNX file {shown}: {error.strerror or error}") from error
     digest = hashlib.sha256(content).hexdigest()
     size = len(content)
     del content
     with tempfile.TemporaryDirectory(prefix="joulemap-onnx-") as folder:
         request = {
-            "path": os.path.realpath(path),
+            "path": str(Path(path).absolute()),
             "folder": folder,
             "digest": digest,
             "batch": batch,
             "inputs": [[item.name, list(item.dims), item.dtype] for item in given],
-            "cpu_s": CPU_SECONDS + CPU_SECONDS_PER_GB * (size >> 30) + size // (1 << 24),
+            "cpu_s": CPU_SECONDS + CPU_SECONDS_PER_GB * size // (1 << 30),
         }
         answer = _read_apart(request, shown)
         model = _parsed(Path(folder) / "model.onnx", shown)
@@ -104,7 +104,8 @@ def _read_apart(
         done = subprocess.run(
             command,
             input=json.dumps(request).encode(),
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
             timeout=WAIT_SECONDS,
             check=False,
         )
