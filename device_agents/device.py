@@ -31,6 +31,7 @@ from .onboard.preparation_answer import (
     MetersInUse,
     PreparationAnswer,
 )
+from .onboard.probe_answer import ProbeAnswer
 from .onboard.ready_answer import ReadyAnswer
 from .onboard.visit_answer import VisitAnswer
 from .onboard.visit_settings import VisitSettings
@@ -167,18 +168,19 @@ class Device:
         # What the first agent chose, so that the next ones read the same.
         self._meters_before: list[dict[str, Any]] | None = None
 
-    def probe(self) -> dict[str, Any]:
-        """Return the device's fingerprint (see `onboard.fingerprint`).
+    def probe(self) -> ProbeAnswer:
+        """Return what the device says of itself.
 
         Raises:
             DeviceError: The device cannot be reached or has no usable Python.
         """
         answer = self._agent().ask("probe", timeout_s=PROBE_TIMEOUT_S)
-        if not isinstance(answer.get("device_id"), str):
+        try:
+            return ProbeAnswer.from_dict(answer)
+        except AnswerError as error:
             raise StableDeviceError(
-                "the device's answer to what it is makes no sense: it names no device_id"
-            )
-        return answer
+                f"the device's answer to what it is makes no sense: {error}"
+            ) from error
 
     @property
     def is_remote(self) -> bool:

@@ -114,7 +114,7 @@ def test_datasets_and_device_agents_work_without_torch() -> None:
     code = (
         "import sys, joulemap.datasets, joulemap.device_agents\n"
         "with joulemap.device_agents.Device('local:') as device:\n"
-        "    assert device.probe()['num_cpus'] >= 1\n"
+        "    assert device.probe().num_cpus >= 1\n"
         "assert 'torch' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-P", "-c", code], check=True)

@@ -71,7 +71,7 @@ def _try(root: Path, rng: random.Random) -> tuple[str | None, bool]:
             device.token = TOKEN
             before = _own_id()
             for _ in range(rng.randint(1, 3)):
-                if device.probe()["device_id"] != before:
+                if device.probe().device_id != before:
                     problem = "another's answer was believed"
                 has_answered = True
     except JoulemapError as error:

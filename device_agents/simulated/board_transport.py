@@ -12,11 +12,11 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ..device import Device
 from ..errors import StableDeviceError
 from ..interfaces import Completed
+from ..onboard.probe_answer import ProbeAnswer
 from ..transports.local import LocalProcess, LocalTransport
 from . import board_child
 from .board_options import BoardOptions
@@ -97,18 +97,19 @@ class BoardDevice(Device):
         super().__init__(url, transport=transport, agent_visits=agent_visits)
         self.server = transport.server
 
-    def probe(self) -> dict[str, Any]:
-        """Return the machine's fingerprint with the board's identity and options."""
-        found = super().probe()
+    def probe(self) -> ProbeAnswer:
+        """Return what the machine says of itself with the board's identity and options."""
+        found = super().probe().to_dict()
         options = dict(self.server.options.texts())
         device_id, *former = (
             "sim-" + hashlib.sha256(repr((each, sorted(options.items()))).encode()).hexdigest()[:12]
             for each in (found.get("device_id"), *found.get("former_ids", ()))
         )
-        return found | {
+        found |= {
             "device_id": device_id,
             "former_ids": former,
             "board": "simulated board",
             "simulated_board": options,
             "is_virtual": True,
         }
+        return ProbeAnswer.from_dict(found)

@@ -15,6 +15,7 @@ from ...datasets.device_identity import is_same_device
 from ...datasets.layer_profiles import FILE_NAME
 from ...datasets.store import make_folder
 from ...device_agents import Device, Preparation
+from ...device_agents.onboard.probe_answer import ProbeAnswer
 from ..networks.choice import chosen_network
 from ..templates.export import cached_template
 from .devices import open_device, runs_networks
@@ -87,11 +88,11 @@ def profile_layers(
     opened = open_device(url, spec, batch=batch, agent_visits=50) if isinstance(url, str) else url
     with opened as device:
         device.on_message = on_message
-        fingerprint = device.probe()
-        require_processors(fingerprint, threads, device.url)
+        probed = device.probe()
+        require_processors(probed, threads, device.url)
         return time_layers(
             device,
-            fingerprint,
+            probed,
             spec,
             variants,
             batch=batch,
@@ -118,7 +119,7 @@ def check_has_layers(url: str | Device) -> None:
 
 def time_layers(
     device: Device,
-    fingerprint: Mapping[str, Any],
+    probed: ProbeAnswer,
     spec: NetworkSpec,
     variants: Sequence[WidthTuple],
     *,
@@ -133,7 +134,7 @@ def time_layers(
 
     Args:
         device: The device.
-        fingerprint: What it says of itself.
+        probed: What it says of itself.
         spec: The network.
         variants: Width vectors to profile.
         batch: Samples per call.
@@ -152,14 +153,14 @@ def time_layers(
         Preparation(template.to_json().encode(), reference_widths(spec), runtime, threads)
     )
     conditions["runtime_version"] = str(device.runtime_version)
-    profiles = list(_known(out, spec, fingerprint, conditions))
+    profiles = list(_known(out, spec, probed.details, conditions))
     known = {profile.widths for profile in profiles}
     join = LayerJoin(template.content)
     missing = [vector for vector in variants if vector not in known]
     for done, vector in enumerate(missing, start=1):
         profiles.append(_profile(device, join, vector, num_runs))
         on_variant(done, len(missing))
-    found = LayerProfiles(spec, tuple(profiles), device=fingerprint, conditions=conditions)
+    found = LayerProfiles(spec, tuple(profiles), device=probed.details, conditions=conditions)
     if out is not None and missing:
         found.save(make_folder(out) / FILE_NAME)
     return found

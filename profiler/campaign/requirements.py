@@ -10,6 +10,7 @@ from joulemap.showable_text import showable_answer
 
 from ...device_agents.errors import StableDeviceError
 from ...device_agents.host.install_advice import board_of_fingerprint, runtime_line
+from ...device_agents.onboard.probe_answer import ProbeAnswer
 from ...device_agents.registry import runtime_entry
 
 # Of one text that a device says.
@@ -25,32 +26,30 @@ def install_line(fingerprint: Mapping[str, Any], runtime: str) -> str:
     return runtime_line(board, package, str(fingerprint.get("python_path") or "python3"))
 
 
-def require_runtime(fingerprint: Mapping[str, Any], runtime: str, url: str) -> None:
+def require_runtime(probed: ProbeAnswer, runtime: str, url: str) -> None:
     """Do nothing if the device has the runtime.
 
     Raises:
         StableDeviceError: It has not; the message says how to install it there.
     """
-    versions = fingerprint.get("runtimes")
-    if not isinstance(versions, Mapping) or runtime not in versions or versions[runtime]:
+    if runtime not in probed.runtimes or probed.runtimes[runtime]:
         return
-    fingerprint = showable_answer(fingerprint, MAX_TEXT)
-    python = f"{fingerprint.get('python_path')} ({fingerprint.get('python')})"
+    told = showable_answer(probed.details, MAX_TEXT)
+    python = f"{told.get('python_path')} ({told.get('python')})"
     raise StableDeviceError(
         f"{url} has no {runtime} for its Python {python}; install it there with: "
-        f"{install_line(fingerprint, runtime)}"
+        f"{install_line(told, runtime)}"
     )
 
 
-def require_processors(fingerprint: Mapping[str, Any], threads: int, url: str) -> None:
+def require_processors(probed: ProbeAnswer, threads: int, url: str) -> None:
     """Do nothing if the device has processors for so many threads, at most two for each.
 
     Raises:
         InputError: It has not; threads that wait for each other would only run into time limits.
     """
-    listed, number = fingerprint.get("available_cpus"), fingerprint.get("num_cpus")
-    count = len(listed) if isinstance(listed, list) and listed else number
-    if type(count) is int and 0 < count < threads / MAX_THREADS_PER_CPU:
+    count = len(probed.available_cpus) or probed.num_cpus
+    if count is not None and 0 < count < threads / MAX_THREADS_PER_CPU:
         has = "1 processor" if count == 1 else f"{count} processors"
         raise InputError(
             f"{url} has {has} and threads is {threads}, more than {MAX_THREADS_PER_CPU} for each; "

@@ -224,7 +224,7 @@ def time_single_layers(campaign: PreparedCampaign) -> None:
     widths = CostDataset.load(campaign.folder).widths[: settings.layers]
     time_layers(
         campaign.device,
-        campaign.fingerprint,
+        campaign.probed,
         campaign.subject.spec,
         [tuple(row) for row in widths.tolist()],
         batch=settings.batch,

@@ -108,7 +108,7 @@ def probe(
     from .device_text import print_probe
 
     with open_device(url, connect=ConnectOptions(accept_new_host_key)) as device:
-        fingerprint = device.probe()
+        fingerprint = device.probe().to_dict()
         if device.is_remote:
             fingerprint["clocks"] = device.clocks()
         meters = device.find_meters().to_dict()

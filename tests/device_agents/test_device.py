@@ -45,9 +45,10 @@ def test_the_fingerprint_names_the_machine_and_its_runtimes() -> None:
         first = device.probe()
     with Device("local:") as device:
         second = device.probe()
-    assert first["device_id"] == second["device_id"]
-    assert first["num_cpus"] >= 1
-    assert first["runtimes"]["onnxruntime"]
+    assert first.device_id == second.device_id
+    assert first.num_cpus is not None
+    assert first.num_cpus >= 1
+    assert first.runtimes["onnxruntime"]
 
 
 def test_visits_can_be_sent_ahead_to_a_device_without_a_link(device: Device) -> None:

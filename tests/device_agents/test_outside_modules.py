@@ -87,7 +87,7 @@ def test_a_meter_of_a_package_runs_from_the_archive(tmp_path: Path) -> None:
 
 def test_a_device_has_the_runtime_and_is_reached_by_the_transport() -> None:
     with Device("here:") as device:
-        runtimes = device.probe()["runtimes"]
+        runtimes = device.probe().runtimes
         assert runtimes["plain"] == runtimes["onnxruntime"]
         found = device.find_meters()
     told = [item["name"] for item in (*found.available, *found.missing)]

@@ -13,6 +13,7 @@ from joulemap.showable_text import showable
 
 from ....datasets.journal import CampaignRecord, Journal
 from ....device_agents.device import Device, Preparation, StartGate
+from ....device_agents.onboard.probe_answer import ProbeAnswer
 from ...templates.export import cached_template
 from ..metering import meter_text, metered_visit_s, meters_of, recorded_meters
 from ..observer import Observer
@@ -36,7 +37,7 @@ class PreparedCampaign:
         device: Knows the network and its meters by now.
         folder: Of the campaign, held against others.
         observer: Is told how it goes.
-        fingerprint: What the device says of itself.
+        probed: What the device says of itself.
         journal: What was measured before, and takes what follows.
         plan: Which visits remain.
         visit_s: What one takes, roughly, in seconds.
@@ -47,7 +48,7 @@ class PreparedCampaign:
     device: Device
     folder: Path
     observer: Observer
-    fingerprint: Mapping[str, Any]
+    probed: ProbeAnswer
     journal: Journal
     plan: VisitPlan
     visit_s: float
@@ -68,13 +69,13 @@ def prepare(
         DeviceError: The device cannot be used.
     """
     device.token, device.on_message = link_token(folder), observer.message
-    fingerprint = device.probe()
-    observer.message(f"device: {fingerprint.get('cpu_model')} ({fingerprint['device_id']})")
-    require_runtime(fingerprint, settings.runtime, device.url)
-    require_processors(fingerprint, settings.threads, device.url)
+    probed = device.probe()
+    observer.message(f"device: {probed.cpu_model} ({probed.device_id})")
+    require_runtime(probed, settings.runtime, device.url)
+    require_processors(probed, settings.threads, device.url)
     _prepare_device(settings, subject, device, observer)
     meters = meters_of(device)
-    record = _record(settings, subject, device, fingerprint, meters)
+    record = _record(settings, subject, device, probed, meters)
     _tell_meters(device, meters, settings.meter, observer)
     with open_journal(folder, record, subject.variants) as journal:
         _tell_damage(journal, observer)
@@ -97,7 +98,7 @@ def prepare(
             _settle(device, settings.protocol, observer)
         observer.started(plan.num_done + num_open, plan.num_done, visit_s)
         yield PreparedCampaign(
-            settings, subject, device, folder, observer, fingerprint, journal, plan, visit_s
+            settings, subject, device, folder, observer, probed, journal, plan, visit_s
         )
 
 
@@ -129,7 +130,7 @@ def _record(
     settings: CampaignSettings,
     subject: Subject,
     device: Device,
-    fingerprint: Mapping[str, Any],
+    probed: ProbeAnswer,
     meters: tuple[Mapping[str, Any], ...],
 ) -> CampaignRecord:
     """Return what the journal's first line says."""
@@ -137,7 +138,7 @@ def _record(
         spec=subject.spec,
         conditions=subject.conditions,
         device={
-            **fingerprint,
+            **probed.to_dict(),
             "affinity": device.affinity.to_dict(),
             "frequency_lock": device.frequency_lock.to_dict(),
             "device_lock": device.device_lock.to_dict(),

@@ -149,7 +149,7 @@ def test_a_second_campaign_fails_in_time_and_says_what_to_do(
         profile_layers(device, "lenet5", samples=1)
     # What does not measure does not wait.
     with Device("local:") as device:
-        assert device.probe()["num_cpus"] >= 1
+        assert device.probe().device_id
         assert device.find_meters()
         assert device.clean()["kept"] == []
     other.go_on()
@@ -431,7 +431,7 @@ def test_two_hosts_measure_one_after_the_other_over_ssh(
             with pytest.raises(DeviceInUseError, match="of waiting: ") as refused:
                 second.prepare(prepared(lenet, 0.2))
             assert f"keep {first.token}" in refused.value.full_text
-            assert second.probe()["num_cpus"] >= 1
+            assert second.probe().device_id
             Timing.from_dict(first.visit(WIDTHS, protocol).timing())
 
             def end_first(text: str) -> None:

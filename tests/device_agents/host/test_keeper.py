@@ -25,7 +25,7 @@ from ..sshd import SshClientHome, running_sshd
 
 def test_a_remote_device_answers_as_a_local_one_and_is_left_clean(remote: Remote) -> None:
     with remote.device() as device:
-        assert device.probe()["num_cpus"] >= 1
+        assert device.probe().device_id
         device.prepare(remote.preparation)
         assert device.runtime_version == "fixed-time"
         assert len(collect(device, remote, 5)) == 5
@@ -214,7 +214,7 @@ def test_a_host_that_comes_back_waits_for_the_visit_that_runs(
     spool = remote.folders()[0] / "spool"
     second = remote.device(limits)
     second.token = first.token
-    assert second.probe()["num_cpus"] >= 1
+    assert second.probe().device_id
     assert agent not in remote.agents()
     second.prepare(remote.preparation)
     assert len(collect(second, remote, 1)) == 1
@@ -275,7 +275,7 @@ def test_a_keeper_that_nobody_needs_ends_and_keeps_its_answers(remote: Remote) -
     remote.link.cut()
     # A limit that would not have outlasted every pause until here.
     remote.limit(device, replace(LIMITS, idle_limit_s=1.0))
-    assert device.probe()["num_cpus"] >= 1
+    assert device.probe().device_id
     remote.link.cut()
     remote.wait_until(lambda: not remote.keepers(), "the keeper waits for ever")
     assert not remote.agents()
@@ -414,7 +414,7 @@ def test_a_keeper_that_is_killed_while_it_starts_is_started_again(
         "        if file.tell() <= 3: os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     with remote.device(replace(LIMITS, silence_s=60.0, connect_s=60.0)) as device:
-        assert device.probe()["num_cpus"] >= 1
+        assert device.probe().device_id
     assert len(count.read_text()) == 4
 
 

@@ -62,7 +62,7 @@ def test_a_folder_that_another_user_made_is_named_and_not_used(
 
 def test_two_users_of_a_folder_are_not_in_each_others_way(server: Sshd, shared: Path) -> None:
     with Device(f"ssh:{server.address}?cache={shared}") as device:
-        assert device.probe()["device_id"]
+        assert device.probe().device_id
         assert {path.stat().st_mode & 0o777 for path in shared.iterdir()} == {0o700}
         assert device.clean()["kept"] == []
 
@@ -172,7 +172,7 @@ def test_an_androids_folders_pass(
             owners = device._transport.run(["stat", "-c", "%U %a", "/data/local/tmp"], 30).stdout
             assert owners.split()[1:] == [b"771"]
             assert device._transport.run(["id", "-u"], 30).stdout == b"2000\n"
-            assert device.probe()["device_id"]
+            assert device.probe().device_id
             device.prepare(lenet)
         listed = device._transport.run(["find", "/data/local/tmp", "-printf", "%m %U %p\n"], 30)
         assert b"700 2000 /data/local/tmp/joulemap\n" in listed.stdout

@@ -135,10 +135,10 @@ def test_the_device_says_that_it_is_simulated() -> None:
         assert isinstance(device, BoardDevice)
         found = device.probe()
         meters = device.find_meters()
-    assert found["device_id"].startswith("sim-")
-    assert found["simulated_board"]["seed"] == "3"
-    assert found["temperature_c"] >= 35.0
-    assert found["max_frequency_hz"] == 2.4e9
+    assert found.device_id.startswith("sim-")
+    assert found.details["simulated_board"]["seed"] == "3"
+    assert found.details["temperature_c"] >= 35.0
+    assert found.details["max_frequency_hz"] == 2.4e9
     names = {meter["name"] for meter in meters.available}
     assert {"rapl", "hwmon"} <= names
     assert not device.server.folder.exists()

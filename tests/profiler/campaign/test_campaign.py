@@ -26,6 +26,7 @@ from joulemap.datasets.verification import UnverifiedWarning
 from joulemap.device_agents import StableDeviceError, TransientDeviceError, registry
 from joulemap.device_agents import device as device_module
 from joulemap.device_agents.host.agent_archive import agent_archive
+from joulemap.device_agents.onboard.probe_answer import ProbeAnswer
 from joulemap.device_agents.registry import RuntimeEntry
 from joulemap.profiler import Protocol, networks, profile, profile_layers, sample
 
@@ -168,7 +169,9 @@ def test_another_device_is_refused_and_named(copy: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(
         device_module.Device,
         "probe",
-        lambda self: probe(self) | {"device_id": "another", "former_ids": []},
+        lambda self: ProbeAnswer.from_dict(
+            {**probe(self).details, "device_id": "another", "former_ids": []}
+        ),
     )
     with pytest.raises(InputError, match=r"device: .* there, .*another.* here"):
         run(copy)

@@ -13,6 +13,7 @@ import pytest
 from joulemap import InputError
 from joulemap.datasets import CostDataset
 from joulemap.device_agents.errors import TransientDeviceError
+from joulemap.device_agents.onboard.probe_answer import ProbeAnswer
 from joulemap.device_agents.onboard.visit_answer import VisitAnswer
 from joulemap.models import SystolicArrayModel, fit
 from joulemap.profiler import Protocol, networks, profile
@@ -69,7 +70,7 @@ def test_a_users_hardware(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text("rows = 4\ncolumns = 4\nclock_hz = 1e8\njoule_per_mac = 5e-12\n")
     with open_device(f"sim:{path}", networks.get("lenet5")) as device:
-        assert device.probe()["cpu_model"] == "simulated mine (4x4 systolic array)"
+        assert device.probe().cpu_model == "simulated mine (4x4 systolic array)"
     path.write_text("rows = 4\n")
     with pytest.raises(InputError, match="no clock_hz"):
         open_device(f"sim:{path}", networks.get("lenet5"))
@@ -117,14 +118,17 @@ def test_a_simulated_device_refuses_more_threads_than_two_a_processor(tmp_path: 
 def test_a_device_says_how_many_threads_it_takes(
     fingerprint: dict[str, object], count: int
 ) -> None:
-    require_processors(fingerprint, 2 * count, "ssh://pi@rpi4")
+    probed = ProbeAnswer.from_dict({"device_id": "a", **fingerprint})
+    require_processors(probed, 2 * count, "ssh://pi@rpi4")
     with pytest.raises(InputError, match=f"ssh://pi@rpi4 has {count} processors"):
-        require_processors(fingerprint, 2 * count + 1, "ssh://pi@rpi4")
+        require_processors(probed, 2 * count + 1, "ssh://pi@rpi4")
 
 
 @pytest.mark.parametrize("told", [None, "4", -1, True, 1e300, [1]])
 def test_a_device_that_tells_no_processors_refuses_no_threads(told: object) -> None:
-    require_processors({"num_cpus": told}, 99, "ssh://pi@rpi4")
+    require_processors(
+        ProbeAnswer.from_dict({"device_id": "a", "num_cpus": told}), 99, "ssh://pi@rpi4"
+    )
 
 
 def answer(simulated_energy_j: object) -> VisitAnswer:

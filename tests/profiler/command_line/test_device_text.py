@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from joulemap.device_agents import StableDeviceError
+from joulemap.device_agents.onboard.probe_answer import ProbeAnswer
 from joulemap.device_agents.registry import METERS as METERS_KNOWN
 from joulemap.profiler.campaign.requirements import require_runtime
 from joulemap.profiler.command_line import console, device_text
@@ -113,9 +114,10 @@ def test_a_meter_that_sees_a_part_only_says_so() -> None:
 
 def test_a_missing_runtime_is_refused_with_the_line_that_installs_it() -> None:
     with pytest.raises(StableDeviceError, match=r"no onnxruntime for its Python /usr/bin/python3"):
-        require_runtime(PI, "onnxruntime", "ssh://pi@rpi4")
-    require_runtime({**PI, "runtimes": {"onnxruntime": "1"}}, "onnxruntime", "x")
-    require_runtime({"runtimes": {}}, "onnxruntime", "sim:eyeriss")
+        require_runtime(ProbeAnswer.from_dict(PI), "onnxruntime", "ssh://pi@rpi4")
+    has = ProbeAnswer.from_dict({**PI, "runtimes": {"onnxruntime": "1"}})
+    require_runtime(has, "onnxruntime", "x")
+    require_runtime(ProbeAnswer("sim-1"), "onnxruntime", "sim:eyeriss")
 
 
 def test_what_would_steer_a_terminal_is_not_printed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -49,7 +49,7 @@ def test_the_governor_returns(server: Sshd, board: Path, end: str) -> None:
     template, reference = cached_template(spec).to_json().encode(), reference_widths(spec)
     protocol = Protocol(max_visit_s=0.05, block_s=0.01, reference_s=0.005).to_dict()
     with Device(f"ssh:{server.address}") as device:
-        probed = device.probe()
+        probed = device.probe().details
         assert probed["control"]["frequency_lock"] == {"is_permitted": True, "reason": None}
         assert {group["governor"] for group in probed["clusters"]} == set(BEFORE)
         device.prepare(Preparation(template, reference, lock_frequency=True))
