@@ -27,6 +27,8 @@ PACKAGES = (
     "joulemap.models.transfer",
     "joulemap.profiler",
     "joulemap.profiler.networks",
+    "joulemap.profiler.networks.graph",
+    "joulemap.profiler.networks.importing",
     "joulemap.profiler.report",
 )
 

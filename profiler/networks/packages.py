@@ -9,7 +9,7 @@ import importlib
 import importlib.metadata
 import inspect
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +75,9 @@ class PackageNetwork:
             InputError: The package is not there, or has no network of that name.
         """
         make = {"timm": _timm, "torchvision": _torchvision, "hf": _transformers}[self.scheme]
-        return make(self._package(), self.name)
+        package = self._package()
+        with _offline():
+            return make(package, self.name)
 
     def digest(self) -> str | None:
         """Return the SHA-256 of its name and its package's version; None if it is not installed."""
@@ -90,7 +92,8 @@ class PackageNetwork:
         package = PACKAGES[self.scheme]
         text = showable(f"{self.scheme}:{self.name}", 80)
         try:
-            if self.scheme != "hf":
+            # transformers does without, but not with one that does not load.
+            with contextlib.suppress(*([ModuleNotFoundError] if self.scheme == "hf" else [])):
                 _import_torchvision()
             return importlib.import_module(package)
         except ModuleNotFoundError as error:
@@ -130,6 +133,22 @@ def _import_torchvision() -> None:
         importlib.import_module("torchvision")
 
 
+@contextlib.contextmanager
+def _offline() -> Iterator[None]:
+    """Let no package fetch weights by itself, as some configurations ask for trained backbones."""
+    try:
+        constants: Any = importlib.import_module("huggingface_hub.constants")
+    except ModuleNotFoundError:
+        yield
+        return
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
 def _timm(timm: Any, name: str) -> nn.Module:
     # A tag after a dot tells weights, which are not wanted; `hf-hub:` names would be downloaded.
     architecture = name.partition(".")[0]
@@ -161,6 +180,8 @@ def _transformers(transformers: Any, name: str) -> nn.Module:
     config = kind()
     if hasattr(config, "use_cache"):
         config.use_cache = False  # Outputs of one call; a cache is for the next one.
+    if hasattr(config, "use_pretrained_backbone"):
+        config.use_pretrained_backbone = False
     auto = transformers.AutoModel
     # On no device first: that costs nothing, and tells how large it is.
     with torch.device("meta"):

@@ -198,6 +198,23 @@ def test_a_network_of_transformers() -> None:
         import_network("hf:LlamaConfig")
 
 
+def test_packages_do_not_fetch_weights_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    seen = []
+    made = nn.ReLU()
+
+    def make(package: object, name: str) -> nn.Module:
+        seen.append((name, constants.is_offline_mode()))
+        return made
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("joulemap.profiler.networks.packages._timm", make)
+    assert PackageNetwork.named("timm:resnet50")() is made
+    assert seen == [("resnet50", True)]
+    assert not constants.is_offline_mode()
+
+
 def test_a_spec_of_a_file_does_not_import_a_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(factories, "_named", {})
     with pytest.raises(InputError, match=r"code of its own, 'timm:resnet50'.*allow_code=True"):
