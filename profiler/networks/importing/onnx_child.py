@@ -401,6 +401,12 @@ def _fix_inputs(
         for dim in dims:
             tensor.shape.dim.add().dim_value = dim
         found.append((item.name, dims, dtype))
+    first, dims, _ = found[0]
+    if batch != 1 and dims and dims[0] != batch:
+        raise _UnusableError(
+            f"is made for a batch of {dims[0]} (its input '{showable(first, 80)}' is "
+            f"{_shape_text(dims)}), not of {batch}; export it with an open first size"
+        )
     return found
 
 

@@ -134,6 +134,12 @@ def test_a_first_size_that_is_open_is_the_batch(write: Write) -> None:
     assert import_onnx(path, shapes=["1x3x8x8"], batch=4).inputs["x"].shape == (4, 3, 8, 8)
 
 
+def test_a_file_of_one_batch_is_not_measured_at_another(write: Write) -> None:
+    path = write(convolutional([1, 3, 8, 8]))
+    with pytest.raises(InputError, match=r"is made for a batch of 1 \(its input 'x' is 1x3x8x8\)"):
+        import_onnx(path, batch=4)
+
+
 def test_one_name_of_a_size_is_one_number(write: Write) -> None:
     kinds = TensorProto.FLOAT
     path = write(elementwise({"a": (kinds, ["n", "len"]), "b": (kinds, ["n", "len"])}))
