@@ -10,7 +10,7 @@ INSTALL := sh tests/system_packages.sh
 # Keeps the repository's root off sys.path, where models/ and datasets/ would shadow others' packages.
 export PYTHONSAFEPATH := 1
 
-.PHONY: demo docs test test-board test-fresh test-fresh-examples test-roots test-soak lint check benchmarks benchmarks-aligned benchmarks-devices benchmarks-layerwise benchmarks-models benchmarks-predictors benchmarks-protocol benchmarks-trust system-packages clean
+.PHONY: demo docs test test-board test-fresh test-fresh-examples test-roots test-soak lint check benchmarks benchmarks-aligned benchmarks-devices benchmarks-layerwise benchmarks-models benchmarks-predictors benchmarks-protocol benchmarks-trust system-packages test-lowest clean
 
 # sim:board, which rehearses joules on a machine without a meter, needs fuse3.
 demo: $(VENV)/.installed
@@ -57,6 +57,29 @@ test-soak: system-packages $(VENV)/.installed-test
 # SEED=... repeats one; a failure prints its command.
 test-fresh-examples: system-packages $(VENV)/.installed-test
 	$(BIN)/python tests/fresh_examples.py $(SEED)
+
+# What the package needs at the lowest versions that pyproject.toml allows, in an environment of its
+# own, and tests of what touches them: minutes. torch is the one of development, whose CPU build is
+# small: older ones come with three gigabytes of CUDA, and TORCH=2.4.0 and 2.5.1 fail in the exports.
+# Old packages warn of newer ones below them, so deprecations are no errors here.
+LOWEST ?= .venv-lowest
+TORCH ?= $(lastword $(subst ==, ,$(filter torch==%,$(file < constraints-dev.txt))))
+LOWEST_TESTS := tests/datasets/test_contracts.py tests/datasets/test_cost_dataset.py \
+  tests/models/linear/test_flops.py tests/models/test_export.py tests/models/test_plots.py \
+  tests/models/test_serialization.py tests/profiler/networks/test_factories.py \
+  tests/profiler/report/test_charts.py tests/profiler/templates/test_generic_widths.py
+test-lowest:
+	@$(INSTALL) python3-venv:$(PYTHON)
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(LOWEST)/bin/pip install --quiet uv
+	echo 'torch==$(TORCH)' > $(LOWEST)/held.txt
+	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST) --resolution lowest-direct \
+	  --constraint $(LOWEST)/held.txt --editable '.[adb,nvidia,simulated]'
+	$(LOWEST)/bin/uv pip freeze --quiet --python $(LOWEST) --exclude-editable > $(LOWEST)/lowest.txt
+	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST) --constraint $(LOWEST)/lowest.txt \
+	  hypothesis pytest pytest-timeout pytest-xdist threadpoolctl
+	$(LOWEST)/bin/joulemap --help > $(LOWEST)/help.txt
+	$(LOWEST)/bin/pytest -W ignore::DeprecationWarning -W ignore::FutureWarning $(LOWEST_TESTS)
 
 # The site: these pages and the reference from the docstrings, warnings are errors.
 docs: $(VENV)/.installed-test
@@ -133,4 +156,4 @@ $(VENV)/.installed-test: pyproject.toml constraints-dev.txt | $(VENV)/bin/pip
 	touch $@ $(VENV)/.installed
 
 clean:
-	rm -rf $(VENV) build dist joulemap-demo .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(LOWEST) build dist joulemap-demo .mypy_cache .ruff_cache .pytest_cache
