@@ -261,7 +261,10 @@ class _Reader:
         if all(tensors.dtypes.get(name) is None for name in names):
             return False
         is_float = any(tensors.dtypes[name].kind == "f" for name in names if name in tensors.dtypes)
-        return is_float and any(prod(tensors.shapes.get(name, ())) > 1 for name in names)
+        return is_float and (
+            node.op_type in _PRODUCTS
+            or any(prod(tensors.shapes.get(name, ())) > 1 for name in names)
+        )
 
     def _origin(self, held: Sequence[str]) -> str | None:
         sources = (source for name in held for source in self.solution.sources.get(name, ()))

@@ -396,6 +396,9 @@ def _reduce(step: Step) -> list[Axes]:
 @rule("Resize", "Upsample")
 def _resize(step: Step) -> list[Axes]:
     axes = step.axes(0)
+    for slot in range(1, len(step.inputs)):
+        if step.has(slot):
+            step.freeze(step.axes(slot), "there is one number for each axis")
     found = _same_or_fixed(step, axes, step.shapes[0], "it is resized")
     if step.node.op_type == "Resize" and step.has(3) and step.node.input[3]:
         step.rewrite_input(3, found)
@@ -663,6 +666,18 @@ def _gather_elements(step: Step) -> list[Axes]:
         if other != place:
             step.agree(data[other], indices[other])
     return [indices]
+
+
+@rule("GatherND")
+def _gather_nd(step: Step) -> list[Axes]:
+    data, indices = step.axes(0), step.axes(1)
+    begin = step.attribute("batch_dims", 0)
+    end = begin + step.tensors.shapes[step.node.input[1]][-1]
+    step.freeze(data[begin:end], "single places of it are picked")
+    step.freeze(indices, "there is one place for each")
+    for place in range(begin):
+        step.agree(data[place], indices[place])
+    return [(*indices[:-1], *data[end:])]
 
 
 @rule("Range")
