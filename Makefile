@@ -10,7 +10,7 @@ INSTALL := sh tests/system_packages.sh
 # Keeps the repository's root off sys.path, where models/ and datasets/ would shadow others' packages.
 export PYTHONSAFEPATH := 1
 
-.PHONY: demo docs test test-board test-fresh test-fresh-examples test-roots test-soak lint check benchmarks benchmarks-aligned benchmarks-devices benchmarks-layerwise benchmarks-models benchmarks-predictors benchmarks-protocol benchmarks-trust system-packages test-lowest clean
+.PHONY: demo docs test test-board test-fresh test-fresh-examples test-roots test-soak lint check benchmarks benchmarks-aligned benchmarks-devices benchmarks-layerwise benchmarks-models benchmarks-networks benchmarks-predictors benchmarks-protocol benchmarks-trust system-packages test-lowest clean
 
 # sim:board, which rehearses joules on a machine without a meter, needs fuse3.
 demo: $(VENV)/.installed
@@ -131,6 +131,11 @@ benchmarks-predictors: $(VENV)/.installed-test
 benchmarks-devices: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/remote.py
 	$(BIN)/python benchmarks/meters.py
+
+# Which public networks derive a width space, and the table of docs/networks.md: an hour; the same
+# command goes on where one was stopped.
+benchmarks-networks: $(VENV)/.installed-test
+	PYTHONSAFEPATH= $(BIN)/python benchmarks/networks.py --out runs/networks --page docs/networks.md
 
 # What docs/trust.md tells: three hours, or a share of it in a folder of its own (SHARE=0.1: under
 # twenty minutes); the same command goes on where one was stopped.

@@ -80,11 +80,18 @@ OF_TRANSFORMERS = (
     Network("hf:ElectraConfig", TOKENS, {**_SIZES, "embedding_size": 64}),
     Network("hf:SqueezeBertConfig", TOKENS, {**_SIZES, "embedding_size": 128}),
 )
-OWN = tuple(
-    Network(f"own:{name}")
-    for name in (
-        "yolo_like unet bilstm gru espcn mlp signal volume channel_shuffle siamese tied_words"
-    ).split()
+OWN = (
+    Network("own:yolo_like"),
+    Network("own:unet"),
+    Network("own:bilstm"),
+    Network("own:gru"),
+    Network("own:espcn"),
+    Network("own:mlp"),
+    Network("own:signal"),
+    Network("own:volume"),
+    Network("own:channel_shuffle"),
+    Network("own:siamese"),
+    Network("own:tied_words"),
 )
 FILES = (
     Network(

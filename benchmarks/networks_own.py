@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TypeAlias
 
 import torch
@@ -35,6 +36,7 @@ class C2f(nn.Module):
         self.cv2 = Unit(half * (2 + count), outputs, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the outputs."""
         parts = list(self.cv1(x).chunk(2, 1))
         for block in self.m:
             parts.append(parts[-1] + block(parts[-1]))
@@ -57,6 +59,7 @@ class YoloLike(nn.Module):
         self.heads = nn.ModuleList(nn.Conv2d(size, 85, 1) for size in (64, 128, 256))
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return the outputs."""
         p3 = self.p3(self.stem(x))
         p4 = self.p4(p3)
         p5 = self.p5(p4)
@@ -87,13 +90,13 @@ class UNet(nn.Module):
             for before, after in zip([3, *sizes], sizes, strict=False)
         )
         self.up = nn.ModuleList(
-            nn.ConvTranspose2d(after, before, 2, 2)
-            for before, after in zip(sizes[:-1], sizes[1:], strict=True)
+            nn.ConvTranspose2d(after, before, 2, 2) for before, after in itertools.pairwise(sizes)
         )
         self.fuse = nn.ModuleList(Unit(2 * size, size) for size in sizes[:-1])
         self.head = nn.Conv2d(width, 2, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the outputs."""
         maps = []
         for number, block in enumerate(self.down):
             x = block(functional.max_pool2d(x, 2) if number else x)
@@ -118,6 +121,7 @@ class Recurrent(nn.Module):
         self.head = nn.Linear(size, 10)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the outputs."""
         out: torch.Tensor = self.head(self.layers(x)[0][:, -1])
         return out
 
@@ -190,6 +194,7 @@ class ShuffleUnit(nn.Module):
         self.b = nn.Conv2d(half, half, 3, padding=1, groups=half)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the outputs."""
         left, right = x.chunk(2, 1)
         x = torch.cat([left, self.c(self.b(self.a(right).relu())).relu()], 1)
         n, c, h, w = x.shape
@@ -212,6 +217,7 @@ class Siamese(nn.Module):
         self.head = nn.Sequential(nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, 1))
 
     def forward(self, one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        """Return the outputs."""
         difference = (self.trunk(one) - self.trunk(other)).flatten(1).abs()
         out: torch.Tensor = self.head(difference)
         return out
@@ -232,6 +238,7 @@ class TiedWords(nn.Module):
         self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the outputs."""
         return functional.linear(self.encoder(self.embed(x)), self.embed.weight)
 
 
