@@ -106,7 +106,7 @@ def _macs(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> int:
     if node.op_type == "Einsum":
         return _einsum_macs(attributes["equation"].decode(), first, second)
     steps, batch, size = first
-    hidden = attributes["hidden_size"]
+    hidden = int(attributes["hidden_size"])
     return steps * batch * second[0] * GATES[node.op_type] * hidden * (size + hidden)
 
 
