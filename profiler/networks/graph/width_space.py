@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from typing import Any
 
 from joulemap import InputError
 
@@ -186,6 +187,8 @@ def _steps(specs: Sequence[LayerSpec], short: Mapping[Extent, str]) -> dict[Exte
 
 def _renamed(spec: LayerSpec, names: Mapping[str, tuple[str, int]]) -> LayerSpec:
     values = dict(vars(spec))
+    if spec.kind in ("linear", "matmul"):
+        values |= _in_fewer_products(spec, names)
     for key, side in (("in_channels", "in_size"), ("out_channels", "out_size"), ("groups", "")):
         missing = _missing(values[key], names)
         if missing > 1:
@@ -204,6 +207,24 @@ def _renamed(spec: LayerSpec, names: Mapping[str, tuple[str, int]]) -> LayerSpec
     ):
         values["kind"] = "elementwise"
     return LayerSpec(**values)
+
+
+def _in_fewer_products(spec: LayerSpec, names: Mapping[str, tuple[str, int]]) -> dict[str, Any]:
+    """Return the sizes of products in the widths' steps.
+
+    Where the groups of a convolution are the heads of attention, a width counts all heads together:
+    the products of single heads are one of as many groups.
+    """
+    sizes = (spec.in_channels, spec.out_channels, spec.groups)
+    missing = math.lcm(*(_missing(size, names) for size in sizes))
+    if spec.positions % missing:
+        return {}
+    channels = {
+        "in_channels": spec.in_channels * missing,
+        "out_channels": spec.out_channels * missing,
+        "groups": spec.groups * missing,
+    }
+    return {**channels, "positions": spec.positions // missing}
 
 
 def _missing(size: Size, names: Mapping[str, tuple[str, int]]) -> int:

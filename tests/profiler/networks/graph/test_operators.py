@@ -69,6 +69,9 @@ def test_a_product_that_writes_one_number_is_a_layer() -> None:
 class Relative(nn.Module):
     """A table that is indexed by constants along two axes, as relative positions are."""
 
+    rows: torch.Tensor
+    columns: torch.Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.a, self.head = nn.Linear(6, 4), nn.Linear(4, 2)
@@ -83,3 +86,29 @@ class Relative(nn.Module):
 
 def test_a_table_indexed_along_two_axes_scales_along_the_others() -> None:
     assert derived(Relative(), torch.zeros(1, 5, 6)).spec.width_names == ("a",)
+
+
+class GroupedAttention(nn.Module):
+    """Projections in groups, which are the heads of attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.key, self.value = (nn.Conv1d(8, 16, 1, groups=4) for _ in range(3))
+        self.head = nn.Conv1d(16, 2, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        query, key, value = (
+            each(x).view(1, 4, 4, 5) for each in (self.query, self.key, self.value)
+        )
+        scores = (query.transpose(2, 3) @ key).softmax(-1)
+        out: torch.Tensor = self.head((value @ scores.transpose(2, 3)).reshape(1, 16, 5))
+        return out
+
+
+def test_products_of_heads_that_are_groups_count_as_many_as_there_are() -> None:
+    found = derived(GroupedAttention(), torch.zeros(1, 8, 5))
+    assert [width.multiple for width in found.spec.widths] == [4, 4]
+    for size in (4, 16):
+        products = 2 * 5 * 5 * size
+        convolutions = 3 * 5 * 2 * size + 5 * size * 2
+        assert found.spec.at((size, size)).macs == products + convolutions
