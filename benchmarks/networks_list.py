@@ -101,7 +101,7 @@ FILES = (
     Network("rapidocr-onnxruntime:ch_PP-OCRv4_rec_infer.onnx", ("1x3x48x320",)),
     Network("rapidocr-onnxruntime:ch_ppocr_mobile_v2.0_cls_infer.onnx", ("1x3x48x192",)),
     Network("magika:model.onnx", ("1x2048",)),
-    Network("silero-vad:silero_vad.onnx"),
+    Network("silero-vad:silero_vad.onnx", ("input=1x512", "state=2x1x128")),
     Network("nudenet:320n.onnx", ("1x3x320x320",)),
 )
 

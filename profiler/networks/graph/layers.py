@@ -195,6 +195,8 @@ class _Reader:
         operator = node.op_type
         output = node.output[0]
         if operator in _FREE or self._moves_nothing(node) or not self._is_counted(node):
+            if before and before[0]:
+                self._hold(before[0], sources)
             for name in node.output:
                 self.writers[name] = before[0] if before else ""
                 if operator in ("Identity", "Cast", "Dropout"):

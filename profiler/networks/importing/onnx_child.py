@@ -434,9 +434,14 @@ def _declared(item: Any) -> list[int | str | None] | None:
     return [
         int(dim.dim_value)
         if dim.HasField("dim_value") and dim.dim_value > 0
-        else dim.dim_param or None
+        else _name(dim.dim_param)
         for dim in tensor.shape.dim
     ]
+
+
+def _name(text: str) -> str | None:
+    """Return what a size is called, None for texts such as `?`, which some files give to all."""
+    return text if any(map(str.isalnum, text)) else None
 
 
 def _take_symbols(item: Any, shape: InputShape, symbols: dict[str, int]) -> None:

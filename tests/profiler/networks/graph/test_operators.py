@@ -112,3 +112,20 @@ def test_products_of_heads_that_are_groups_count_as_many_as_there_are() -> None:
         products = 2 * 5 * 5 * size
         convolutions = 3 * 5 * 2 * size + 5 * size * 2
         assert found.spec.at((size, size)).macs == products + convolutions
+
+
+class Scaled(nn.Module):
+    """A number of its own behind a single output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 4), nn.Linear(4, 1)
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.b(self.a(x)).relu() * self.scale
+        return out
+
+
+def test_a_parameter_of_what_is_no_layer_counts_too() -> None:
+    assert derived(Scaled(), torch.zeros(1, 6)).spec.layers[-1].parameters is not None

@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from joulemap import InputError
-from joulemap.profiler.networks.importing import ImportedGraph, import_onnx
+from joulemap.profiler.networks.importing import ImportedGraph, import_onnx, parse_inputs
 
 Dims = list[Any]
 
@@ -223,3 +223,10 @@ def test_what_shapes_are_missing_or_wrong_is_one_sentence(
     with pytest.raises(InputError, match=message) as caught:
         import_onnx(write(made), shapes=shapes)
     assert "\n" not in str(caught.value)
+
+
+def test_a_size_called_by_a_question_mark_is_not_one_size(tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    path.write_bytes(convolutional(["?", 3, "?", "?"]).SerializeToString())
+    graph = import_onnx(path, shapes=parse_inputs(["x=1x3x8x6"]))
+    assert graph.inputs["x"].shape == (1, 3, 8, 6)
