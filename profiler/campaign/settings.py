@@ -30,8 +30,8 @@ class CampaignSettings:
     and neither a file nor a journal holds it.
 
     Args:
-        network: A name of `networks.names()`, `module:function` or `FILE.py:function`, as typed;
-            of a spec or a function, what it comes from.
+        network: What `networks.get` takes, as typed: a name of the zoo, `FILE.py:function`,
+            `timm:NAME`, an ONNX file; of a spec or a function, what it comes from.
         out: Folder of the campaign.
         url: The device, such as `local:`; None for one that is open already.
         samples: How many width vectors to measure,
@@ -43,6 +43,9 @@ class CampaignSettings:
         runtime: What executes variants.
         batch: Samples per call.
         resolution: Height and width of the input; the network's own when None.
+        inputs: Shapes of the inputs of a network without a spec, `NAME=1x3x224x224[:dtype]`.
+        freeze: Patterns (`*`, `?`) of its widths or module paths that keep their sizes.
+        multiples: Pattern of its widths to a number that they shall be multiples of.
         precision: Number format.
         threads: Threads inside one operator.
         lock_frequency: Hold the processor's clock while measuring, where permitted.
@@ -71,6 +74,9 @@ class CampaignSettings:
     runtime: str = "onnxruntime"
     batch: int = 1
     resolution: int | tuple[int, int] | None = None
+    inputs: tuple[str, ...] = ()
+    freeze: tuple[str, ...] = ()
+    multiples: Mapping[str, int] = field(default_factory=dict)
     precision: str = "fp32"
     threads: int = 1
     lock_frequency: bool = False
@@ -104,6 +110,12 @@ class CampaignSettings:
         things lay, and a campaign may be continued from elsewhere. The judgement has its own place in
         the journal.
         """
+        # Left out where nothing is chosen, as in journals from before there was a choice.
+        chosen: dict[str, Any] = {
+            "inputs": list(self.inputs),
+            "freeze": list(self.freeze),
+            "multiples": dict(self.multiples),
+        }
         listed = None if self.widths is None else [_plain(vector) for vector in self.widths]
         size = self.resolution
         return {
@@ -121,6 +133,7 @@ class CampaignSettings:
             "meter": self.meter,
             "layers": int(self.layers),
             "protocol": self.protocol.to_dict(),
+            **{name: value for name, value in chosen.items() if value},
         }
 
 
@@ -186,6 +199,12 @@ def _is_texts(value: object) -> bool:
     return all(isinstance(each, (str, PathLike)) for each in value)
 
 
+def _is_multiples(value: object) -> bool:
+    return isinstance(value, Mapping) and all(
+        isinstance(key, str) and _is_whole(number) and number >= 1 for key, number in value.items()
+    )
+
+
 def _is_vectors(value: Any) -> bool:
     """Whether it may be width vectors; the network says later whether it has them."""
     return _is_list(value) and all(_is_list(vector) for vector in value)
@@ -214,6 +233,11 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "batch": _at_least(1, "1"),
         "resolution": Rule(
             _is_size, "it must be a whole number of at least 1, or a height and a width", "224"
+        ),
+        "inputs": Rule(_is_texts, "it must be a list of shapes", '["x=1x3x224x224"]'),
+        "freeze": Rule(_is_texts, "it must be a list of patterns", '["layer4.*"]'),
+        "multiples": Rule(
+            _is_multiples, "it must be a table of pattern = number", '{ "conv*" = 8 }'
         ),
         "precision": Rule(
             lambda value: value in PRECISIONS,

@@ -24,8 +24,10 @@ OPTION_KEYS: Mapping[str, str] = MappingProxyType(
     {
         "device": "url",
         "from": "sources",
+        "input": "inputs",
         "max_temperature": "max_temperature_c",
         "model": "network",
+        "multiple": "multiples",
         "time_cap": "time_cap_s",
         "visit_s": "max_visit_s",
     }
@@ -109,7 +111,8 @@ def settings_of(
             raise InputError(f"{where}the {what} is missing; write {option}{line}")
     if isinstance(merged.get("resolution"), list):
         merged["resolution"] = tuple(merged["resolution"])
-    merged["sources"] = tuple(str(each) for each in merged.get("sources") or ())
+    for name in ("sources", "inputs", "freeze"):
+        merged[name] = tuple(str(each) for each in merged.get(name) or ())
     if path is not None:
         # What is wrong with what was given is not told of the file.
         alone: dict[str, Any] = {"network": "-", "out": "-", **given, "sources": ()}

@@ -10,6 +10,7 @@ from joulemap import InputError
 
 from ...datasets import Conditions, NetworkSpec
 from ..networks.choice import chosen_network
+from ..networks.graph.foreign_spec import Choices
 from .sampling import WidthTuple, sample
 from .settings import CampaignSettings
 from .transfer_points import choose_points, record_of
@@ -59,7 +60,10 @@ def subject_of(
     Raises:
         InputError: There is no such network, or it has no such variants.
     """
-    spec = chosen_network(network, settings.resolution, is_run=is_run, allow_code=allow_code)
+    choices = Choices(settings.inputs, settings.freeze, settings.multiples)
+    spec = chosen_network(
+        network, settings.resolution, is_run=is_run, allow_code=allow_code, choices=choices
+    )
     variants, sampling = _variants(settings, spec, sources)
     size = "x".join(map(str, spec.input_shape[1:]))
     conditions = Conditions(

@@ -19,9 +19,12 @@ SAMPLES = 100
 SETTINGS = frozenset(
     {
         "batch",
+        "freeze",
+        "inputs",
         "layers",
         "lock_frequency",
         "meter",
+        "multiples",
         "network",
         "out",
         "precision",
@@ -61,6 +64,24 @@ def typed(context: typer.Context) -> dict[str, Any]:
     return found
 
 
+def multiple_of(text: str) -> tuple[str, int]:
+    """Return the pattern and the number of a typed `PATTERN=N`.
+
+    Raises:
+        InputError: It is none.
+
+    Example:
+        >>> multiple_of("layer1.*=8")
+        ('layer1.*', 8)
+    """
+    pattern, _, number = text.rpartition("=")
+    if not pattern or not number.isascii() or not number.isdigit() or int(number) < 1:
+        raise InputError(
+            f"--multiple is '{text[:60]}'; write PATTERN=N, such as --multiple 'layer1*=8'"
+        )
+    return pattern, int(number)
+
+
 def asked_settings(config: Path | None, options: Mapping[str, Any]) -> CampaignSettings:
     """Return a campaign's settings.
 
@@ -73,6 +94,8 @@ def asked_settings(config: Path | None, options: Mapping[str, Any]) -> CampaignS
     """
     content = read_settings(config) if config is not None else {}
     given: dict[str, Any] = {name: options[name] for name in SETTINGS & set(options)}
+    if "multiples" in given:
+        given["multiples"] = dict(map(multiple_of, given["multiples"]))
     given[PROTOCOL] = {
         field: options[name] for name, field in IN_PROTOCOL.items() if name in options
     }

@@ -135,6 +135,9 @@ def profile(
     runtime: options.Runtime = "onnxruntime",
     batch: options.Batch = 1,
     resolution: options.Resolution = None,
+    inputs: options.Inputs = None,
+    freeze: options.Freeze = None,
+    multiples: options.Multiples = None,
     precision: options.Precision = "fp32",
     threads: options.Threads = 1,
     seed: options.Seed = 0,
@@ -186,6 +189,32 @@ def profile(
     if clean and settings.url:
         advice = [*advice, *clean_device(settings.url, connect)]
     _print_dataset(dataset, settings.folder, as_json=as_json, advice=advice)
+
+
+@app.command()
+def networks(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            help="A network of the zoo, or your own, as --network of profile takes it; else the zoo."
+        ),
+    ] = None,
+    resolution: options.Resolution = None,
+    inputs: options.Inputs = None,
+    freeze: options.Freeze = None,
+    multiples: options.Multiples = None,
+    *,
+    as_json: Json = False,
+) -> None:
+    """List the zoo, or print a network's widths: their ranges, who makes and reads them, what is frozen."""
+    from .asked_settings import multiple_of
+    from .network_text import print_network, print_zoo
+
+    if model is None:
+        print_zoo(as_json=as_json)
+        return
+    steps = dict(map(multiple_of, multiples or ()))
+    print_network(model, resolution, inputs or (), freeze or (), steps, as_json=as_json)
 
 
 @app.command(name="import")

@@ -40,7 +40,8 @@ DryRun = Annotated[
 Network = Annotated[
     str | None,
     typer.Option(
-        help="A network of the zoo, or your own: module:function or FILE.py:function.",
+        help="A network of the zoo (joulemap networks), or your own: FILE.py:function, "
+        "module:function, timm:NAME, torchvision:NAME, hf:CONFIG_CLASS or an ONNX file.",
         rich_help_panel=WHAT,
     ),
 ]
@@ -55,6 +56,30 @@ Runtime = Annotated[str, typer.Option(help="What executes variants.", rich_help_
 Batch = Annotated[int, typer.Option(help="Samples per call.", rich_help_panel=WHAT)]
 Resolution = Annotated[
     int | None, typer.Option(help="Height and width of the input.", rich_help_panel=WHAT)
+]
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        help="Shape of an input of your own network: NAME=1x3x224x224[:dtype]. Repeat for several.",
+        rich_help_panel=WHAT,
+    ),
+]
+Freeze = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Pattern of widths or modules of your own network that keep their sizes, such as "
+        "'layer4.*'. Repeat for several.",
+        rich_help_panel=WHAT,
+    ),
+]
+Multiples = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--multiple",
+        help="PATTERN=N: these widths of your own network are multiples of N. Repeat for several.",
+        rich_help_panel=WHAT,
+    ),
 ]
 Precision = Annotated[str, typer.Option(help="Number format.", rich_help_panel=WHAT)]
 Threads = Annotated[int, typer.Option(help="Threads inside one operator.", rich_help_panel=WHAT)]

@@ -8,6 +8,8 @@ from ...datasets import NetworkSpec
 from . import factories
 from .definition import Resolution
 from .factories import Factory
+from .graph.foreign_spec import Choices
+from .graph.known import is_known
 from .registry import get, is_unchanged_zoo
 
 
@@ -17,16 +19,17 @@ def chosen_network(
     *,
     is_run: bool,
     allow_code: bool = False,
+    choices: Choices | None = None,
 ) -> NetworkSpec:
     """Return the spec of what is to be measured, compared with what its source builds.
 
     Args:
-        network: A name of `networks.names()`, `module:function`, `FILE.py:function`, such a
-            function itself, or a spec.
+        network: What `networks.get` takes, or a spec.
         resolution: Height and width of the input; the network's own when None.
         is_run: Whether the device runs networks; a simulated one computes costs from widths, and
             the spec of a network that is not here will do.
         allow_code: Run the code that a spec names although only the spec has named it.
+        choices: Inputs, frozen widths and steps of a network without a spec of its own.
 
     Raises:
         InputError: There is no such network, its code is not to be run, or the spec is not the
@@ -42,8 +45,16 @@ def chosen_network(
         if allow_code:
             factories.allow(spec.source)
     else:
-        spec = get(network, resolution)
+        spec = get(
+            network,
+            resolution,
+            inputs=choices.inputs if choices else (),
+            freeze=choices.freeze if choices else (),
+            multiples=choices.multiples if choices else None,
+        )
     _check_widths_are_used(spec)
+    if is_known(spec):  # derived from the network itself, and compared with it as a template
+        return spec
     is_here = factories.is_named(spec.source)
     if (is_run or is_here) and not is_unchanged_zoo(spec):
         from .module_check import check_module  # imports torch

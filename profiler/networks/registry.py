@@ -6,8 +6,10 @@ import contextlib
 import importlib
 import inspect
 import math
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from joulemap import InputError
 from joulemap.plug_ins import PlugIn, PlugIns
@@ -17,6 +19,8 @@ from ...datasets.network_spec import WidthVector
 from . import factories
 from .definition import NetworkDefinition, Resolution
 from .factories import Factory
+from .graph.foreign_spec import Choices, foreign_spec, spec_of_module
+from .importing import is_foreign
 
 if TYPE_CHECKING:
     from torch import nn
@@ -61,23 +65,75 @@ def names() -> tuple[str, ...]:
     return tuple(sorted((*ZOO, *OUTSIDE.names())))
 
 
-def get(name: str | Factory, resolution: Resolution | None = None) -> NetworkSpec:
+def get(
+    name: str | os.PathLike[str] | Factory,
+    resolution: Resolution | None = None,
+    *,
+    inputs: Sequence[str] = (),
+    freeze: Sequence[str] = (),
+    multiples: Mapping[str, int] | None = None,
+) -> NetworkSpec:
     """Return the network of that name as data.
 
     Args:
-        name: A registered name; `module:function` or `FILE.py:function` of an outside factory, a
-            function that returns a NetworkDefinition; or that function itself.
+        name: A registered name; `module:function` or `FILE.py:function`, whose function returns a
+            torch module, a tuple of it and its example inputs, or a NetworkDefinition; that function
+            itself; `timm:NAME`, `torchvision:NAME` or `hf:CONFIG_CLASS`; or an ONNX file. Of a
+            network without a spec of its own, the widths are derived from its graph.
         resolution: Height and width of the input in pixels (an int means both); the network's
             own default when None.
+        inputs: Shapes of a derived network's inputs, `NAME=1x3x224x224[:dtype]`.
+        freeze: Patterns (`*`, `?`) of widths or module paths that keep their sizes.
+        multiples: Pattern of widths to a number that they shall be multiples of.
 
     Raises:
         InputError: Unknown name, a factory that cannot be used, or a resolution that does not fit.
+
+    Example:
+        >>> get("lenet5").width_names
+        ('conv1', 'conv2', 'fc1', 'fc2')
     """
-    is_outside = not isinstance(name, str) or ":" in name or name.endswith(".py")
-    if (plug_in := OUTSIDE.find(name)) is not None:
+    is_outside = is_foreign(name)
+    if isinstance(name, str) and (plug_in := OUTSIDE.find(name)) is not None:
         name, is_outside = _plug_in_factory(plug_in), True
-    source = factories.name_factory(name) if is_outside else f"zoo:{name}"
+    choices = Choices(tuple(inputs), tuple(freeze), dict(multiples or {}), resolution)
+    if is_outside and (spec := foreign_spec(name, choices)) is not None:
+        return spec
+    if inputs or freeze or multiples:
+        raise InputError(
+            f"'{str(name)[:60]}' has a spec written by hand, which says its inputs and widths; inputs, "
+            "freeze and multiples are for networks without one"
+        )
+    source = factories.name_factory(name) if is_outside else f"zoo:{name}"  # type: ignore[arg-type]
     return replace(_definition(source, resolution).spec, source=source)
+
+
+def from_module(
+    module: nn.Module,
+    example_inputs: Any,
+    freeze: Sequence[str] = (),
+    multiples: Mapping[str, int] | None = None,
+) -> NetworkSpec:
+    """Return the spec of a torch module, its widths derived from its graph.
+
+    Args:
+        module: Any network; it is left as it is.
+        example_inputs: What it is called with: a tensor, a tuple of positional arguments, or a
+            dictionary of arguments by name; a batch of 1 first.
+        freeze: Patterns (`*`, `?`) of widths or module paths that keep their sizes.
+        multiples: Pattern of widths to a number that they shall be multiples of.
+
+    Raises:
+        InputError: It does not run, cannot be exported, or has no width that may change.
+
+    Example:
+        >>> import torch
+        >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+        >>> spec = from_module(net, torch.zeros(1, 4))
+        >>> [(width.name, width.max) for width in spec.widths]
+        [('w_0', 8)]
+    """
+    return spec_of_module(module, example_inputs, Choices((), tuple(freeze), dict(multiples or {})))
 
 
 def build(spec: NetworkSpec, widths: WidthVector, *, allow_code: bool = False) -> nn.Module:
@@ -121,6 +177,8 @@ def code_fingerprint(source: str) -> str | None:
     Raises:
         InputError: The source cannot be resolved.
     """
+    if source.startswith("onnx:"):
+        return source.partition(":")[2]
     return factories.code_digest(_factory(source))
 
 

@@ -23,8 +23,8 @@ from ...device_agents.onboard.model.materialise import TEMPLATE_SCHEMA_VERSION
 from ..networks.graph import axes as algebra
 from ..networks.graph.axes import Axis, Extent
 from ..networks.graph.width_space import WidthSpace
-from .export import ATTRIBUTE_KINDS, DTYPES, Template
 from .generic_widths import Polynomial
+from .template import ATTRIBUTE_KINDS, DTYPES, Template
 from .weight_rules import MULTIPLIERS, NORMS, WeightRules
 
 if TYPE_CHECKING:

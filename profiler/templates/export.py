@@ -18,12 +18,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import random
-import secrets
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -34,73 +32,23 @@ import numpy as np
 from joulemap import InputError
 
 from ...datasets import NetworkSpec
-from ...device_agents.onboard.model.materialise import TEMPLATE_SCHEMA_VERSION, Materialiser
-from ...device_agents.onboard.model.onnx_messages import ATTRIBUTE_TYPES, DATA_TYPES
-from ...device_agents.onboard.private_folder import UnsafeError, open_file, open_folder
+from ...device_agents.onboard.model.materialise import TEMPLATE_SCHEMA_VERSION
 from .. import networks
+from ..cache import cache_folder, keep, read_kept
+from ..networks.graph import derived_of, is_known
 from ..networks.importing.torch_export import quiet_exporter
 from ..networks.registry import code_fingerprint
+from .derived import derived_template
 from .generic_widths import SENTINEL, GenericWidths, Polynomial
 from .layer_nodes import layers_of_nodes
+from .template import ATTRIBUTE_KINDS, DTYPES, Template
+from .variant_check import check_variants
 from .weight_rules import RECURRENT, WeightRules
 
 if TYPE_CHECKING:
     import onnx
     import torch
     from torch import nn
-
-# Of a template in the cache.
-MAX_BYTES = 256 << 20
-DTYPES = {code: name for name, code in DATA_TYPES.items()}
-ATTRIBUTE_KINDS = {code: name for name, code in ATTRIBUTE_TYPES.items()}
-
-
-@dataclass(frozen=True)
-class Template:
-    """A network's graph with sizes as polynomials in the widths, without weights.
-
-    Attributes:
-        content: What the JSON holds.
-    """
-
-    content: Mapping[str, Any]
-
-    def to_json(self) -> str:
-        """Return the template as canonical JSON: sorted keys, no spaces."""
-        return json.dumps(self.content, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-    @classmethod
-    def from_json(cls, text: str | bytes) -> Template:
-        """Return the template that `to_json` wrote, checked.
-
-        Raises:
-            InputError: It is damaged or of another version.
-        """
-        try:
-            content = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"the template cannot be read: {error}") from error
-        if not isinstance(content, dict):
-            raise InputError(f"the template cannot be read: it is a {type(content).__name__}")
-        template = cls(content)
-        template.materialiser()
-        return template
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 (hexadecimal) of the JSON."""
-        return sha256(self.to_json().encode()).hexdigest()
-
-    def materialiser(self) -> Materialiser:
-        """Return what fills the template in, the same code that runs on the device.
-
-        Raises:
-            InputError: The template is damaged or of another version.
-        """
-        try:
-            return Materialiser(dict(self.content))
-        except ValueError as error:
-            raise InputError(str(error)) from error
 
 
 def export_template(spec: NetworkSpec, *, batch: int = 1) -> Template:
@@ -116,6 +64,11 @@ def export_template(spec: NetworkSpec, *, batch: int = 1) -> Template:
     """
     if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
         raise InputError(f"batch is {batch!r}, not an int >= 1")
+    if is_known(spec):
+        derived = derived_of(spec, batch)
+        template = derived_template(spec, derived.space, batch=batch)
+        check_variants(template, derived, batch)
+        return template
     generic = GenericWidths(spec, batch)
     module = networks.build(generic.spec, generic.widths)
     sample = _sample(spec, batch)
@@ -144,47 +97,16 @@ def cached_template(spec: NetworkSpec, batch: int = 1, folder: Path | None = Non
         return export_template(spec, batch=batch)
     versions = [f"{name} {version(name)}" for name in ("torch", "onnx", "onnxscript")]
     key = [spec.fingerprint, batch, code, TEMPLATE_SCHEMA_VERSION, *versions]
-    name = sha256(json.dumps(key).encode()).hexdigest()
-    cache = str(folder or _cache_folder())
-    # A cache that cannot be used costs time, not results; what others could write there is not read.
-    with contextlib.suppress(OSError, InputError, UnsafeError):
-        template = Template.from_json(_read(cache, f"{name}.json"))
-        if template.content.get("fingerprint") == spec.fingerprint:
-            return template
+    name = f"{sha256(json.dumps(key).encode()).hexdigest()}.json"
+    cache = folder or cache_folder("templates")
+    if (kept := read_kept(cache, name)) is not None:
+        with contextlib.suppress(InputError):
+            template = Template.from_json(kept)
+            if template.content.get("fingerprint") == spec.fingerprint:
+                return template
     template = export_template(spec, batch=batch)
-    with contextlib.suppress(OSError, UnsafeError):
-        _write_atomically(cache, f"{name}.json", template.to_json().encode())
+    keep(cache, name, template.to_json().encode())
     return template
-
-
-def _cache_folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "joulemap" / "templates"
-
-
-def _read(cache: str, name: str) -> bytes:
-    folder = open_folder(cache, make=False)
-    try:
-        with os.fdopen(open_file(name, os.O_RDONLY, folder), "rb") as file:
-            return file.read(MAX_BYTES + 1)
-    finally:
-        os.close(folder)
-
-
-def _write_atomically(cache: str, name: str, content: bytes) -> None:
-    folder = open_folder(cache)
-    part = f"{name}.{secrets.token_hex(4)}.part"
-    try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-        with os.fdopen(open_file(part, flags, folder), "wb") as file:
-            file.write(content)
-        os.rename(part, name, src_dir_fd=folder, dst_dir_fd=folder)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(part, dir_fd=folder)
-        raise
-    finally:
-        os.close(folder)
 
 
 # -- torch to ONNX --------------------------------------------------------------------------------

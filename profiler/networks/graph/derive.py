@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from joulemap import InputError
 
@@ -60,12 +60,15 @@ def derive(
     return DerivedNetwork(spec, space, graph)
 
 
-def derive_again(graph: ImportedGraph, spec: NetworkSpec) -> DerivedNetwork:
+def derive_again(
+    graph: ImportedGraph, spec: NetworkSpec, *, is_same_batch: bool = True
+) -> DerivedNetwork:
     """Return a network derived with the choices that a spec of it was made with.
 
     Args:
         graph: The same network, at any batch.
         spec: Derived from it before, with widths frozen or in steps or not.
+        is_same_batch: Whether the layers can be compared as well; they hold sizes of one sample.
 
     Raises:
         InputError: The network is not the one that the spec was derived from.
@@ -73,7 +76,7 @@ def derive_again(graph: ImportedGraph, spec: NetworkSpec) -> DerivedNetwork:
     solution = solve(graph.model, graph.inputs)
     space = width_space(solution, counted(graph), kept=spec.widths)
     found = NetworkSpec(spec.name, spec.source, spec.input_shape, space.widths, space.layers)
-    problem = difference(spec, found)
+    problem = difference(spec, found if is_same_batch else replace(found, layers=spec.layers))
     if problem is not None:
         raise InputError(
             f"the network '{spec.name}' is not the one that its spec was derived from: {problem}; "

@@ -58,6 +58,7 @@ class Solution:
         data: Names of tensors that depend on the values of the network's inputs.
         sources: Of other tensors: the float constants that they are made of, in order.
         numbers: Of small integer tensors: axes whose sizes the elements are.
+        starts: Axes of the float constants as they began, one extent each, by name.
     """
 
     model: onnx.ModelProto
@@ -68,6 +69,7 @@ class Solution:
     data: frozenset[str]
     sources: Mapping[str, tuple[str, ...]]
     numbers: Mapping[str, Axes]
+    starts: Mapping[str, Axes]
 
     def parameters(self) -> list[str]:
         """Return the names of the float constants that the graph starts from."""
@@ -133,6 +135,7 @@ class _Propagation:
             frozenset(self.data),
             self.sources,
             {name: tuple(map(algebra.expand, axes)) for name, axes in self.numbers.items()},
+            {name: self.axes[name] for name, sources in self.sources.items() if sources == (name,)},
         )
 
     def _node(self, place: int, node: onnx.NodeProto) -> None:

@@ -119,7 +119,7 @@ class Step:
             raise NotUnderstood(
                 f"it takes {algebra.size_of(left)} and {algebra.size_of(right)} for the same size"
             )
-        algebra.agree(left, right, reason or f"{self.node.op_type} ties it to a fixed size")
+        algebra.agree(left, right, reason or "it meets an input, or a size that is written out")
 
     def freeze(self, axes: Iterable[Axis], reason: str) -> None:
         """Give what axes are made of the sizes that it has."""

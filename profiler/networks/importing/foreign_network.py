@@ -71,7 +71,7 @@ def import_network(
         kind = type(network)
         source = f"{factories.MODULE}{kind.__module__}:{kind.__qualname__}"
         made = ModuleDefinition(network)
-        return _of_module(made, shapes, name=kind.__name__, source=source, batch=batch)
+        return import_definition(made, shapes, name=kind.__name__, source=source, batch=batch)
     if isinstance(network, os.PathLike) or (
         isinstance(network, str) and network.lower().endswith(ONNX)
     ):
@@ -81,13 +81,13 @@ def import_network(
     source = factories.name_factory(network)
     factory = factories.factory_of(source)
     definition = factories.call_any_factory(factory, source)
-    name = _short_name(source)
+    name = short_name(source)
     if isinstance(definition, NetworkDefinition):
         definition = _at_largest(definition, name)
-    return _of_module(definition, shapes, name=name, source=source, batch=batch)
+    return import_definition(definition, shapes, name=name, source=source, batch=batch)
 
 
-def _of_module(
+def import_definition(
     made: ModuleDefinition,
     shapes: tuple[InputShape, ...],
     *,
@@ -95,6 +95,18 @@ def _of_module(
     source: str,
     batch: int,
 ) -> ImportedGraph:
+    """Return what a factory made as a graph.
+
+    Args:
+        made: A torch module, and what it says that it is called with.
+        shapes: Shapes of inputs that the user gives; they win.
+        name: What the network is called.
+        source: Where it comes from, as in a spec.
+        batch: Samples per call.
+
+    Raises:
+        InputError: The module cannot be exported, or its inputs are not known.
+    """
     examples = example_inputs(made.module, shapes, made.example_inputs, name=name, batch=batch)
     return import_module(made.module, examples, name=name, source=source)
 
@@ -112,11 +124,11 @@ def _at_largest(definition: NetworkDefinition, name: str) -> ModuleDefinition:
     return ModuleDefinition(module, torch.zeros(1, *spec.input_shape, dtype=dtype))
 
 
-def _short_name(source: str) -> str:
+def short_name(source: str) -> str:
     """Return what a network of a source is called.
 
     Example:
-        >>> [_short_name(each) for each in ("file:own.py:net@00", "hf:BertConfig", "timm:resnet50")]
+        >>> [short_name(each) for each in ("file:own.py:net@00", "hf:BertConfig", "timm:resnet50")]
         ['net', 'Bert', 'resnet50']
     """
     name = source.partition("@")[0].rpartition(":")[2]

@@ -21,7 +21,8 @@ from joulemap.profiler import networks
 from joulemap.profiler.networks import NetworkDefinition, SpecBuilder
 from joulemap.profiler.networks.definition import Resolution
 from joulemap.profiler.templates import export as templates
-from joulemap.profiler.templates.export import Template, cached_template, export_template
+from joulemap.profiler.templates.export import cached_template, export_template
+from joulemap.profiler.templates.template import Template
 from joulemap.profiler.testing import uniform_widths
 
 ZOO = networks.names()
