@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,8 +16,9 @@ from joulemap.datasets import CostDataset, NetworkSpec
 from joulemap.models import fit
 from joulemap.profiler import Protocol, networks, profile
 from joulemap.profiler.command_line.cli import main
-from joulemap.profiler.networks.graph import derived_of, is_known
+from joulemap.profiler.networks.graph import DerivedNetwork, derive, derived_of, is_known
 from joulemap.profiler.networks.graph import foreign_spec as foreign
+from joulemap.profiler.networks.importing import ImportedGraph
 from joulemap.profiler.templates.export import cached_template, export_template
 
 OWN = """
@@ -70,11 +72,10 @@ def test_a_derived_spec_is_kept_until_the_file_changes(
     own: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counts: list[str] = []
-    derive = foreign.derive
 
-    def counted(graph: object, **choices: object) -> object:
+    def counted(graph: ImportedGraph, **choices: Any) -> DerivedNetwork:
         counts.append("derived")
-        return derive(graph, **choices)  # type: ignore[arg-type]
+        return derive(graph, **choices)
 
     monkeypatch.setattr(foreign, "derive", counted)
     first = networks.get(f"{own}:net")
@@ -93,6 +94,7 @@ def test_a_template_of_a_kept_spec_is_made_of_the_network_as_it_is(own: Path) ->
     assert cached_template(kept, folder=own.parent) == export_template(spec)
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of torch, about its own code
 def test_onnx_files_come_in_by_their_path(own: Path) -> None:
     module = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
     path = own.parent / "net.onnx"
