@@ -21,7 +21,7 @@ def test_a_network_is_found_by_its_spec_also_with_fewer_widths() -> None:
     spec = derived.spec
     assert derived_of(derived) is derived
     assert not is_known(spec)
-    with pytest.raises(InputError, match="was not derived in this process"):
+    with pytest.raises(InputError, match="is not at hand in this process"):
         derived_of(spec)
     remember(derived)
     assert derived_of(spec) is derived
