@@ -93,7 +93,7 @@ def get(
         >>> get("lenet5").width_names
         ('conv1', 'conv2', 'fc1', 'fc2')
     """
-    is_outside = is_foreign(name)
+    is_outside = not isinstance(name, str) or is_foreign(name)
     if isinstance(name, str) and (plug_in := OUTSIDE.find(name)) is not None:
         name, is_outside = _plug_in_factory(plug_in), True
     choices = Choices(tuple(inputs), tuple(freeze), dict(multiples or {}), resolution)

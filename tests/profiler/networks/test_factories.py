@@ -161,7 +161,7 @@ def test_an_installed_module_is_not_hidden_by_the_current_folder(here: Path) -> 
         ("{name}:Net", "cannot be called without its arguments width"),
         ("{name}:fails", r"ZeroDivisionError: division by zero \({name}.py, line 31\)"),
         ("{name}:leaves", r"sys.exit: it ends the program with 'bye' \({name}.py, line 32\)"),
-        ("{name}:other", "returned a Net; a network factory returns"),
+        ("{name}:other", "does not say what it is called with; give the shape: --input x=1x3x224"),
         ("{name}:bad_spec", r"width 'a' is 0, not an int >= 1 \({name}.py, line 35\)"),
         ("{name}:bad_build", r"KeyError: 'b' \({name}.py, line 39\)"),
         ("{name}:no_module", "returned a str, not a torch module"),

@@ -28,5 +28,5 @@ def test_a_network_is_found_by_its_spec_also_with_fewer_widths() -> None:
     fewer = derive(graph, freeze=(spec.width_names[0],)).spec
     assert derived_of(fewer).spec == fewer
     assert derived_of(fewer) is derived_of(fewer)
-    with pytest.raises(InputError, match="was not derived"):
+    with pytest.raises(InputError, match="is not at hand"):
         derived_of(replace(spec, source="factory:known:other"))
