@@ -20,6 +20,8 @@ from . import factories
 from .definition import NetworkDefinition, Resolution
 from .factories import Factory
 from .graph.foreign_spec import Choices, foreign_spec, spec_of_module
+from .graph.known import derived_of, is_known
+from .graph.shrinking import shrink
 from .importing import is_foreign
 
 if TYPE_CHECKING:
@@ -139,9 +141,11 @@ def from_module(
 def build(spec: NetworkSpec, widths: WidthVector, *, allow_code: bool = False) -> nn.Module:
     """Return the torch module that `spec` describes, in eval mode, at the given widths.
 
-    Weights are as torch initialises them. The running statistics of batch norms are set to fixed
-    non-trivial values, so that the module exports as a trained one does: an exporter that folds a
-    fresh norm (mean 0, variance 1) into the convolution before it drops the bias, which is zero.
+    Of a network whose spec was derived from a module in this process, it is that module with the
+    first channels of each width, weights and all. Of others, weights are as torch initialises them.
+    Their running statistics of batch norms are set to fixed non-trivial values, so that the module
+    exports as a trained one does: an exporter that folds a fresh norm (mean 0, variance 1) into the
+    convolution before it drops the bias, which is zero.
 
     Args:
         spec: The network; its `source` says what builds it.
@@ -154,6 +158,8 @@ def build(spec: NetworkSpec, widths: WidthVector, *, allow_code: bool = False) -
     if allow_code:
         factories.allow(spec.source)
     values = spec.check_widths(widths)
+    if is_known(spec):
+        return _shrunk(spec, values)
     definition = _definition(spec.source, None)
     if definition.spec.width_names != spec.width_names:
         raise InputError(
@@ -169,6 +175,16 @@ def build(spec: NetworkSpec, widths: WidthVector, *, allow_code: bool = False) -
         )
     _set_running_statistics(module)
     return module.eval()
+
+
+def _shrunk(spec: NetworkSpec, values: tuple[int, ...]) -> nn.Module:
+    derived = derived_of(spec)
+    if derived.graph.module is None:
+        raise InputError(
+            f"'{spec.name}' comes from an ONNX file and is no torch module; networks.shrink makes its "
+            "ONNX model smaller"
+        )
+    return shrink(derived.graph.module, derived, dict(zip(spec.width_names, values, strict=True)))
 
 
 def code_fingerprint(source: str) -> str | None:

@@ -215,7 +215,7 @@ def _flat_outputs(module: nn.Module, name: str) -> Iterator[None]:
 
     @functools.wraps(forward)
     def flat(*args: Any, **kwargs: Any) -> tuple[torch.Tensor, ...]:
-        found = tuple(_tensors(forward(*args, **kwargs), MAX_DEPTH))
+        found = tuple(tensors_in(forward(*args, **kwargs)))
         if not found:
             raise InputError(f"the network '{name}' returns no tensor")
         return found
@@ -228,6 +228,11 @@ def _flat_outputs(module: nn.Module, name: str) -> Iterator[None]:
             del vars(module)["forward"]
         else:
             vars(module)["forward"] = own
+
+
+def tensors_in(value: Any) -> Iterator[torch.Tensor]:
+    """Yield the tensors in what a module returns, in the order of the graph's outputs."""
+    return _tensors(value, MAX_DEPTH)
 
 
 def _tensors(value: Any, depth: int) -> Iterator[torch.Tensor]:
