@@ -345,7 +345,11 @@ def section(rows: Mapping[str, Mapping[str, Any]]) -> str:
     for title, networks in (("First list", FIRST), ("Second list", SECOND)):
         measured_rows = [rows[item.name] for item in networks if item.name in rows]
         if measured_rows:
-            parts += [f"### {title}", summary(measured_rows), table(measured_rows)]
+            waiting = [f"`{item.name}`" for item in networks if item.name not in rows]
+            parts += [f"### {title}", summary(measured_rows)]
+            if waiting:
+                parts.append(f"{len(waiting)} of the list have no row here: {', '.join(waiting)}.")
+            parts.append(table(measured_rows))
             missing = [row for row in measured_rows if not is_right(row)]
             if missing:
                 lines = [f"- `{row['name']}`: {reason_of(row)}" for row in missing]
