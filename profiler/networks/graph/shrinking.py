@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 # Numbers of users' modules that may or may not be sizes: so many of them are tried one by one.
-MAX_TRIES = 16
+MAX_TRIES = 128
 # Largest difference between a module and its graph, of its largest output.
 TOLERANCE = 1e-3
 # Sizes that an operator is given as integers: at most so many.
