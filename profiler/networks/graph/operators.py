@@ -486,6 +486,10 @@ def _split(step: Step) -> list[Axes]:
     for shape in step.shapes:
         part, rest = algebra.cut(rest, shape[place])
         parts.append(part)
+    if len({shape[place] for shape in step.shapes}) == 1:
+        # Code that makes equal pieces (`chunk`) makes equal ones of every size.
+        for part in parts[1:]:
+            step.agree(parts[0], part)
     if not all(map(algebra.is_constant, parts)):
         if step.attribute("split") is not None:
             step.rewrite_attribute("split", parts)

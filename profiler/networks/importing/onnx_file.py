@@ -68,7 +68,7 @@ def import_onnx(
     digest = hashlib.sha256(content).hexdigest()
     size = len(content)
     del content
-    with tempfile.TemporaryDirectory(prefix="joulemap-onnx-") as folder:
+    with tempfile.TemporaryDirectory(prefix="onnx-") as folder:
         request = {
             "path": str(Path(path).absolute()),
             "folder": folder,

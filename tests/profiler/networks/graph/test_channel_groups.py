@@ -18,14 +18,14 @@ from .test_derive import NETWORKS, derived
 
 def test_a_channel_is_a_row_a_bias_and_a_column() -> None:
     groups = channel_groups(derived("c2f")[1])
-    assert [len(own) for own in groups.values()] == [8, 8, 8, 12]
-    last = groups["cv1_1"][3]
-    assert (last.width, last.channels) == ("cv1_1", (3,))
+    assert [len(own) for own in groups.values()] == [8, 8, 12]
+    last = groups["cv1"][3]
+    assert (last.width, last.channels) == ("cv1", (3,))
     assert last.members == (
-        ChannelMember("cv1.weight", 0, (11,)),
-        ChannelMember("cv1.bias", 0, (11,)),
+        ChannelMember("cv1.weight", 0, (3, 11)),
+        ChannelMember("cv1.bias", 0, (3, 11)),
         ChannelMember("m.weight", 1, (3,)),
-        ChannelMember("cv2.weight", 1, (11,)),
+        ChannelMember("cv2.weight", 1, (3, 11)),
     )
 
 

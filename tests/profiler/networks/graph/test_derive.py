@@ -220,7 +220,7 @@ def test_parameters_are_counted_once_and_macs_as_torch_counts_them(name: str) ->
 
 
 def test_widths_are_named_by_the_modules_that_make_them() -> None:
-    assert derived("c2f")[1].spec.width_names == ("cv1_0", "cv1_1", "m", "cv2")
+    assert derived("c2f")[1].spec.width_names == ("cv1", "m", "cv2")
     assert derived("attention")[1].spec.width_names == (
         "inp",
         "attn_in_proj_heads",
@@ -249,13 +249,13 @@ def derive_anew(
 
 def test_users_freeze_widths_and_choose_steps() -> None:
     spec = derive_anew("c2f", ("m",), {"cv2": 4}).spec
-    assert spec.width_names == ("cv1_0", "cv1_1", "cv2")
+    assert spec.width_names == ("cv1", "cv2")
     assert (spec.widths[-1].min, spec.widths[-1].multiple) == (4, 4)
     assert derive_again(derived("c2f")[1].graph, spec).spec == spec
 
 
 def test_patterns_that_fit_nothing_and_steps_that_do_not_divide_are_refused() -> None:
-    with pytest.raises(InputError, match=r"'cv9' fits no width .* cv1_0, cv1_1"):
+    with pytest.raises(InputError, match=r"'cv9' fits no width .* cv1, m, cv2"):
         derive_anew("c2f", ("cv9",))
     with pytest.raises(InputError, match="no multiple of 5"):
         derive_anew("c2f", (), {"cv2": 5})
