@@ -35,6 +35,8 @@ KINDS: tuple[str, ...] = get_args(Kind)
 RECURRENT_GATES = 3
 BYTES_PER_ELEMENT = 4
 
+_NEW_FIELDS = ("gates", "directions", "parameters", "extra_parameters")
+
 Pair: TypeAlias = tuple[int, int]
 
 
@@ -51,6 +53,7 @@ class ResolvedLayer:
         gates: Of a `recurrent` layer.
         directions: Of a `recurrent` layer; `out_channels` holds the features of all of them.
         parameters: Trainable parameters where the kind does not tell them; None where it does.
+        extra_parameters: Trainable parameters beside those.
     """
 
     name: str
@@ -71,6 +74,7 @@ class ResolvedLayer:
     gates: int = RECURRENT_GATES
     directions: int = 1
     parameters: Any = None
+    extra_parameters: Any = 0
 
     @property
     def macs(self) -> Any:
@@ -93,8 +97,10 @@ class ResolvedLayer:
     @property
     def params(self) -> Any:
         """Trainable parameters."""
-        if self.parameters is not None:
-            return self.parameters
+        own = self._parameters_of_kind() if self.parameters is None else self.parameters
+        return own + self.extra_parameters
+
+    def _parameters_of_kind(self) -> Any:
         channels = self.in_channels * self.out_channels
         if self.kind in ("conv", "conv_transpose"):
             weights = self._per_group(channels) * prod(self.kernel_size)
@@ -166,6 +172,7 @@ class LayerSpec:
         directions: Of a `recurrent` layer; `out_channels` holds the features of all of them.
         parameters: Trainable parameters where the kind does not tell them, such as 0 for the second
             call of a module.
+        extra_parameters: Parameters beside those of the kind, such as the gain of scaled weights.
 
     Raises:
         InputError: Unknown kind, or a value that is not of its type.
@@ -189,6 +196,7 @@ class LayerSpec:
     gates: int = field(default=RECURRENT_GATES, kw_only=True)
     directions: int = field(default=1, kw_only=True)
     parameters: Size | None = field(default=None, kw_only=True)
+    extra_parameters: Size = field(default=Size(0), kw_only=True)
 
     def __init__(
         self,
@@ -211,6 +219,7 @@ class LayerSpec:
         gates: int = RECURRENT_GATES,
         directions: int = 1,
         parameters: SizeLike | None = None,
+        extra_parameters: SizeLike = 0,
     ) -> None:
         if not isinstance(name, str) or not name:
             raise InputError(f"a layer's name is a text, not {name!r}")
@@ -246,6 +255,7 @@ class LayerSpec:
             "gates": gates,
             "directions": directions,
             "parameters": None if parameters is None else Size(parameters),
+            "extra_parameters": Size(extra_parameters),
         }
         for key, value in values.items():
             object.__setattr__(self, key, value)
@@ -292,6 +302,7 @@ class LayerSpec:
             gates=self.gates,
             directions=self.directions,
             parameters=None if self.parameters is None else self.parameters.at(widths),
+            extra_parameters=self.extra_parameters.at(widths),
         )
 
     def check_inputs(self, producers: Sequence[LayerSpec]) -> None:
@@ -323,7 +334,7 @@ class LayerSpec:
         for item in fields(self):
             value = getattr(self, item.name)
             # Left out where they say nothing: specs keep the fingerprint that they had before.
-            if item.name in ("gates", "directions", "parameters") and value == item.default:
+            if item.name in _NEW_FIELDS and value == item.default:
                 continue
             if isinstance(value, Size):
                 value = str(value)

@@ -202,6 +202,8 @@ def _renamed(spec: LayerSpec, names: Mapping[str, tuple[str, int]]) -> LayerSpec
         # kind says as well.
         is_whole = _missing(spec.parameters, names) == 1
         values["parameters"] = _in_widths(spec.parameters, names) if is_whole else None
+        if not is_whole and spec.kind in ("conv", "conv_transpose"):
+            values["extra_parameters"] = _in_widths(spec.parameters - _of_kind(spec), names)
     if values["kind"] in ("add", "concat", "norm", "activation", "pool") and (
         (values["in_size"], values["out_size"]) != (spec.in_size, spec.out_size)
     ):
@@ -225,6 +227,14 @@ def _in_fewer_products(spec: LayerSpec, names: Mapping[str, tuple[str, int]]) ->
         "groups": spec.groups * missing,
     }
     return {**channels, "positions": spec.positions // missing}
+
+
+def _of_kind(spec: LayerSpec) -> Size:
+    """Return the parameters of a convolution in groups, as its kind has them."""
+    weights = (spec.in_channels * spec.out_channels).divided_by(spec.groups)
+    if weights is None:
+        return spec.parameters or Size(0)
+    return weights * math.prod(spec.kernel_size) + (spec.out_channels if spec.bias else Size(0))
 
 
 def _missing(size: Size, names: Mapping[str, tuple[str, int]]) -> int:

@@ -298,3 +298,28 @@ def test_the_source_of_a_graph_does_not_depend_on_its_weights() -> None:
     ]
     sources = [source_of_graph(graph) for graph in graphs]
     assert sources[0] == sources[1] != sources[2]
+
+
+class ScaledGroups(nn.Module):
+    """A convolution in groups whose weights have a gain of their own, as in normaliser-free nets."""
+
+    def __init__(self, a: int = 8) -> None:
+        super().__init__()
+        self.a = nn.Conv2d(3, a, 1)
+        self.weight = nn.Parameter(torch.randn(a, a // 2, 3, 3))
+        self.gain = nn.Parameter(torch.rand(a, 1, 1, 1))
+        self.head = nn.Linear(a, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = nn.functional.conv2d(self.a(x), self.weight * self.gain, padding=1, groups=2)
+        out: torch.Tensor = self.head(x.mean((2, 3)))
+        return out
+
+
+def test_gains_of_weights_in_groups_are_parameters_too() -> None:
+    module = ScaledGroups()
+    graph = import_module(module, IMAGE, name="gains", source="factory:own:gains")
+    spec = derive(graph).spec
+    assert spec.at(spec.max_widths).params == sum(each.numel() for each in module.parameters())
+    again = NetworkSpec.from_json(spec.to_json())
+    assert again.at(again.min_widths).params == spec.at(spec.min_widths).params
