@@ -29,6 +29,7 @@ from .journal_lines import FIRST_PREVIOUS, Line, encode, read_lines
 from .judgement_settings import DEFAULT_JUDGEMENT, UNRECORDED_JUDGEMENT, JudgementSettings
 from .network_spec import NetworkSpec
 from .records import RECORD_VERSION, Conditions, Visit
+from .spec_difference import difference, is_same_network
 
 FILE_NAME = "journal.jsonl"
 READ_VERSIONS = (1, 2, RECORD_VERSION)
@@ -165,7 +166,12 @@ def _meters(meters: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _networks(first: NetworkSpec, second: NetworkSpec) -> tuple[str, str]:
-    """Return the names of two networks, with what they come from if that differs."""
+    """Return the names of two networks, with what they come from, or what has changed, if it differs."""
+    if is_same_network(first, second):
+        return _network(second, ""), _network(second, "")
+    if first.source.partition("@")[0] == second.source.partition("@")[0]:
+        changed = difference(first, second)
+        return _network(first, ""), _network(second, f", where {changed}" if changed else "")
     if first.source == second.source:
         return _network(first, ""), _network(second, "")
     return _network(first, f" of {first.source[:80]}"), _network(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,9 @@ def prepare(
     _tell_meters(device, meters, settings.meter, observer)
     with open_journal(folder, record, subject.variants) as journal:
         _tell_damage(journal, observer)
+        # A network's file may have changed although the network has not: its visits are known by
+        # the spec that they were made with.
+        subject = replace(subject, spec=journal.content.campaign.spec)
         plan = VisitPlan(
             subject.spec,
             subject.conditions,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from joulemap import InputError
 
 from ....datasets import NetworkSpec
+from ....datasets.spec_difference import difference
 from ..importing import ImportedGraph
 from .solver import solve
 from .width_space import WidthSpace, width_space
@@ -83,35 +84,6 @@ def derive_again(
             "take the spec anew, or bring the network back to what it was"
         )
     return DerivedNetwork(spec, space, graph)
-
-
-def difference(spec: NetworkSpec, other: NetworkSpec) -> str | None:
-    """Return the first thing in which two specs of one network differ, None if there is none.
-
-    Args:
-        spec: What was.
-        other: What is.
-    """
-    if spec.width_names != other.width_names:
-        gone = [name for name in spec.width_names if name not in other.width_names]
-        if gone:
-            return f"it has no width '{gone[0]}' any more"
-        new = next(name for name in other.width_names if name not in spec.width_names)
-        return f"it has a new width '{new}'"
-    for mine, theirs in zip(spec.widths, other.widths, strict=True):
-        if mine.max != theirs.max:
-            return f"width '{mine.name}' was {mine.max} and is {theirs.max}"
-    for layer, now in zip(spec.layers, other.layers, strict=False):
-        if layer != now:
-            fields = [key for key, value in vars(layer).items() if value != vars(now)[key]]
-            first = fields[0]
-            return (
-                f"{first} of layer '{layer.name[:60]}' was {str(getattr(layer, first))[:60]} and is "
-                f"{str(getattr(now, first))[:60]}"
-            )
-    if len(spec.layers) != len(other.layers):
-        return f"it had {len(spec.layers)} layers and has {len(other.layers)}"
-    return None
 
 
 def counted(graph: ImportedGraph) -> frozenset[str]:

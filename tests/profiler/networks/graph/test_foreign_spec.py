@@ -159,3 +159,22 @@ def test_the_zoo_is_listed_and_its_widths_are_printed(capsys: pytest.CaptureFixt
 def test_choices_are_for_networks_without_a_spec_of_their_own() -> None:
     with pytest.raises(InputError, match="written by hand"):
         networks.get("lenet5", freeze=["conv1"])
+
+
+def test_a_campaign_goes_on_while_the_network_is_the_same_and_names_what_has_changed(
+    own: Path,
+) -> None:
+    out = own.parent / "run"
+
+    def measured(samples: int) -> int:
+        name = f"{own}:net"
+        return len(
+            profile("sim:eyeriss", name, samples=samples, out=out, protocol=SHORT, meter="none")
+        )
+
+    assert measured(4) == 4
+    own.write_text(OWN + "\n# A remark that changes nothing.\n")
+    assert measured(6) == 6
+    own.write_text(OWN.replace("hidden=12", "hidden=16"))
+    with pytest.raises(InputError, match="width 'a' was 12 and is 16"):
+        measured(8)
