@@ -17,7 +17,18 @@ from joulemap.plug_ins import PlugIns
 # The names of joulemap's own commands, which cannot be taken.
 OWN = frozenset(
     {
-        *("demo", "devices", "evaluate", "export", "fit", "import", "predict", "probe", "profile"),
+        *(
+            "demo",
+            "devices",
+            "evaluate",
+            "export",
+            "fit",
+            "import",
+            "networks",
+            "predict",
+            "probe",
+            "profile",
+        ),
         "report",
     }
 )

@@ -82,9 +82,14 @@ def test_the_help_of_profile_names_every_option_in_full() -> None:
     shown = joulemap("profile", "--help").stdout
     assert max(map(len, shown.splitlines())) <= 80
     for name in set(inspect.signature(cli.profile).parameters) - {"context"}:
-        option = {"url": "url", "sources": "--from", "as_json": "--json"}.get(
-            name, f"--{name.replace('_', '-')}"
-        )
+        others = {
+            "url": "url",
+            "sources": "--from",
+            "as_json": "--json",
+            "inputs": "--input",
+            "multiples": "--multiple",
+        }
+        option = others.get(name, f"--{name.replace('_', '-')}")
         assert re.search(rf"(?m)[│ *]{option} ", shown), option
 
 
