@@ -44,7 +44,7 @@ from joulemap.datasets import JudgementSettings
 from joulemap.profiler import Protocol, profile
 from joulemap.profiler.campaign.observer import Silent
 from joulemap.profiler.templates import export as templates
-templates._cache_folder = lambda: templates.Path(sys.argv[2])
+templates.cache_folder = lambda kind: templates.Path(sys.argv[2])
 calm = JudgementSettings(max_change=99.0, min_state_gap=99.0, outlier_change=99.0,
                          max_steal_share=99.0)
 class Observer(Silent):
@@ -59,7 +59,7 @@ profile("local:", "lenet5", samples=5, out=sys.argv[1], protocol=Protocol(**{pro
 
 @pytest.fixture(autouse=True)
 def _known_templates(monkeypatch: pytest.MonkeyPatch, templates: Path) -> None:
-    monkeypatch.setattr(template_module, "_cache_folder", lambda: templates)
+    monkeypatch.setattr(template_module, "cache_folder", lambda kind: templates)
 
 
 class OtherCampaign:

@@ -30,7 +30,7 @@ from joulemap.device_agents.simulated.loopback import LoopbackTransport
 from joulemap.profiler import networks, profile, Protocol
 from joulemap.profiler.campaign.observer import Silent
 from joulemap.profiler.templates import export as templates
-templates._cache_folder = lambda: templates.Path(sys.argv[4])
+templates.cache_folder = lambda kind: templates.Path(sys.argv[4])
 allowed = templates.Path(sys.argv[5])
 # Visits of milliseconds are noisy; here it counts how many there are, not how good.
 calm = JudgementSettings(max_change=99.0, min_state_gap=99.0, outlier_change=99.0,
