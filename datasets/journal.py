@@ -169,9 +169,9 @@ def _networks(first: NetworkSpec, second: NetworkSpec) -> tuple[str, str]:
     """Return the names of two networks, with what they come from, or what has changed, if it differs."""
     if is_same_network(first, second):
         return _network(second, ""), _network(second, "")
-    if first.source.partition("@")[0] == second.source.partition("@")[0]:
-        changed = difference(first, second)
-        return _network(first, ""), _network(second, f", where {changed}" if changed else "")
+    is_one_place = first.source.partition("@")[0] == second.source.partition("@")[0]
+    if is_one_place and (changed := difference(first, second)) is not None:
+        return _network(first, ""), _network(second, f", where {changed}")
     if first.source == second.source:
         return _network(first, ""), _network(second, "")
     return _network(first, f" of {first.source[:80]}"), _network(

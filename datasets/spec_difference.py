@@ -8,12 +8,17 @@ from .network_spec import NetworkSpec
 def is_same_network(spec: NetworkSpec, other: NetworkSpec) -> bool:
     """Return whether two specs describe the same network from the same place, whatever else a file holds.
 
+    That is so of derived specs alone, which say of each layer what the graph has. One written by hand
+    may be the same although the code beside it builds another network.
+
     Args:
         spec: What was.
         other: What is.
     """
+    is_derived = any(layer.parameters is not None for layer in spec.layers)
     return (
-        spec.source.partition("@")[0] == other.source.partition("@")[0]
+        is_derived
+        and spec.source.partition("@")[0] == other.source.partition("@")[0]
         and spec.input_shape == other.input_shape
         and spec.widths == other.widths
         and spec.layers == other.layers
