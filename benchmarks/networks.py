@@ -20,7 +20,6 @@ import importlib
 import json
 import math
 import multiprocessing
-import pickle
 import platform
 import random
 import resource
@@ -31,7 +30,7 @@ import time
 import traceback
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -39,6 +38,7 @@ from typing import Any
 
 import networks_counts as counts
 import numpy as np
+import onnx
 import onnxruntime
 import torch
 from networks_list import FIRST, SECOND, Network
@@ -52,6 +52,8 @@ from joulemap.profiler.networks.packages import PACKAGES, PackageNetwork
 from joulemap.profiler.templates.derived import derived_template
 
 HERE = Path(__file__).parent
+# A graph that is kept: itself, its example inputs, and what its export said.
+MODEL, INPUTS, SAID = "model.onnx", "inputs.npz", "said.json"
 NUM_VARIANTS = 10
 NUM_RANDOM_COUNTS = 3
 MAX_SECONDS = 420
@@ -131,19 +133,45 @@ def exported(network: Network, out: Path) -> tuple[ImportedGraph, float, int | s
         flops = counts.torch_macs(graph.module, graph.inputs, list(graph.inputs))
     except Exception as error:  # noqa: BLE001 - whatever it is, the row says it
         flops = " ".join(str(error).split())[:150]
-    names: Any = Names(tuple(name for name, _ in graph.module.named_parameters()))
-    return replace(graph, module=names), export_s, flops
+    return graph, export_s, flops
+
+
+def write_graph(
+    folder: Path, graph: ImportedGraph, export_s: float, flops: int | str | None
+) -> None:
+    """Keep a graph with what its export said; a folder without the last file is not whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    onnx.save(graph.model, folder / MODEL)
+    np.savez(folder / INPUTS, *graph.inputs.values())
+    names = None if graph.module is None else [name for name, _ in graph.module.named_parameters()]
+    said: dict[str, Any] = {
+        "name": graph.name,
+        "source": graph.source,
+        "export_s": export_s,
+        "macs": flops,
+    }
+    said |= {"parameters": names, "inputs": list(graph.inputs)}
+    (folder / SAID).write_text(json.dumps(said))
+
+
+def read_graph(folder: Path) -> tuple[ImportedGraph, float, int | str | None]:
+    """Return what `write_graph` kept."""
+    said = json.loads((folder / SAID).read_text())
+    with np.load(folder / INPUTS, allow_pickle=False) as arrays:
+        inputs = {name: arrays[f"arr_{place}"] for place, name in enumerate(said["inputs"])}
+    module: Any = None if said["parameters"] is None else Names(tuple(said["parameters"]))
+    graph = ImportedGraph(said["name"], said["source"], onnx.load(folder / MODEL), inputs, module)
+    return graph, said["export_s"], said["macs"]
 
 
 def measured(network: Network, out: Path) -> dict[str, Any]:
     """Return the row of a network."""
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    kept = out / "graphs" / f"{network.name.replace(':', '_')}.pickle"
-    if not kept.exists():
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_bytes(pickle.dumps(exported(network, out)))
-    graph, export_s, flops = pickle.loads(kept.read_bytes())  # noqa: S301 - written above
+    kept = out / "graphs" / network.name.replace(":", "_")
+    if not (kept / SAID).exists():
+        write_graph(kept, *exported(network, out))
+    graph, export_s, flops = read_graph(kept)
     begin = time.perf_counter()
     found = derive(graph)
     derive_s = time.perf_counter() - begin

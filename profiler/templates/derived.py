@@ -9,12 +9,9 @@ go with them. What is left is to write this down, weights left out::
 from __future__ import annotations
 
 import math
-from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from joulemap import InputError
 
@@ -24,7 +21,7 @@ from ..networks.graph import axes as algebra
 from ..networks.graph.axes import Axis, Extent
 from ..networks.graph.width_space import WidthSpace
 from .generic_widths import Polynomial
-from .template import ATTRIBUTE_KINDS, DTYPES, Template
+from .template import ATTRIBUTE_KINDS, DTYPES, Template, base64_of
 from .weight_rules import MULTIPLIERS, NORMS, WeightRules
 
 if TYPE_CHECKING:
@@ -303,7 +300,7 @@ class _Writer:
                 value = {
                     "dtype": array.dtype.name,
                     "dims": list(array.shape),
-                    "base64": _base64(array),
+                    "base64": base64_of(array),
                 }
             found.append({"name": item.name, "type": kind, "value": value})
         present = {item["name"] for item in found}
@@ -333,7 +330,7 @@ class _Writer:
             )
         return {
             **content,
-            "data": {"kind": "raw", "base64": _base64(self.tensors.values[name])},
+            "data": {"kind": "raw", "base64": base64_of(self.tensors.values[name])},
         }
 
     def _is_weight(self, name: str, is_free: bool) -> bool:
@@ -375,8 +372,3 @@ def _product(
             monomial = tuple(sorted((*one, *other)))
             found[monomial] = found.get(monomial, 0) + coefficient * factor
     return found
-
-
-def _base64(array: np.ndarray[Any, Any]) -> str:
-    little = array.astype(array.dtype.newbyteorder("<"))
-    return b64encode(little.tobytes()).decode()

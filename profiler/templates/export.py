@@ -19,15 +19,12 @@ from __future__ import annotations
 import contextlib
 import json
 import random
-from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import asdict
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from joulemap import InputError
 
@@ -41,7 +38,7 @@ from ..networks.registry import code_fingerprint
 from .derived import derived_template
 from .generic_widths import SENTINEL, GenericWidths, Polynomial
 from .layer_nodes import layers_of_nodes
-from .template import ATTRIBUTE_KINDS, DTYPES, Template
+from .template import ATTRIBUTE_KINDS, DTYPES, Template, base64_of
 from .variant_check import check_variants
 from .weight_rules import RECURRENT, WeightRules
 
@@ -262,7 +259,7 @@ class _Reader:
         integers = self._explain(array.ravel().tolist(), where) if array.dtype.kind in "iu" else []
         if any(isinstance(part, dict) for part in [*dims, *integers]):
             raise InputError(f"{where} depends on the widths, which templates cannot hold")
-        return {"dtype": _dtype(tensor.data_type, where), "dims": dims, "base64": _base64(array)}
+        return {"dtype": _dtype(tensor.data_type, where), "dims": dims, "base64": base64_of(array)}
 
     def _initializer(self, tensor: onnx.TensorProto) -> dict[str, Any]:
         import onnx
@@ -287,18 +284,13 @@ class _Reader:
                 f"{where} is a constant whose shape depends on the widths; make it a parameter or "
                 "a buffer of the module"
             )
-        return {**content, "data": {"kind": "raw", "base64": _base64(array)}}
+        return {**content, "data": {"kind": "raw", "base64": base64_of(array)}}
 
 
 def _dtype(code: int, where: str) -> str:
     if code not in DTYPES:
         raise InputError(f"{where} has a number format (ONNX type {code}) that templates lack")
     return DTYPES[code]
-
-
-def _base64(array: np.ndarray[Any, Any]) -> str:
-    little = array.astype(array.dtype.newbyteorder("<"))
-    return b64encode(little.tobytes()).decode()
 
 
 # -- verification ---------------------------------------------------------------------------------

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
+
+import numpy as np
 
 from joulemap import InputError
 
@@ -63,3 +66,9 @@ class Template:
             return Materialiser(dict(self.content))
         except ValueError as error:
             raise InputError(str(error)) from error
+
+
+def base64_of(array: np.ndarray[Any, Any]) -> str:
+    """Return the values of an array as a template holds them: little-endian, in base64."""
+    little = array.astype(array.dtype.newbyteorder("<"))
+    return b64encode(little.tobytes()).decode()

@@ -15,6 +15,7 @@ from joulemap import InputError
 
 from ...datasets import NetworkSpec
 from ..networks.graph import DerivedNetwork
+from ..networks.graph.derive import counted
 from ..networks.graph.tensors import run_once
 from .template import Template
 
@@ -57,10 +58,13 @@ def check_variants(template: Template, derived: DerivedNetwork, batch: int) -> N
             if layer is not None:
                 found[layer] = found.get(layer, 0) + macs_of(node, shapes)
         for layer_at in spec.at(widths, batch).layers:
-            counted = found.get(layer_at.name, 0)
-            if counted != layer_at.macs:
+            macs = found.get(layer_at.name, 0)
+            if macs != layer_at.macs:
                 what = f"the multiply-accumulates of layer '{layer_at.name[:60]}'"
-                raise _differs(spec, widths, what, counted, layer_at.macs)
+                raise _differs(spec, widths, what, macs, layer_at.macs)
+        held, stated = _parameters(derived, widths), spec.at(widths).params
+        if held != stated:
+            raise _differs(spec, widths, "the number of parameters", held, stated)
 
 
 def macs_of(node: onnx.NodeProto, shapes: Shapes) -> int:
@@ -98,6 +102,21 @@ def macs_of(node: onnx.NodeProto, shapes: Shapes) -> int:
         for letter, size in zip(part, shape, strict=True):
             sizes[letter] = max(size, sizes.get(letter, 1))
     return prod(sizes.values())
+
+
+def _parameters(derived: DerivedNetwork, widths: Sequence[int]) -> int:
+    """Return the elements of all parameters of the graph at a width vector, each once."""
+    space = derived.space
+    places = {
+        space.names[extent]: width // step
+        for extent, width, step in zip(space.extents, widths, space.steps, strict=True)
+    }
+    axes = space.solution.axes
+    return sum(
+        prod(space.size(axis).at(places) for axis in axes[name])
+        for name in counted(derived.graph)
+        if name in axes
+    )
 
 
 def _vectors(spec: NetworkSpec) -> Iterable[tuple[int, ...]]:

@@ -87,17 +87,21 @@ def foreign_spec(network: object, choices: Choices) -> NetworkSpec | None:
         except OSError as error:
             raise InputError(f"cannot read the network {str(path)[:80]}: {error}"[:300]) from error
         shapes = choices.shapes
-        return _derived(
-            source, source, choices, lambda batch: import_onnx(path, shapes=shapes, batch=batch)
-        )
+
+        def at(batch: int) -> ImportedGraph:
+            return import_onnx(path, shapes=shapes, batch=batch)
+
+        if (spec := _kept(source, source, choices)) is not None:
+            remember_importer(source, at)
+            return spec
+        return _derived(source, source, choices, at)
     source = factories.name_factory(network)  # type: ignore[arg-type]
     factory = factories.factory_of(source)
     digest = factories.code_digest(factory)
     if digest is not None and (spec := _kept(source, digest, choices)) is not None:
         remember_importer(source, _importer(source, factory, choices, None))
         return spec
-    arguments: dict[str, Any] = {}
-    made = factories.call_any_factory(factory, source, **arguments)
+    made = factories.call_any_factory(factory, source)
     if isinstance(made, NetworkDefinition):
         return None
     return _derived(source, digest, choices, _importer(source, factory, choices, made))
@@ -151,9 +155,7 @@ def _importer(
 
 
 def _derived(source: str, digest: str | None, choices: Choices, importer: Importer) -> NetworkSpec:
-    if digest is not None and (spec := _kept(source, digest, choices)) is not None:
-        remember_importer(source, importer)
-        return spec
+    """Return the spec of a network that was not kept, and keep it where its code has a digest."""
     derived = derive(importer(1), freeze=choices.freeze, multiples=choices.multiples)
     remember(derived, importer)
     if digest is not None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from . import axes as algebra
 from .axes import Extent
 from .solver import Solution
+from .step import SIDES
 
-KERNEL = "the sides of kernels"
 TIED = "it meets an input, or a size that is written out"
 
 
@@ -44,7 +44,7 @@ def frozen_sizes(solution: Solution) -> list[FrozenSize]:
             if size == 1 or not algebra.is_constant(axis):
                 continue
             reason = next((text for text in map(_reason, _extents(axis)) if text), TIED)
-            if KERNEL not in reason:
+            if SIDES not in reason:
                 found.append(FrozenSize(name, place, size, reason))
     return found
 

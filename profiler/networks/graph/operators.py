@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from . import axes as algebra
 from .axes import Axis
-from .step import Axes, NotUnderstood, Rule, Step
+from .step import SIDES, Axes, NotUnderstood, Rule, Step
 
 RULES: dict[str, Rule] = {}
 
@@ -220,7 +220,7 @@ def _conv(step: Step) -> list[Axes]:
     data, weight = step.axes(0), step.axes(1)
     groups = step.attribute("group", 1)
     inputs, outputs = algebra.size_of(data[1]), algebra.size_of(weight[0])
-    step.freeze([*weight[2:], *data[2:]], "the sides of kernels and maps stay")
+    step.freeze([*weight[2:], *data[2:]], SIDES)
     if groups == 1:
         step.agree(data[1], weight[1])
     elif groups == inputs:  # depthwise, with a multiplier
@@ -242,7 +242,7 @@ def _conv(step: Step) -> list[Axes]:
 def _conv_transpose(step: Step) -> list[Axes]:
     data, weight = step.axes(0), step.axes(1)
     groups = step.attribute("group", 1)
-    step.freeze([*weight[2:], *data[2:]], "the sides of kernels and maps stay")
+    step.freeze([*weight[2:], *data[2:]], SIDES)
     step.agree(data[1], weight[0])
     if groups == 1:
         output = weight[1]
@@ -365,7 +365,7 @@ def _rnn(step: Step) -> list[Axes]:
 @rule(*POOLS)
 def _pool(step: Step) -> list[Axes]:
     axes = step.axes(0)
-    step.freeze(axes[2:], "the sides of maps stay")
+    step.freeze(axes[2:], SIDES)
     return _others(step, (*axes[:2], *step.constants(step.shapes[0][2:])))
 
 
@@ -419,7 +419,7 @@ def _same_or_fixed(step: Step, axes: Axes, shape: Sequence[int], reason: str) ->
 @rule("GridSample")
 def _grid_sample(step: Step) -> list[Axes]:
     axes = step.axes(0)
-    step.freeze([*axes[2:], *step.axes(1)], "the sides of maps stay")
+    step.freeze([*axes[2:], *step.axes(1)], SIDES)
     return [(*axes[:2], *step.constants(step.shapes[0][2:]))]
 
 
@@ -448,7 +448,7 @@ def _depth_to_space(step: Step) -> list[Axes]:
     axes = step.axes(0)
     taps = algebra.constant(step.attribute("blocksize") ** 2)
     part = algebra.free(algebra.size_of(axes[1]) // algebra.size_of(taps))
-    step.freeze(axes[2:], "the sides of maps stay")
+    step.freeze(axes[2:], SIDES)
     is_outer = step.attribute("mode", "DCR") == "DCR"
     order = (taps, part) if is_outer else (part, taps)
     step.agree(axes[1], algebra.multiply(*order))
@@ -458,7 +458,7 @@ def _depth_to_space(step: Step) -> list[Axes]:
 @rule("SpaceToDepth")
 def _space_to_depth(step: Step) -> list[Axes]:
     axes = step.axes(0)
-    step.freeze(axes[2:], "the sides of maps stay")
+    step.freeze(axes[2:], SIDES)
     taps = algebra.constant(step.attribute("blocksize") ** 2)
     return [(axes[0], algebra.multiply(taps, axes[1]), *step.constants(step.shapes[0][2:]))]
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 Axes: TypeAlias = "tuple[Axis, ...]"
 Rule: TypeAlias = "Callable[[Step], list[Axes]]"
 
+# Why kernels and maps keep their sides, which is no news to anybody.
+SIDES = "the sides of kernels and maps stay"
+
 
 class NotUnderstood(Exception):
     """An operator, or a use of it, that no rule describes; what it reads is frozen."""

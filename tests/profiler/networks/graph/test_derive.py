@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Callable
 
@@ -13,11 +14,12 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from joulemap import InputError
-from joulemap.datasets import NetworkSpec
+from joulemap.datasets import LayerSpec, NetworkSpec
 from joulemap.profiler.networks.graph import DerivedNetwork, derive
 from joulemap.profiler.networks.graph.derive import derive_again, source_of_graph
 from joulemap.profiler.networks.importing import import_module
 from joulemap.profiler.templates.derived import derived_template
+from joulemap.profiler.templates.variant_check import check_variants
 
 
 class C2f(nn.Module):
@@ -323,3 +325,29 @@ def test_gains_of_weights_in_groups_are_parameters_too() -> None:
     assert spec.at(spec.max_widths).params == sum(each.numel() for each in module.parameters())
     again = NetworkSpec.from_json(spec.to_json())
     assert again.at(again.min_widths).params == spec.at(spec.min_widths).params
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"kernel_size": 5}, "multiply-accumulates of layer 'a'"),
+        ({"parameters": 7}, "the number of parameters"),
+    ],
+)
+def test_a_spec_that_is_not_its_network_is_noticed_in_the_variants(
+    change: dict[str, int], said: str
+) -> None:
+    _, found = derived("super_resolution")
+    first, *others = found.spec.layers
+    wrong = LayerSpec(**{**vars(first), **change})
+    spec = dataclasses.replace(found.spec, layers=(wrong, *others))
+    other = dataclasses.replace(found, spec=spec)
+    template = derived_template(spec, found.space)
+    with pytest.raises(InputError, match=said):
+        check_variants(template, other, 1)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_specs_are_their_networks(name: str) -> None:
+    _, found = derived(name)
+    check_variants(derived_template(found.spec, found.space), found, 1)
